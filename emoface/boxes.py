@@ -1,0 +1,98 @@
+"""Boxes as arrays: float32 (n, 4), xyxy, x to the right and y down, in pixels of one frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float32]
+
+
+def box_areas(xyxy: FloatArray) -> FloatArray:
+    """Areas of boxes, 0 for a box whose sides are swapped.
+
+    Args:
+        xyxy: (n, 4).
+
+    Returns:
+        (n,), square pixels.
+    """
+    sides = np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None)
+    areas: FloatArray = sides[:, 0] * sides[:, 1]
+    return areas
+
+
+def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
+    """Area that each box of one set shares with each box of another.
+
+    Args:
+        a_xyxy: (n, 4).
+        b_xyxy: (m, 4), same frame.
+
+    Returns:
+        (n, m), square pixels.
+    """
+    top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
+    bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
+    sides = np.clip(bottom_right - top_left, 0, None)
+    shared: FloatArray = sides[..., 0] * sides[..., 1]
+    return shared
+
+
+def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
+    """Intersection over union of every pair.
+
+    Args:
+        a_xyxy: (n, 4).
+        b_xyxy: (m, 4), same frame.
+
+    Returns:
+        (n, m), 0-1; 0 where both boxes are empty.
+
+    Example:
+        >>> a = np.array([[0, 0, 4, 2]], np.float32)
+        >>> box_iou(a, np.array([[0, 0, 4, 2], [2, 0, 6, 2]], np.float32)).round(3).tolist()
+        [[1.0, 0.3330000042915344]]
+    """
+    shared = box_intersections(a_xyxy, b_xyxy)
+    union = box_areas(a_xyxy)[:, None] + box_areas(b_xyxy)[None, :] - shared
+    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
+
+
+def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
+    """Boxes cut at the borders of their photo.
+
+    Args:
+        xyxy: (n, 4).
+        image_wh: Width, height.
+
+    Returns:
+        (n, 4), a new array.
+    """
+    width, height = image_wh
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    clipped: FloatArray = np.clip(xyxy, 0, limits)
+    return clipped
+
+
+def nms_boxes(xyxy: FloatArray, conf: FloatArray, iou_threshold: float) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        xyxy: (n, 4).
+        conf: (n,) scores; equal scores keep their order, so the result does not depend on chance.
+        iou_threshold: A box whose IoU with a better one is above this goes.
+
+    Returns:
+        (k,) positions of the boxes that stay, best first.
+    """
+    order = np.argsort(-conf, kind="stable")
+    keep: list[int] = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        keep.append(int(best))
+        if not rest.size:
+            break
+        order = rest[box_iou(xyxy[best : best + 1], xyxy[rest])[0] <= iou_threshold]
+    return np.array(keep, dtype=np.int64)

@@ -1,0 +1,115 @@
+"""The words of EMOTIC and the schema of every table; the only place that spells the columns."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+CATEGORIES: tuple[str, ...] = (
+    "Affection",
+    "Anger",
+    "Annoyance",
+    "Anticipation",
+    "Aversion",
+    "Confidence",
+    "Disapproval",
+    "Disconnection",
+    "Disquietment",
+    "Doubt/Confusion",
+    "Embarrassment",
+    "Engagement",
+    "Esteem",
+    "Excitement",
+    "Fatigue",
+    "Fear",
+    "Happiness",
+    "Pain",
+    "Peace",
+    "Pleasure",
+    "Sadness",
+    "Sensitivity",
+    "Suffering",
+    "Surprise",
+    "Sympathy",
+    "Yearning",
+)
+"""EMOTIC's 26 emotion categories, its spelling, alphabetical; the order of every indicator.
+
+Source: Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", 2019, table 1.
+"""
+
+CATEGORY_INDEX: dict[str, int] = {name: position for position, name in enumerate(CATEGORIES)}
+
+SOURCES: tuple[str, ...] = ("mscoco", "ade20k", "emodb_small", "framesdb")
+"""The first folder of an EMOTIC image path: the collection that the photo came from."""
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+
+DIMENSIONS: tuple[str, ...] = ("valence", "arousal", "dominance")
+"""EMOTIC's continuous dimensions, each 1-10."""
+
+FACE_FOUND = "found"
+
+EMPTY_FACE_REASONS: dict[str, str] = {
+    "no_face": "the detector found no face near this person's head",
+    "other_person": "the only faces near belong to somebody else",
+    "too_small": "a face was found, but it is smaller than the size limit",
+    "image_missing": "the photo is not below the image root",
+    "image_unreadable": "the photo is there but cannot be decoded",
+}
+"""Every ``face_status`` but ``found``, with its meaning."""
+
+FACE_STATUSES: tuple[str, ...] = (FACE_FOUND, *EMPTY_FACE_REASONS)
+
+N_CATEGORIES = len(CATEGORIES)
+
+
+def _vector(value: pa.DataType, length: int) -> pa.DataType:
+    return pa.list_(value, length)
+
+
+_PERSON_KEY = [pa.field("index", pa.int64(), nullable=False), pa.field("person_id", pa.string(), nullable=False)]
+
+PEOPLE_SCHEMA = pa.schema(
+    [
+        *_PERSON_KEY,
+        pa.field("image", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("source_split", pa.string()),
+        pa.field("image_wh", _vector(pa.int32(), 2)),
+        pa.field("body_bbox", _vector(pa.float32(), 4)),
+        pa.field("categories", pa.list_(pa.string())),
+        pa.field("labels", _vector(pa.uint8(), N_CATEGORIES)),
+        pa.field("annotator_votes", _vector(pa.uint8(), N_CATEGORIES)),
+        pa.field("n_annotators", pa.uint8()),
+        pa.field("valence", pa.float32()),
+        pa.field("arousal", pa.float32()),
+        pa.field("dominance", pa.float32()),
+        pa.field("gender", pa.string()),
+        pa.field("age", pa.string()),
+    ]
+)
+"""``people.parquet``: one row per annotated person, in EMOTIC's order."""
+
+FACE_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
+"""The Hugging Face ``Image`` convention."""
+
+FACES_SCHEMA = pa.schema(
+    [
+        *_PERSON_KEY,
+        pa.field("face", FACE_IMAGE),
+        pa.field("face_bbox", _vector(pa.float32(), 4)),
+        pa.field("landmarks", _vector(pa.float32(), 10)),
+        pa.field("conf", pa.float32()),
+        pa.field("face_status", pa.string()),
+    ]
+)
+"""``faces.parquet``: one row per row of ``people.parquet``, same order, nothing dropped."""
+
+SPLIT_SCHEMA = pa.schema([*PEOPLE_SCHEMA, *list(FACES_SCHEMA)[2:], pa.field("split", pa.string())])
+"""``train.parquet``, ``val.parquet``, ``test.parquet``: people and faces side by side, plus the split."""
+
+EMPTY_FACE_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "face_status")
+"""``empty_faces.csv``: every row whose face is null."""
+
+PARSE_NOTE_COLUMNS: tuple[str, ...] = ("person_id", "what", "before", "after")
+"""``parse_notes.csv``: every irregularity of the annotations, and what was made of it."""

@@ -1,0 +1,90 @@
+"""Parquet tables, checked against their schema on the way in and on the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emoface.errors import TableError
+from emoface.files import atomic_path
+
+
+def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
+    """Holds a table's columns against a schema.
+
+    Args:
+        path: The file, for the message.
+        found: Its schema.
+        expected: The columns that must be there, by name and type; others may follow.
+        remedy: What the user can do, such as ``"rebuild it with 'emoface faces DIR'"``.
+
+    Raises:
+        TableError: A column is missing or of another type.
+    """
+    for field in expected:
+        position = found.get_field_index(field.name)
+        if position < 0:
+            raise TableError(
+                f"{path}: column '{field.name}' ({field.type}) is missing, found {', '.join(found.names)}; {remedy}"
+            )
+        if found.field(position).type != field.type:
+            raise TableError(
+                f"{path}: column '{field.name}' is {found.field(position).type}, expected {field.type}; {remedy}"
+            )
+
+
+def open_table(path: Path, schema: pa.Schema, remedy: str) -> pq.ParquetFile:
+    """Opens a parquet file whose columns follow ``schema``, without reading its rows.
+
+    Args:
+        path: The parquet file.
+        schema: What its columns must be.
+        remedy: What the user can do where it is missing or wrong.
+
+    Raises:
+        TableError: The file is missing, no parquet file, or has other columns.
+    """
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; {remedy}")
+    try:
+        opened = pq.ParquetFile(path)
+    except pa.ArrowInvalid as error:
+        raise TableError(f"{path}: not a readable parquet file ({error}); {remedy}") from error
+    check_table(path, opened.schema_arrow, schema, remedy)
+    return opened
+
+
+def read_table(path: Path, schema: pa.Schema, remedy: str, columns: list[str] | None = None) -> pa.Table:
+    """Reads a parquet file whose columns follow ``schema``.
+
+    Args:
+        path: The parquet file.
+        schema: What its columns must be.
+        remedy: What the user can do where it is missing or wrong.
+        columns: Read only these.
+
+    Raises:
+        TableError: The file is missing, no parquet file, or has other columns.
+    """
+    with open_table(path, schema, remedy) as opened:
+        return opened.read(columns=columns)
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None) -> None:
+    """Writes a table in one step, after a cast to ``schema`` (which carries the file's metadata).
+
+    Args:
+        path: The parquet file to write.
+        table: Its rows.
+        schema: The columns and the metadata the file gets.
+        row_group_size: Rows per row group; None leaves it to pyarrow.
+    """
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table.cast(schema).replace_schema_metadata(schema.metadata),
+            temporary,
+            compression="zstd",
+            row_group_size=row_group_size,
+        )
