@@ -14,13 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from emoface.crops import Photo
 from emoface.errors import ImageError
-
-Photo = NDArray[np.uint8]
-"""(height, width, 3), RGB."""
 
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SWAPS_SIDES = (5, 6, 7, 8)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from emoface.errors import TableError
 from emoface.files import atomic_path
@@ -88,3 +90,20 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: 
             compression="zstd",
             row_group_size=row_group_size,
         )
+
+
+def vectors_to_array(column: pa.ChunkedArray, length: int) -> NDArray[np.float32]:
+    """A column of fixed-size lists as a matrix.
+
+    Args:
+        column: n lists of numbers, each of ``length`` or null.
+        length: Numbers per list.
+
+    Returns:
+        (n, length); a null is a row of nan.
+    """
+    array = np.full((len(column), length), np.nan, dtype=np.float32)
+    present = column.is_valid().to_numpy()
+    values = column.drop_null().combine_chunks().flatten()
+    array[present] = values.to_numpy(zero_copy_only=False).reshape(-1, length)
+    return array

@@ -1,0 +1,101 @@
+"""Face crops: squared with a margin, or aligned by the five landmarks."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Photo = NDArray[np.uint8]
+"""(height, width, 3), RGB."""
+
+ALIGNED_LANDMARKS = np.array(
+    [[0.3419, 0.4616], [0.6565, 0.4598], [0.5002, 0.6405], [0.3710, 0.8247], [0.6315, 0.8232]], dtype=np.float64
+)
+"""Where an aligned face has its eyes, nose and corners of the mouth, in shares of the crop's side.
+
+Source: the 112 x 112 template of ArcFace (Deng et al. 2019), divided by 112.
+"""
+
+
+def square_box(xyxy: NDArray[np.float32], margin: float) -> tuple[int, int, int]:
+    """The square around a box, in whole pixels.
+
+    Args:
+        xyxy: (4,) box.
+        margin: Share of the box's longer side that is added on every side.
+
+    Returns:
+        Left, top and side; the square may reach beyond the photo.
+
+    Example:
+        >>> square_box(np.array([10, 20, 30, 60], np.float32), margin=0.25)
+        (-10, 10, 60)
+    """
+    x1, y1, x2, y2 = (float(value) for value in xyxy)
+    side = max(1, round(max(x2 - x1, y2 - y1) * (1 + 2 * margin)))
+    return round((x1 + x2 - side) / 2), round((y1 + y2 - side) / 2), side
+
+
+def crop_square(photo: Photo, left: int, top: int, side: int) -> Photo:
+    """Cuts a square out of a photo; beyond the border the nearest pixel is repeated.
+
+    Args:
+        photo: (height, width, 3).
+        left: Left edge, may be negative.
+        top: Top edge, may be negative.
+        side: Side in pixels; the square must touch the photo.
+
+    Returns:
+        (side, side, 3), a copy.
+    """
+    height, width = photo.shape[:2]
+    rows = np.clip(np.arange(top, top + side), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    square: Photo = photo[rows[:, None], columns[None, :]]
+    return square
+
+
+def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: float) -> Photo:
+    """Turns, scales and shifts a face so that its landmarks come to lie on the standard template.
+
+    Args:
+        photo: (height, width, 3).
+        landmarks: (5, 2), original pixels.
+        side: Side of the crop in pixels.
+        margin: Share of the face's side that is added on every side of the template.
+
+    Returns:
+        (side, side, 3).
+    """
+    template = (ALIGNED_LANDMARKS + margin) / (1 + 2 * margin) * side
+    matrix = similarity_transform(landmarks.astype(np.float64), template)
+    aligned: Photo = cv2.warpAffine(
+        photo, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return aligned
+
+
+def similarity_transform(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rotation, uniform scale and shift that bring points nearest to their targets.
+
+    Args:
+        points: (n, 2), n of two or more, not all the same.
+        targets: (n, 2).
+
+    Returns:
+        (2, 3) matrix for ``[x, y, 1]``, least squares.
+
+    Source:
+        Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991,
+        in two dimensions, where a complex number holds rotation and scale; mirroring is left out.
+    """
+    from_x = points - points.mean(axis=0)
+    to_x = targets - targets.mean(axis=0)
+    z = from_x[:, 0] + 1j * from_x[:, 1]
+    w = to_x[:, 0] + 1j * to_x[:, 1]
+    spread = float(np.square(np.abs(z)).sum())
+    turn = complex(np.conj(z) @ w) / spread if spread > 0 else 1 + 0j
+    rotation = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    shift = targets.mean(axis=0) - rotation @ points.mean(axis=0)
+    return np.hstack([rotation, shift[:, None]])
