@@ -10,7 +10,8 @@ Photo = NDArray[np.uint8]
 """(height, width, 3), RGB."""
 
 ALIGNED_LANDMARKS = np.array(
-    [[0.3419, 0.4616], [0.6565, 0.4598], [0.5002, 0.6405], [0.3710, 0.8247], [0.6315, 0.8232]], dtype=np.float64
+    [[0.3419, 0.4616], [0.6565, 0.4598], [0.5002, 0.6405], [0.3710, 0.8247], [0.6315, 0.8232]],
+    dtype=np.float64,
 )
 """Where an aligned face has its eyes, nose and corners of the mouth, in shares of the crop's side.
 
@@ -70,10 +71,10 @@ def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: 
     """
     template = (ALIGNED_LANDMARKS + margin) / (1 + 2 * margin) * side
     matrix = similarity_transform(landmarks.astype(np.float64), template)
-    aligned: Photo = cv2.warpAffine(
+    aligned = cv2.warpAffine(
         photo, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return aligned
+    return np.asarray(aligned, dtype=np.uint8)
 
 
 def similarity_transform(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:

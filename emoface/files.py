@@ -41,7 +41,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 text file in one step, with ``\\n`` line ends on every system."""
+    """Writes a whole UTF-8 text file in one step, with the same line ends on every system."""
     write_bytes(path, text.encode("utf-8"))
 
 

@@ -117,8 +117,7 @@ def decode_photo(data: bytes, name: str, apply_exif: bool = False) -> Photo:
         raise ImageError(f"{name}: not a readable photo ({error.err})") from error
     if bgr is None:
         raise ImageError(f"{name}: not a readable photo")
-    rgb: Photo = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-    return rgb
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
@@ -128,7 +127,9 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
         photo: (height, width, 3), RGB.
         quality: 1-100.
     """
-    written, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    written, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
     if not written:
         raise ValueError(f"a photo of shape {photo.shape} cannot be encoded as JPEG")
     return data.tobytes()

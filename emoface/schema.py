@@ -67,7 +67,10 @@ def _vector(value: pa.DataType, length: int) -> pa.DataType:
     return pa.list_(value, length)
 
 
-_PERSON_KEY = [pa.field("index", pa.int64(), nullable=False), pa.field("person_id", pa.string(), nullable=False)]
+_PERSON_KEY = [
+    pa.field("index", pa.int64(), nullable=False),
+    pa.field("person_id", pa.string(), nullable=False),
+]
 
 PEOPLE_SCHEMA = pa.schema(
     [

@@ -26,7 +26,7 @@ def test_no_people_or_no_faces_gives_nobody_a_face() -> None:
 
 
 def test_cost_is_the_sum_of_three_squared_deviations() -> None:
-    # face 36 x 44 at the middle of the box, 12 px below its top; expected height min(100 * .42, 350 * .45) = 42
+    # face 36 x 44 in the middle, 12 px below the top; expected height min(100 * .42, 350 * .45) = 42
     prior = DEFAULT_HEAD_PRIOR
     gap = (12 / 44 - prior.gap_mean) / prior.gap_std
     size = np.log(44 / 42) / prior.size_std

@@ -216,7 +216,9 @@ def _group_photos(people: pa.Table) -> list[AnnotatedPhoto]:
 
 def _shards_key(config: FacesConfig, weights_sha256: str, people_sha256: str, code: str) -> str:
     """Names everything but the photos that decides what a shard holds."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("dir", "weights", "engine")}
+    settings = {
+        name: value for name, value in asdict(config).items() if name not in ("dir", "weights", "engine")
+    }
     told = json.dumps([settings, weights_sha256, people_sha256, code], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -245,7 +247,8 @@ def _is_shard_done(shards_dir: Path, number: int, photo_digest: str) -> bool:
     if not (table_path.is_file() and summary_path.is_file()):
         return False
     summary = json.loads(summary_path.read_text(encoding="utf-8"))
-    return summary["photo_digest"] == photo_digest and summary["table_sha256"] == file_sha256(table_path)
+    same_photos: bool = summary["photo_digest"] == photo_digest
+    return same_photos and summary["table_sha256"] == file_sha256(table_path)
 
 
 def _run_shards_local(
@@ -261,9 +264,11 @@ def _run_shards_ray(
 ) -> None:
     """Spreads the shards over a Ray cluster whose nodes see the same files."""
     try:
-        import ray  # noqa: PLC0415
+        import ray
     except ImportError as error:
-        raise SettingsError("--engine ray needs the package ray; install it with pip install 'emoface[ray]'") from error
+        raise SettingsError(
+            "--engine ray needs the package ray; install it with pip install 'emoface[ray]'"
+        ) from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     remote = ray.remote(_write_shard_remotely)
@@ -331,7 +336,9 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
             yield crop.result()
 
 
-def _map_ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+def _map_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
     """``map`` on a pool that is at most ``ahead`` results in front of its consumer, in order."""
     source = iter(items)
     waiting = [pool.submit(work, item) for item in islice(source, ahead)]
@@ -431,9 +438,14 @@ def _merge_shards(path: Path, shards_dir: Path, shards: list[list[AnnotatedPhoto
 
     @functools.lru_cache(maxsize=4)
     def read_shard(number: int) -> pa.Table:
-        return read_table(_table_path(shards_dir, number), FACES_SCHEMA, "delete 'faces_shards' and run again")
+        return read_table(
+            _table_path(shards_dir, number), FACES_SCHEMA, "delete 'faces_shards' and run again"
+        )
 
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, FACES_SCHEMA, compression="zstd") as writer:
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(temporary, FACES_SCHEMA, compression="zstd") as writer,
+    ):
         for start in range(0, n_people, _ROWS_PER_GROUP):
             part = slice(start, start + _ROWS_PER_GROUP)
             needed = np.unique(shard_of[part])
@@ -465,3 +477,8 @@ def _sum_counts(shards_dir: Path, n_shards: int) -> dict[str, int]:
     for number in range(n_shards):
         counts += Counter(json.loads(_summary_path(shards_dir, number).read_text(encoding="utf-8"))["counts"])
     return dict(sorted(counts.items()))
+
+
+def forget_faces(out: Path) -> None:
+    """Removes the shards of ``out``, so that the next run starts over; finished tables stay until then."""
+    shutil.rmtree(out / "faces_shards", ignore_errors=True)
