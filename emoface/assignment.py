@@ -84,7 +84,7 @@ def face_costs(
 def expected_face_heights(body_w: NDArray[np.float64], body_h: NDArray[np.float64]) -> NDArray[np.float64]:
     """The face height that a body box of this size suggests.
 
-    A standing body is 7.5 heads high and about 2.5 heads wide; a box cut at the waist or the chest is as wide,
+    A standing body is 7.5 heads high and about 2.5 heads wide; a box cut at the waist or chest is as wide,
     but lower. The width therefore decides, unless the box is wider than it is high.
 
     Args:

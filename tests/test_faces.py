@@ -1,0 +1,263 @@
+"""The faces job, on drawn photos where a stand-in detector finds every magenta rectangle.
+
+The stand-in makes the right answer known to the pixel; the real detector is tested with real weights in
+``test_faces_real.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from emoface.detections import Detections
+from emoface.errors import SettingsError, TableError
+from emoface.files import file_sha256
+from emoface.images import decode_photo
+from emoface.jobs import faces as faces_job
+from emoface.jobs.faces import FacesConfig, run_faces
+from emoface.records import JobRecord, write_record
+from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
+from emoface.tables import write_table
+from emoface.weights import WeightsFile
+
+MAGENTA = (255, 0, 255)
+
+
+class MagentaDetector:
+    """Finds magenta rectangles; counts the photos it was shown."""
+
+    def __init__(self) -> None:
+        self.n_photos = 0
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        self.n_photos += len(images)
+        return [self._detect_one(image) for image in images]
+
+    def _detect_one(self, image: np.ndarray) -> Detections:
+        mask = (image[..., 0] > 200) & (image[..., 1] < 60) & (image[..., 2] > 200)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+        boxes = np.array([(x, y, x + w, y + h) for x, y, w, h, _ in stats[1:]], np.float32).reshape(-1, 4)
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        landmarks = np.repeat(middles[:, None], 5, axis=1).astype(np.float32)
+        return Detections(boxes, landmarks, np.full(len(boxes), 0.75, np.float32))
+
+
+@pytest.fixture
+def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector:
+    stand_in = MagentaDetector()
+    weights_path = tmp_path / "magenta.bin"
+    weights_path.write_bytes(b"weights")
+    weights = WeightsFile("magenta", "magenta", weights_path, file_sha256(weights_path), "option")
+    monkeypatch.setattr(faces_job, "find_weights", lambda *_: weights)
+    monkeypatch.setattr(faces_job, "load_detector", lambda *_, **__: stand_in)
+    faces_job._load_detector.cache_clear()
+    return stand_in
+
+
+def _write_photo(
+    root: Path, image: str, wh: tuple[int, int], boxes: list[tuple[int, int, int, int]], orientation: int = 1
+) -> None:
+    pixels = np.full((wh[1], wh[0], 3), 40, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        pixels[y1:y2, x1:x2] = MAGENTA
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (root / image).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(root / image, exif=exif, quality=100, subsampling=0)
+
+
+def _write_people(out: Path, root: Path, people: list[tuple[str, tuple[int, int], list[float] | None]]) -> None:
+    rows = [
+        {
+            "index": index,
+            "person_id": f"{image}#{index}",
+            "image": image,
+            "image_wh": wh,
+            "body_bbox": body,
+            "categories": [],
+            "labels": [0] * 26,
+            "annotator_votes": [0] * 26,
+        }
+        for index, (image, wh, body) in enumerate(people)
+    ]
+    write_table(out / "people.parquet", pa.Table.from_pylist(rows, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
+    write_record(out, JobRecord("parse", {}, {}, {}, {}, info={"image_root": str(root)}))
+
+
+BODY = [100.0, 20.0, 180.0, 290.0]
+FACE = (124, 30, 156, 70)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Eight photos of 300 x 300, one person each, a face on every second one; one is missing, one broken."""
+    root, out = tmp_path / "photos", tmp_path / "work"
+    people = []
+    for number in range(8):
+        image = f"mscoco/images/{number}.png"
+        people.append((image, (300, 300), BODY))
+        _write_photo(root, image, (300, 300), [FACE] if number % 2 == 0 else [])
+    (root / "mscoco/images/3.png").unlink()
+    (root / "mscoco/images/5.png").write_bytes(b"no photo")
+    _write_people(out, root, people)
+    return out
+
+
+def _tables(out: Path) -> dict[str, str]:
+    return {name: file_sha256(out / name) for name in ("faces.parquet", "empty_faces.csv")}
+
+
+def test_every_person_has_a_row_with_a_face_or_a_reason(dataset: Path, detector: MagentaDetector) -> None:
+    record = run_faces(FacesConfig(dataset, margin=0.25, shard_size=3, batch_size=2))
+    table = pq.read_table(dataset / "faces.parquet")
+    assert table.schema.equals(FACES_SCHEMA)
+    rows = table.to_pylist()
+    assert [row["index"] for row in rows] == list(range(8))
+    assert [row["face_status"] for row in rows] == [
+        "found", "no_face", "found", "image_missing", "found", "image_unreadable", "found", "no_face",
+    ]  # fmt: skip
+    assert rows[0]["face_bbox"] == list(FACE) and rows[0]["conf"] == 0.75
+    crop = decode_photo(rows[0]["face"]["bytes"], "crop")
+    assert crop.shape == (60, 60, 3)  # 40 px high, a quarter of that on every side
+    assert crop[30, 30, 0] > 200 and crop[2, 2, 0] < 90
+    assert all(rows[1][name] is None for name in ("face", "face_bbox", "landmarks", "conf"))
+    empty = pd.read_csv(dataset / "empty_faces.csv")
+    assert empty["index"].tolist() == [1, 3, 5, 7]
+    assert list(empty.columns) == ["index", "person_id", "image", "face_status"]
+    assert record.counts["face_status"]["found"] == 4 and record.counts["photos_missing"] == 1
+    assert record.counts["photos_unreadable"] == 1
+
+
+def test_batch_and_shard_size_do_not_change_the_tables(dataset: Path, detector: MagentaDetector) -> None:
+    run_faces(FacesConfig(dataset, shard_size=8, batch_size=8))
+    whole = _tables(dataset)
+    run_faces(FacesConfig(dataset, shard_size=1, batch_size=1))
+    assert _tables(dataset) == whole
+
+
+def test_second_run_shows_the_detector_nothing(dataset: Path, detector: MagentaDetector) -> None:
+    run_faces(FacesConfig(dataset, shard_size=2))
+    first, shown = _tables(dataset), detector.n_photos
+    run_faces(FacesConfig(dataset, shard_size=2))
+    assert detector.n_photos == shown and _tables(dataset) == first
+
+
+@pytest.mark.parametrize("n_before_the_kill", [1, 4, 7])
+def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
+    dataset: Path, detector: MagentaDetector, n_before_the_kill: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    class KillingProgress:
+        seen = 0
+
+        def start(self, description: str, total: int) -> None:
+            pass
+
+        def advance(self, n: int = 1) -> None:
+            self.seen += n
+            if self.seen == n_before_the_kill:
+                raise Killed
+
+    config = FacesConfig(dataset, shard_size=2, batch_size=1)
+    with pytest.raises(Killed):
+        run_faces(config, KillingProgress())
+    assert not (dataset / "faces.parquet").exists() and not (dataset / "records/faces.json").exists()
+    shown = detector.n_photos
+    run_faces(config)
+    resumed = _tables(dataset)
+    readable_of_done_shards = {1: 0, 4: 3, 7: 4}[n_before_the_kill]
+    assert detector.n_photos - shown == 6 - readable_of_done_shards
+    faces_job.forget_faces(dataset)
+    run_faces(config)
+    assert _tables(dataset) == resumed
+
+
+def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector: MagentaDetector) -> None:
+    config = FacesConfig(dataset, shard_size=2)
+    run_faces(config)
+    whole, shown = _tables(dataset), detector.n_photos
+    shard = next((dataset / "faces_shards").glob("*/00003.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    run_faces(config)
+    assert _tables(dataset) == whole and detector.n_photos == shown + 2
+    root = Path(json.loads((dataset / "records/parse.json").read_text())["info"]["image_root"])
+    _write_photo(root, "mscoco/images/3.png", (300, 300), [FACE])
+    record = run_faces(config)
+    assert record.counts["face_status"]["found"] == 5 and detector.n_photos == shown + 4
+
+
+def test_changed_setting_starts_over_and_drops_the_old_shards(dataset: Path, detector: MagentaDetector) -> None:
+    run_faces(FacesConfig(dataset))
+    run_faces(FacesConfig(dataset, margin=0.5))
+    assert len(list((dataset / "faces_shards").iterdir())) == 1
+    assert detector.n_photos == 12
+
+
+def test_small_faces_people_without_a_box_and_shared_faces_have_their_reasons(
+    tmp_path: Path, detector: MagentaDetector
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "work"
+    _write_photo(root, "framesdb/images/a.png", (400, 300), [FACE])
+    _write_photo(root, "framesdb/images/b.png", (200, 300), [(48, 23, 53, 29)])
+    _write_people(
+        out,
+        root,
+        [
+            ("framesdb/images/a.png", (400, 300), BODY),
+            ("framesdb/images/b.png", (200, 300), [42.0, 20.0, 58.0, 60.0]),
+            ("framesdb/images/a.png", (400, 300), None),
+            ("framesdb/images/a.png", (400, 300), [112.0, 16.0, 190.0, 290.0]),
+        ],
+    )
+    run_faces(FacesConfig(out, shard_size=1))
+    rows = pq.read_table(out / "faces.parquet").to_pylist()
+    assert [row["face_status"] for row in rows] == ["found", "too_small", "no_face", "other_person"]
+    assert [row["person_id"] for row in rows] == [
+        "framesdb/images/a.png#0",
+        "framesdb/images/b.png#1",
+        "framesdb/images/a.png#2",
+        "framesdb/images/a.png#3",
+    ]
+
+
+@pytest.mark.parametrize(("annotated_wh", "turned"), [((300, 200), False), ((200, 300), True)])
+def test_photo_is_turned_only_where_its_annotations_are_of_the_turned_photo(
+    tmp_path: Path, detector: MagentaDetector, annotated_wh: tuple[int, int], turned: bool
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "work"
+    box = (30, 60, 70, 90) if turned else (120, 30, 150, 70)  # in the stored photo, 300 x 200
+    _write_photo(root, "mscoco/images/a.jpg", (300, 200), [box], orientation=6)
+    body = [90.0, 20.0, 165.0, 290.0] if turned else [100.0, 20.0, 175.0, 190.0]
+    _write_people(out, root, [("mscoco/images/a.jpg", annotated_wh, body)])
+    record = run_faces(FacesConfig(out))
+    row = pq.read_table(out / "faces.parquet").to_pylist()[0]
+    expected = [200 - 90, 30, 200 - 60, 70] if turned else list(box)  # clockwise: x' = height - y, y' = x
+    assert row["face_bbox"] == pytest.approx(expected, abs=1)
+    assert record.counts["photos_exif_applied" if turned else "photos_exif_ignored"] == 1
+
+
+def test_no_people_at_all_gives_empty_tables(tmp_path: Path, detector: MagentaDetector) -> None:
+    _write_people(tmp_path / "work", tmp_path, [])
+    record = run_faces(FacesConfig(tmp_path / "work"))
+    assert record.counts["people"] == 0
+    assert pq.read_table(tmp_path / "work/faces.parquet").num_rows == 0
+
+
+def test_bad_folders_and_settings_are_named(tmp_path: Path, detector: MagentaDetector) -> None:
+    with pytest.raises(TableError, match=r"people\.parquet: no such file; rebuild it with 'emoface parse"):
+        run_faces(FacesConfig(tmp_path))
+    with pytest.raises(SettingsError, match="engine is 'rey'; did you mean 'ray'"):
+        FacesConfig(tmp_path, engine="rey")
+    with pytest.raises(SettingsError, match="conf_threshold is 50, expected a number from 0 to 1"):
+        FacesConfig(tmp_path, conf_threshold=50)
