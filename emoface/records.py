@@ -85,6 +85,15 @@ def need_record(out: Path, job: str) -> JobRecord:
     return record
 
 
+def to_settings(config: Any) -> dict[str, Any]:
+    """A job's configuration as JSON values; paths become strings.
+
+    Args:
+        config: A configuration dataclass.
+    """
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+
+
 def hash_outputs(out: Path, paths: list[Path]) -> dict[str, str]:
     """sha256 of each file, by its path relative to ``out``."""
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
