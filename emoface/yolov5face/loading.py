@@ -1,0 +1,173 @@
+"""Reads weights of any of the formats into one of our networks, and says exactly what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from emoface.errors import WeightsError
+from emoface.yolov5face.architectures import ARCHITECTURES, find_architecture
+from emoface.yolov5face.checkpoint import read_checkpoint
+from emoface.yolov5face.folding import FoldedConv, conv_slots, fill_folded
+from emoface.yolov5face.ncnn import ncnn_pair, read_ncnn
+from emoface.yolov5face.network import YoloV5Face
+
+_NCNN = (".param", ".bin")
+_PICKLES = (".pt", ".pth")
+_SAFETENSORS = ".safetensors"
+_ONNX = ".onnx"
+SUFFIXES = (*_NCNN, _ONNX, _SAFETENSORS, *_PICKLES)
+
+_COUNTERS = "num_batches_tracked"
+
+
+def load_network(path: Path, network: str | None = None) -> YoloV5Face:
+    """Reads a weight file into the network it belongs to, in evaluation mode, BatchNorms kept.
+
+    Args:
+        path: ncnn (``.param`` or ``.bin``), ``.onnx``, ``.safetensors``, or ``.pt`` / ``.pth``: a plain state dict
+            or an official checkpoint, of which no code is run.
+        network: The network's name; found from the shapes of the weights where it is not given.
+
+    Raises:
+        WeightsError: The file is missing, damaged, unsafe, or its weights are another network's.
+        SettingsError: No network is called ``network``.
+    """
+    if network is not None:
+        find_architecture(network)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file")
+    if path.suffix in _NCNN:
+        built = _network_from_convs(path, read_ncnn(path), network)
+    elif path.suffix == _ONNX:
+        from emoface.yolov5face.onnx_files import read_onnx
+
+        built = _network_from_convs(path, read_onnx(path), network)
+    elif path.suffix == _SAFETENSORS:
+        state, named = _read_safetensors(path)
+        built = _network_from_state(path, state, network or named)
+    elif path.suffix in _PICKLES:
+        built = _network_from_state(path, read_checkpoint(path), network)
+    else:
+        raise WeightsError(f"{path}: weights of type {path.suffix!r} are not read; known: {', '.join(SUFFIXES)}")
+    return built.eval()
+
+
+def save_network(network: YoloV5Face, path: Path) -> None:
+    """Writes a network's state dict as ``.safetensors``, its name in the metadata."""
+    from safetensors.torch import save
+
+    from emoface.files import write_bytes
+
+    state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    write_bytes(path, save(state, metadata={"network": network.name}))
+
+
+def numbers_path(path: Path) -> Path:
+    """The file whose sha256 stands for the weights: the ``.bin`` of an ncnn pair, else the file itself."""
+    return ncnn_pair(path)[1] if path.suffix in _NCNN else path
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as opened:
+            named = (opened.metadata() or {}).get("network")
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
+    return state, named if named in ARCHITECTURES else None
+
+
+def _network_from_convs(path: Path, convs: list[FoldedConv], name: str | None) -> YoloV5Face:
+    network = YoloV5Face(find_architecture(name or _name_by_forms(path, convs)))
+    slots = conv_slots(network)
+    for slot, conv in zip(slots, convs, strict=False):
+        if slot.form != conv.form:
+            raise WeightsError(
+                f"{path}: convolution {conv.label} is {conv.form}, expected {slot.form} ({slot.name} of "
+                f"{network.name}); give the network that the file was made for"
+            )
+    if len(slots) != len(convs):
+        raise WeightsError(
+            f"{path}: {len(convs)} convolutions, expected {len(slots)} of {network.name}; "
+            "give the network that the file was made for"
+        )
+    fill_folded(network, convs)
+    return network
+
+
+def _name_by_forms(path: Path, convs: list[FoldedConv]) -> str:
+    forms = [conv.form for conv in convs]
+    for name in ARCHITECTURES:
+        if [slot.form for slot in conv_slots(_hollow(name))] == forms:
+            return name
+    raise WeightsError(
+        f"{path}: its {len(convs)} convolutions fit none of the networks {', '.join(ARCHITECTURES)}; "
+        "give the network's name to see where it differs"
+    )
+
+
+def _network_from_state(path: Path, state: Mapping[str, Tensor], name: str | None) -> YoloV5Face:
+    network = YoloV5Face(find_architecture(name or _name_by_shapes(path, state)))
+    wanted = _needed(network.state_dict())
+    found = _needed(_unfold_state(network, state))
+    for key in sorted(wanted.keys() | found.keys()):
+        if key not in found:
+            raise WeightsError(f"{path}: tensor {key} of {network.name} is missing")
+        if key not in wanted:
+            raise WeightsError(f"{path}: tensor {key} is not one of {network.name}'s")
+        if found[key].shape != wanted[key].shape:
+            raise WeightsError(
+                f"{path}: tensor {key} has shape {tuple(found[key].shape)}, expected "
+                f"{tuple(wanted[key].shape)} of {network.name}"
+            )
+    network.load_state_dict({key: value.float() for key, value in found.items()}, strict=False)
+    return network
+
+
+def _name_by_shapes(path: Path, state: Mapping[str, Tensor]) -> str:
+    for name in ARCHITECTURES:
+        network = _hollow(name)
+        found = _needed(_unfold_state(network, state))
+        wanted = _needed(network.state_dict())
+        if {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in wanted.items()}:
+            return name
+    raise WeightsError(
+        f"{path}: its {len(state)} tensors fit none of the networks {', '.join(ARCHITECTURES)}; "
+        "give the network's name to see where it differs"
+    )
+
+
+def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the counters that only training reads and that old files lack."""
+    return {key: value for key, value in state.items() if not key.endswith(_COUNTERS)}
+
+
+def _unfold_state(network: YoloV5Face, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Gives a state dict that was saved after folding its BatchNorms back, as identities."""
+    unfolded = dict(state)
+    for slot in conv_slots(network):
+        bias_name = f"{slot.name}.bias"
+        if slot.norm is None or f"{slot.norm_name}.weight" in state or bias_name not in state:
+            continue
+        bias = state[bias_name]
+        if slot.conv.bias is None:
+            del unfolded[bias_name]
+        else:
+            unfolded[bias_name] = torch.zeros_like(bias)
+        unfolded[f"{slot.norm_name}.weight"] = torch.ones_like(bias)
+        unfolded[f"{slot.norm_name}.bias"] = bias
+        unfolded[f"{slot.norm_name}.running_mean"] = torch.zeros_like(bias)
+        unfolded[f"{slot.norm_name}.running_var"] = torch.full_like(bias, 1 - slot.norm.eps, dtype=torch.float32)
+    return unfolded
+
+
+def _hollow(name: str) -> YoloV5Face:
+    """A network of shapes alone."""
+    with torch.device("meta"):
+        return YoloV5Face(find_architecture(name))
