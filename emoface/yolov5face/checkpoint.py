@@ -1,1 +1,234 @@
-"""placeholder"""
+"""Reads the tensors of a ``.pt`` file without running any code that it names.
+
+An official YOLOv5-Face checkpoint is a pickle of whole model objects, which asks for the classes of the repository
+that trained it; unpickling it the usual way runs whatever it asks for. Here every name must be on a list: tensors
+are rebuilt by functions of this module, network classes become inert stand-ins that only hold attributes, and any
+other name is an error.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from emoface.errors import WeightsError
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+_DTYPES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+_INERT_PACKAGES = ("models", "utils", "torch.nn", "numpy", "pathlib", "_codecs")
+_MODEL_KEYS = ("ema", "model", "state_dict", "model_state_dict")
+_PLAIN = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+    ("torch", "Size"): tuple,
+    ("torch.serialization", "_get_layout"): str,
+    ("torch", "device"): str,
+}
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Reads the state dict in a ``.pt`` or ``.pth`` file.
+
+    Of a training checkpoint the averaged weights (``ema``) come before the last ones (``model``). Both of torch's
+    file formats are read; the prefix ``module.`` of data-parallel training is dropped.
+
+    Args:
+        path: A plain state dict or an official checkpoint.
+
+    Returns:
+        Every tensor by its name in the network, in the file's own number type.
+
+    Raises:
+        WeightsError: The file is damaged, holds no weights, or asks for anything but tensors and networks.
+    """
+    try:
+        content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+    except WeightsError:
+        raise
+    except (pickle.UnpicklingError, EOFError, OSError, KeyError, IndexError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    except (TypeError, ValueError, AttributeError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    state = {name.removeprefix("module."): tensor for name, tensor in _named_tensors(_weights_in(content))}
+    if not state:
+        raise WeightsError(
+            f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'"
+        )
+    return state
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: not a readable torch file ({error or type(error).__name__}); fetch it again"
+    )
+
+
+class _Inert:
+    """Stands for an object of a class that is not run; holds the attributes that the file gives it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.attributes: dict[str, Any] = {}
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        self.attributes = state if isinstance(state, dict) else {}
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a stand-in cannot be pickled")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows tensors, plain containers and inert stand-ins; every other name is refused."""
+
+    def __init__(self, stream: io.BufferedIOBase, path: Path, load_storage: Callable[[Any], Tensor]) -> None:
+        super().__init__(stream, encoding="latin1")
+        self._path = path
+        self._load_storage = load_storage
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name of the file stands for."""
+        if (module, name) in _PLAIN:
+            return _PLAIN[module, name]
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        if module == "torch._utils" and name in _REBUILDERS:
+            return _REBUILDERS[name]
+        if any(module == package or module.startswith(f"{package}.") for package in _INERT_PACKAGES):
+            return _Inert
+        raise WeightsError(
+            f"{self._path}: asks for {module}.{name}, which is neither a tensor nor part of a network; "
+            "nothing of it was run. Use a file from a source that you trust"
+        )
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """The numbers behind a tensor."""
+        return self._load_storage(pid)
+
+
+def _rebuild_tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return storage.as_strided(tuple(size), tuple(stride), offset)
+
+
+def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
+    return tensor
+
+
+_REBUILDERS = {
+    "_rebuild_tensor": _rebuild_tensor,
+    "_rebuild_tensor_v2": _rebuild_tensor,
+    "_rebuild_parameter": _rebuild_parameter,
+    "_rebuild_parameter_with_state": _rebuild_parameter,
+}
+
+
+def _read_zip(path: Path) -> Any:
+    """The format of torch 1.6 and later: a zip with ``data.pkl`` and one file per storage."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise WeightsError(f"{path}: a zip without one data.pkl, expected a file written by torch.save")
+        folder = pickles[0].removesuffix("data.pkl")
+        if f"{folder}constants.pkl" in archive.namelist():
+            raise WeightsError(
+                f"{path}: a TorchScript file, which holds code; expected a state dict or checkpoint"
+            )
+        storages: dict[str, Tensor] = {}
+
+        def load_storage(pid: Any) -> Tensor:
+            _, dtype, key, _, n_values = pid
+            if key not in storages:
+                data = bytearray(archive.read(f"{folder}data/{key}"))
+                storages[key] = _to_storage(path, data, dtype, n_values)
+            return storages[key]
+
+        with archive.open(pickles[0]) as stream:
+            return _Unpickler(io.BytesIO(stream.read()), path, load_storage).load()
+
+
+def _to_storage(path: Path, data: bytearray, dtype: torch.dtype, n_values: int) -> Tensor:
+    n_bytes = n_values * dtype.itemsize
+    if len(data) < n_bytes:
+        raise WeightsError(
+            f"{path}: a tensor has {len(data)} bytes, expected {n_bytes}; fetch the file again"
+        )
+    return torch.frombuffer(data, dtype=dtype, count=n_values) if n_values else torch.empty(0, dtype=dtype)
+
+
+def _read_legacy(path: Path) -> Any:
+    """The older format: pickles one after the other, then all numbers."""
+    with path.open("rb") as stream:
+
+        def no_storage(_: Any) -> Tensor:
+            raise WeightsError(f"{path}: not a file written by torch.save")
+
+        def load_plain() -> Any:
+            return _Unpickler(stream, path, no_storage).load()
+
+        if load_plain() != _LEGACY_MAGIC or load_plain() != _LEGACY_PROTOCOL:
+            raise WeightsError(f"{path}: not a file written by torch.save")
+        load_plain()  # byte order and type sizes of the machine that wrote it
+        storages: dict[str, Tensor] = {}
+        file_bytes = path.stat().st_size
+
+        def load_storage(pid: Any) -> Tensor:
+            _, dtype, key, _, n_values, *view = pid
+            if view and view[0] is not None:
+                raise WeightsError(f"{path}: storage views of torch 0.1 are not read; save the file anew")
+            if n_values * dtype.itemsize > file_bytes:
+                raise WeightsError(f"{path}: a tensor claims more bytes than the file has; fetch it again")
+            return storages.setdefault(key, torch.empty(n_values, dtype=dtype))
+
+        content = _Unpickler(stream, path, load_storage).load()
+        for key in load_plain():
+            storage = storages[key]
+            stream.seek(8, io.SEEK_CUR)  # the number of values, known already
+            data = bytearray(stream.read(storage.numel() * storage.dtype.itemsize))
+            storage.copy_(_to_storage(path, data, storage.dtype, storage.numel()))
+        return content
+
+
+def _weights_in(content: Any) -> Any:
+    """The part of a checkpoint that holds weights."""
+    if isinstance(content, Mapping):
+        for key in _MODEL_KEYS:
+            if isinstance(content.get(key), _Inert | Mapping):
+                return content[key]
+    return content
+
+
+def _named_tensors(holder: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Walks a state dict, or stand-ins of modules the way ``state_dict`` walks modules."""
+    if isinstance(holder, Mapping):
+        yield from ((prefix + str(key), value) for key, value in holder.items() if isinstance(value, Tensor))
+    elif isinstance(holder, _Inert):
+        for kind in ("_parameters", "_buffers"):
+            yield from _named_tensors(holder.attributes.get(kind), prefix)
+        for name, child in (holder.attributes.get("_modules") or {}).items():
+            yield from _named_tensors(child, f"{prefix}{name}.")

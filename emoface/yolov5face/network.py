@@ -56,12 +56,16 @@ class Detect(nn.Module):
         for head, stride, anchors_net in zip(heads, self.strides, self.anchor_grid, strict=True):
             rows, columns = head.shape[2:4]
             y, x = torch.meshgrid(
-                torch.arange(rows, device=head.device), torch.arange(columns, device=head.device), indexing="ij"
+                torch.arange(rows, device=head.device),
+                torch.arange(columns, device=head.device),
+                indexing="ij",
             )
             cell = torch.stack((x, y), dim=-1).to(head.dtype)[None, None]  # (1, 1, gh, gw, 2)
             xy = (head[..., 0:2].sigmoid() * 2 - 0.5 + cell) * stride
             wh = (head[..., 2:4].sigmoid() * 2) ** 2 * anchors_net
-            landmarks = head[..., 5:15] * anchors_net.repeat(1, 1, 1, 1, 5) + cell.repeat(1, 1, 1, 1, 5) * stride
+            landmarks = (
+                head[..., 5:15] * anchors_net.repeat(1, 1, 1, 1, 5) + cell.repeat(1, 1, 1, 1, 5) * stride
+            )
             scores = head[..., [4, 15]].sigmoid()
             decoded = torch.cat((xy, wh, scores[..., :1], landmarks, scores[..., 1:]), dim=-1)
             flat.append(decoded.flatten(1, 3))

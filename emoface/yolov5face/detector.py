@@ -1,0 +1,145 @@
+"""The detector: photos in, faces in the photos' own pixels out, the same faces whatever engine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.detections import Detections
+from emoface.errors import SettingsError, did_you_mean
+from emoface.files import file_sha256
+from emoface.letterbox import Letterbox
+from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_photo
+from emoface.yolov5face.engines import Engine, HubEngine, OnnxEngine, TorchEngine
+from emoface.yolov5face.loading import load_network, numbers_path
+from emoface.yolov5face.network import YoloV5Face
+
+BACKENDS = ("auto", "onnx", "torch", "hub")
+
+
+class Detector:
+    """Finds faces. A photo's faces do not depend on the photos that it is batched with.
+
+    Attributes:
+        name: The network's name.
+        backend: What runs it: ``onnx``, ``torch`` or ``hub``.
+        weights_sha256: Of the weight file.
+    """
+
+    def __init__(
+        self,
+        network: YoloV5Face,
+        engine: Engine,
+        *,
+        backend: str,
+        weights_sha256: str,
+        image_size: int,
+        thresholds: Thresholds,
+    ) -> None:
+        self.name = network.name
+        self.backend = backend
+        self.weights_sha256 = weights_sha256
+        self.image_size = image_size
+        self.thresholds = thresholds
+        self._stride = max(network.strides)
+        anchors_net = network.detect.anchor_grid[:, 0, :, 0, 0].cpu().numpy()
+        self._levels = tuple(
+            HeadLevel(stride, anchors) for stride, anchors in zip(network.strides, anchors_net, strict=True)
+        )
+        self._engine = engine
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Finds the faces of each photo.
+
+        Args:
+            images: Each (height, width, 3), RGB, of any size.
+
+        Returns:
+            One ``Detections`` per photo, in order, best face first, in pixels of the photo.
+        """
+        letterboxes = [
+            Letterbox.fit((image.shape[1], image.shape[0]), self.image_size, self._stride) for image in images
+        ]
+        same_size: dict[tuple[int, int], list[int]] = {}
+        for position, letterbox in enumerate(letterboxes):
+            same_size.setdefault(letterbox.net_wh, []).append(position)
+        found = [Detections.empty()] * len(images)
+        for positions in same_size.values():
+            for start in range(0, len(positions), self._engine.max_batch):
+                batch = positions[start : start + self._engine.max_batch]
+                heads = self._engine.run(to_network_input([letterboxes[k].apply(images[k]) for k in batch]))
+                for place, position in enumerate(batch):
+                    own = [head[place] for head in heads]
+                    found[position] = decode_photo(own, self._levels, letterboxes[position], self.thresholds)
+        return found
+
+
+def to_network_input(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Stacks letterboxed photos of one size, 0-255 (h, w, 3), to 0-1 (b, 3, h, w)."""
+    stacked = np.stack(images).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
+
+
+def load_detector(
+    weights_path: Path,
+    *,
+    network: str | None = None,
+    backend: str = "auto",
+    image_size: int = 640,
+    conf_threshold: float = 0.5,
+    iou_threshold: float = 0.5,
+    device: str | None = None,
+    n_threads: int | None = None,
+    hub_repo: str | None = None,
+) -> Detector:
+    """Loads weights of any known format and readies an engine for them.
+
+    Args:
+        weights_path: See ``load_network``.
+        network: The network's name; found from the weights where it is not given.
+        backend: ``onnx`` (ONNX Runtime, CPU), ``torch``, ``hub`` (the reference repository's network), or ``auto``:
+            torch where there is CUDA, else onnx.
+        image_size: Longer side of the network's input, a multiple of its coarsest stride (32, or 64 for P6 forms).
+        conf_threshold: Least objectness x class of a face, 0-1.
+        iou_threshold: A face that overlaps a better one by more goes, 0-1.
+        device: ``cpu``, ``cuda``, ``cuda:1``...; None picks CUDA where there is one, for torch and hub.
+        n_threads: Threads of ONNX Runtime; None leaves it to the library.
+        hub_repo: For ``hub``, see ``hub.load_reference_network``.
+
+    Raises:
+        WeightsError: The file cannot be read into the network.
+        SettingsError: A setting is unknown or out of its range.
+    """
+    import torch
+
+    if backend not in BACKENDS:
+        raise SettingsError(f"backend is {backend!r}{did_you_mean(backend, BACKENDS)}")
+    built = load_network(weights_path, network)
+    stride = max(built.strides)
+    if image_size < stride or image_size % stride:
+        raise SettingsError(
+            f"image_size is {image_size}, expected a positive multiple of {stride} for {built.name}"
+        )
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if backend == "auto":
+        backend = "onnx" if device == "cpu" else "torch"
+    engine: Engine
+    if backend == "onnx":
+        engine = OnnxEngine(built, n_threads)
+    elif backend == "torch":
+        engine = TorchEngine(built, device)
+    else:
+        from emoface.yolov5face.hub import load_reference_network
+
+        engine = HubEngine(load_reference_network(built, hub_repo), device)
+    return Detector(
+        built,
+        engine,
+        backend=backend,
+        weights_sha256=file_sha256(numbers_path(weights_path)),
+        image_size=image_size,
+        thresholds=Thresholds(conf_threshold, iou_threshold),
+    )

@@ -1,0 +1,110 @@
+"""What runs a network: ONNX Runtime on the CPU, torch on CUDA, or the reference repository through torch.hub.
+
+An engine maps images to the raw numbers of the heads and nothing more, so that all of them share one decoding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from emoface.errors import SettingsError
+from emoface.yolov5face.folding import fold_batch_norms
+from emoface.yolov5face.network import YoloV5Face
+from emoface.yolov5face.onnx_files import INPUT_NAME, to_onnx
+
+FloatArray = NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """Runs a network.
+
+    Attributes:
+        max_batch: Images that it runs together; 1 where more gain nothing, as on CPUs.
+    """
+
+    max_batch: int
+
+    def run(self, images: FloatArray) -> list[FloatArray]:
+        """Raw outputs of the heads.
+
+        Args:
+            images: (b, 3, h, w), RGB, 0-1, b of at most ``max_batch``.
+
+        Returns:
+            Per level (b, anchors * N_OUTPUTS, h / stride, w / stride).
+        """
+        ...
+
+
+class OnnxEngine:
+    """ONNX Runtime on the CPU."""
+
+    max_batch = 1
+
+    def __init__(self, network: YoloV5Face, n_threads: int | None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if n_threads is not None:
+            options.intra_op_num_threads = n_threads
+        self._session: Any = onnxruntime.InferenceSession(
+            to_onnx(network), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, images: FloatArray) -> list[FloatArray]:
+        """See ``Engine``."""
+        heads: list[FloatArray] = self._session.run(None, {INPUT_NAME: images})
+        return heads
+
+
+class TorchEngine:
+    """torch, on any of its devices, in float32."""
+
+    def __init__(self, network: YoloV5Face, device: str) -> None:
+        self._device = to_device(device)
+        self.max_batch = 1 if self._device.type == "cpu" else 16
+        self._network = fold_batch_norms(network).to(self._device)
+
+    @torch.inference_mode()
+    def run(self, images: FloatArray) -> list[FloatArray]:
+        """See ``Engine``."""
+        heads = self._network.raw_heads(torch.from_numpy(images).to(self._device))
+        return [head.cpu().numpy() for head in heads]
+
+
+class HubEngine:
+    """The reference repository's own network, see ``hub.load_reference_network``."""
+
+    def __init__(self, reference: nn.Module, device: str) -> None:
+        self._device = to_device(device)
+        self.max_batch = 1 if self._device.type == "cpu" else 16
+        self._reference = reference.eval().to(self._device)
+
+    @torch.inference_mode()
+    def run(self, images: FloatArray) -> list[FloatArray]:
+        """See ``Engine``."""
+        _, heads = self._reference(
+            torch.from_numpy(images).to(self._device)
+        )  # (b, anchors, gh, gw, N_OUTPUTS)
+        return [head.permute(0, 1, 4, 2, 3).flatten(1, 2).float().cpu().numpy() for head in heads]
+
+
+def to_device(device: str) -> torch.device:
+    """A torch device of that name.
+
+    Raises:
+        SettingsError: The name is unknown or this machine has no such device.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"device is {device!r}, expected cpu, cuda or cuda:N") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
+    return found
