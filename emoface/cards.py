@@ -38,6 +38,4 @@ def _data_dir(name: str) -> Path:
     for folder in (_PACKAGE_DIR / name, _PACKAGE_DIR.parent / name):
         if folder.is_dir():
             return folder
-    raise SettingsError(
-        f"{_PACKAGE_DIR / name}: no such folder; install emoface again, its files are incomplete"
-    )
+    raise SettingsError(f"{_PACKAGE_DIR / name}: no such folder; install emoface again, its files are incomplete")

@@ -190,9 +190,7 @@ def _print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 @click.group(cls=EmofaceGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="emoface")
-@click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error."
-)
+@click.option("--debug", is_flag=True, expose_value=False, callback=_set_debug, help="Show the traceback of an error.")
 def main() -> None:
     """Builds EMOTIC_Face from raw EMOTIC and audits its label balance.
 
@@ -259,13 +257,9 @@ def parse(emotic_root: Path, out: Path, annotations: Path | None, images: Path |
     help="auto: ONNX Runtime on the CPU, torch on CUDA.",
 )
 @click.option("--conf-threshold", default=0.5, show_default=True, help="Drop faces scored lower.")
-@click.option(
-    "--iou-threshold", default=0.5, show_default=True, help="Non-maximum suppression above this overlap."
-)
+@click.option("--iou-threshold", default=0.5, show_default=True, help="Non-maximum suppression above this overlap.")
 @click.option("--image-size", default=640, show_default=True, help="Longer side of the network's input.")
-@click.option(
-    "--margin", default=0.15, show_default=True, help="Share of the face's longer side added on every side."
-)
+@click.option("--margin", default=0.15, show_default=True, help="Share of the face's longer side added on every side.")
 @click.option("--align", is_flag=True, help="Turn and scale the crops by the five landmarks.")
 @click.option(
     "--min-face-size",
@@ -280,12 +274,8 @@ def parse(emotic_root: Path, out: Path, annotations: Path | None, images: Path |
     show_default=True,
     help="Where shards run.",
 )
-@click.option(
-    "--batch-size", default=8, show_default=True, help="Photos that go through the network together."
-)
-@click.option(
-    "--shard-size", default=256, show_default=True, help="Photos per shard, the unit a resumed run keeps."
-)
+@click.option("--batch-size", default=8, show_default=True, help="Photos that go through the network together.")
+@click.option("--shard-size", default=256, show_default=True, help="Photos per shard, the unit a resumed run keeps.")
 @click.option("--rebuild", is_flag=True, help="Forget finished shards and start over.")
 def faces(rebuild: bool, **options: Any) -> None:
     """Detects faces, gives each person theirs, and crops: DIR/faces.parquet, DIR/empty_faces.csv.

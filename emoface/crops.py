@@ -71,9 +71,7 @@ def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: 
     """
     template = (ALIGNED_LANDMARKS + margin) / (1 + 2 * margin) * side
     matrix = similarity_transform(landmarks.astype(np.float64), template)
-    aligned = cv2.warpAffine(
-        photo, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+    aligned = cv2.warpAffine(photo, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(aligned, dtype=np.uint8)
 
 

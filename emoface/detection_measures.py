@@ -198,9 +198,7 @@ def keep_sizes(
     true_size, found_size = np.sqrt(box_areas(truth.xyxy)), np.sqrt(box_areas(found.xyxy))
     ignored = truth.ignored | (true_size < min_size) | (true_size >= max_size)
     on_a_face = (
-        (box_iou(found.xyxy, truth.xyxy) >= iou_threshold).any(axis=1)
-        if len(truth)
-        else np.zeros(len(found), np.bool_)
+        (box_iou(found.xyxy, truth.xyxy) >= iou_threshold).any(axis=1) if len(truth) else np.zeros(len(found), np.bool_)
     )
     keep = on_a_face | ((found_size >= min_size) & (found_size < max_size))
     return found[keep], LabelledFaces(truth.xyxy, truth.landmarks, ignored)

@@ -127,9 +127,7 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
         photo: (height, width, 3), RGB.
         quality: 1-100.
     """
-    written, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
+    written, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not written:
         raise ValueError(f"a photo of shape {photo.shape} cannot be encoded as JPEG")
     return data.tobytes()

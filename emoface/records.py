@@ -68,9 +68,7 @@ def read_record(out: Path, job: str) -> JobRecord | None:
     try:
         return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
-        raise TableError(
-            f"{path}: not a job record ({error}); delete it and run 'emoface {job}' again"
-        ) from error
+        raise TableError(f"{path}: not a job record ({error}); delete it and run 'emoface {job}' again") from error
 
 
 def need_record(out: Path, job: str) -> JobRecord:

@@ -29,13 +29,11 @@ def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) 
         position = found.get_field_index(field.name)
         if position < 0:
             raise TableError(
-                f"{path}: column '{field.name}' ({field.type}) is missing, "
-                f"found {', '.join(found.names)}; {remedy}"
+                f"{path}: column '{field.name}' ({field.type}) is missing, found {', '.join(found.names)}; {remedy}"
             )
         if found.field(position).type != field.type:
             raise TableError(
-                f"{path}: column '{field.name}' is {found.field(position).type}, "
-                f"expected {field.type}; {remedy}"
+                f"{path}: column '{field.name}' is {found.field(position).type}, expected {field.type}; {remedy}"
             )
 
 

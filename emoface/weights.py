@@ -185,9 +185,9 @@ def download_file(source: CardFile, path: Path, progress: Progress = SILENT) -> 
         ) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise WeightsError(
-            f"{source.address}: cannot be downloaded ({reason}); check the network and try again"
-        ) from (error)
+        raise WeightsError(f"{source.address}: cannot be downloaded ({reason}); check the network and try again") from (
+            error
+        )
 
 
 def _check_download(source: CardFile, n_bytes: int, start: bytes, sha256: str, content_type: str) -> None:
@@ -280,9 +280,7 @@ def verify_weights() -> list[dict[str, str]]:
 
 
 def _to_card(name: str, entry: dict[str, Any]) -> WeightsCard:
-    files = tuple(
-        CardFile(one["file"], one["address"], one["bytes"], one["sha256"]) for one in entry["files"]
-    )
+    files = tuple(CardFile(one["file"], one["address"], one["bytes"], one["sha256"]) for one in entry["files"])
     words = {key: entry[key] for key in ("network", "task", "licence", "format", "origin")}
     return WeightsCard(name=name, files=files, **words)
 

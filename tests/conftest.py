@@ -15,9 +15,7 @@ def shared_dir() -> Path:
     """The folder with reference photos and EMOTIC's annotation rows, or a skip."""
     path = Path(os.environ.get("EMOFACE_SHARED", _REPO.parent / "shared"))
     if not path.is_dir():
-        pytest.skip(
-            "no folder of reference material: set EMOFACE_SHARED to one with photos/, emotic/, weights/"
-        )
+        pytest.skip("no folder of reference material: set EMOFACE_SHARED to one with photos/, emotic/, weights/")
     return path
 
 
@@ -30,6 +28,4 @@ def weights_dir() -> Path:
     beside = _REPO.parent / "shared" / "weights"
     if (beside / "yolov5n-face.param").is_file():
         return beside
-    pytest.skip(
-        "no real YOLOv5-Face weights: set EMOFACE_WEIGHTS to a folder with yolov5n-face.param and .bin"
-    )
+    pytest.skip("no real YOLOv5-Face weights: set EMOFACE_WEIGHTS to a folder with yolov5n-face.param and .bin")

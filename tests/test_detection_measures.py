@@ -90,8 +90,6 @@ def test_average_precision_agrees_with_a_slow_walk_over_thresholds(seed: int) ->
     conf = generator.integers(0, 12, n).astype(np.float32) / 12  # with ties
     is_true = generator.random(n) < 0.5
     n_faces = int(is_true.sum() + generator.integers(1, 5))
-    assert average_precision(conf, is_true, n_faces) == pytest.approx(
-        _slow_average_precision(conf, is_true, n_faces)
-    )
+    assert average_precision(conf, is_true, n_faces) == pytest.approx(_slow_average_precision(conf, is_true, n_faces))
     order = generator.permutation(n)
     assert average_precision(conf[order], is_true[order], n_faces) == average_precision(conf, is_true, n_faces)

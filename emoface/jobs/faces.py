@@ -216,9 +216,7 @@ def _group_photos(people: pa.Table) -> list[AnnotatedPhoto]:
 
 def _shards_key(config: FacesConfig, weights_sha256: str, people_sha256: str, code: str) -> str:
     """Names everything but the photos that decides what a shard holds."""
-    settings = {
-        name: value for name, value in asdict(config).items() if name not in ("dir", "weights", "engine")
-    }
+    settings = {name: value for name, value in asdict(config).items() if name not in ("dir", "weights", "engine")}
     told = json.dumps([settings, weights_sha256, people_sha256, code], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
@@ -251,24 +249,18 @@ def _is_shard_done(shards_dir: Path, number: int, photo_digest: str) -> bool:
     return same_photos and summary["table_sha256"] == file_sha256(table_path)
 
 
-def _run_shards_local(
-    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress
-) -> None:
+def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
     detector = _load_detector(work)
     for number, shard in pending:
         _write_shard(work, detector, number, shard, progress)
 
 
-def _run_shards_ray(
-    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress
-) -> None:
+def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
     """Spreads the shards over a Ray cluster whose nodes see the same files."""
     try:
         import ray
     except ImportError as error:
-        raise SettingsError(
-            "--engine ray needs the package ray; install it with pip install 'emoface[ray]'"
-        ) from error
+        raise SettingsError("--engine ray needs the package ray; install it with pip install 'emoface[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     remote = ray.remote(_write_shard_remotely)
@@ -336,9 +328,7 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
             yield crop.result()
 
 
-def _map_ahead(
-    pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int
-) -> Iterator[R]:
+def _map_ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
     """``map`` on a pool that is at most ``ahead`` results in front of its consumer, in order."""
     source = iter(items)
     waiting = [pool.submit(work, item) for item in islice(source, ahead)]
@@ -438,9 +428,7 @@ def _merge_shards(path: Path, shards_dir: Path, shards: list[list[AnnotatedPhoto
 
     @functools.lru_cache(maxsize=4)
     def read_shard(number: int) -> pa.Table:
-        return read_table(
-            _table_path(shards_dir, number), FACES_SCHEMA, "delete 'faces_shards' and run again"
-        )
+        return read_table(_table_path(shards_dir, number), FACES_SCHEMA, "delete 'faces_shards' and run again")
 
     with (
         atomic_path(path) as temporary,

@@ -234,9 +234,7 @@ _ARCHITECTURES = (
     _c3_architecture("yolov5s-face", _c3(0.5, 0.33)),
     _c3_architecture("yolov5m-face", _c3(0.75, 0.67)),
     _c3_architecture("yolov5l-face", _c3(1.0, 1.0)),
-    _shuffle_architecture(
-        "yolov5n6-face", Pyramid((128, 256, 384, 512), (3, 7, 3, 3), (128,) * 4, 1, _ANCHORS_P6)
-    ),
+    _shuffle_architecture("yolov5n6-face", Pyramid((128, 256, 384, 512), (3, 7, 3, 3), (128,) * 4, 1, _ANCHORS_P6)),
     _c3_architecture("yolov5s6-face", _c3_p6(0.5, 0.33)),
     _c3_architecture("yolov5m6-face", _c3_p6(0.75, 0.67)),
     _c3_architecture("yolov5l6-face", _c3_p6(1.0, 1.0)),

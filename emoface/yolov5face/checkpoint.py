@@ -74,16 +74,12 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise _damaged(path, error) from error
     state = {name.removeprefix("module."): tensor for name, tensor in _named_tensors(_weights_in(content))}
     if not state:
-        raise WeightsError(
-            f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'"
-        )
+        raise WeightsError(f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'")
     return state
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
-    return WeightsError(
-        f"{path}: not a readable torch file ({error or type(error).__name__}); fetch it again"
-    )
+    return WeightsError(f"{path}: not a readable torch file ({error or type(error).__name__}); fetch it again")
 
 
 class _Inert:
@@ -130,9 +126,7 @@ class _Unpickler(pickle.Unpickler):
         return self._load_storage(pid)
 
 
-def _rebuild_tensor(
-    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
-) -> Tensor:
+def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
     return storage.as_strided(tuple(size), tuple(stride), offset)
 
 
@@ -156,9 +150,7 @@ def _read_zip(path: Path) -> Any:
             raise WeightsError(f"{path}: a zip without one data.pkl, expected a file written by torch.save")
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in archive.namelist():
-            raise WeightsError(
-                f"{path}: a TorchScript file, which holds code; expected a state dict or checkpoint"
-            )
+            raise WeightsError(f"{path}: a TorchScript file, which holds code; expected a state dict or checkpoint")
         storages: dict[str, Tensor] = {}
 
         def load_storage(pid: Any) -> Tensor:
@@ -175,9 +167,7 @@ def _read_zip(path: Path) -> Any:
 def _to_storage(path: Path, data: bytearray, dtype: torch.dtype, n_values: int) -> Tensor:
     n_bytes = n_values * dtype.itemsize
     if len(data) < n_bytes:
-        raise WeightsError(
-            f"{path}: a tensor has {len(data)} bytes, expected {n_bytes}; fetch the file again"
-        )
+        raise WeightsError(f"{path}: a tensor has {len(data)} bytes, expected {n_bytes}; fetch the file again")
     return torch.frombuffer(data, dtype=dtype, count=n_values) if n_values else torch.empty(0, dtype=dtype)
 
 

@@ -120,9 +120,7 @@ def load_detector(
     built = load_network(weights_path, network)
     stride = max(built.strides)
     if image_size < stride or image_size % stride:
-        raise SettingsError(
-            f"image_size is {image_size}, expected a positive multiple of {stride} for {built.name}"
-        )
+        raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {built.name}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if backend == "auto":
         backend = "onnx" if device == "cpu" else "torch"

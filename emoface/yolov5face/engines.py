@@ -53,9 +53,7 @@ class OnnxEngine:
         options.log_severity_level = 3
         if n_threads is not None:
             options.intra_op_num_threads = n_threads
-        self._session: Any = onnxruntime.InferenceSession(
-            to_onnx(network), options, providers=["CPUExecutionProvider"]
-        )
+        self._session: Any = onnxruntime.InferenceSession(to_onnx(network), options, providers=["CPUExecutionProvider"])
 
     def run(self, images: FloatArray) -> list[FloatArray]:
         """See ``Engine``."""
@@ -89,9 +87,7 @@ class HubEngine:
     @torch.inference_mode()
     def run(self, images: FloatArray) -> list[FloatArray]:
         """See ``Engine``."""
-        _, heads = self._reference(
-            torch.from_numpy(images).to(self._device)
-        )  # (b, anchors, gh, gw, N_OUTPUTS)
+        _, heads = self._reference(torch.from_numpy(images).to(self._device))  # (b, anchors, gh, gw, N_OUTPUTS)
         return [head.permute(0, 1, 4, 2, 3).flatten(1, 2).float().cpu().numpy() for head in heads]
 
 

@@ -52,9 +52,7 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
     elif path.suffix in _PICKLES:
         built = _network_from_state(path, read_checkpoint(path), network)
     else:
-        raise WeightsError(
-            f"{path}: weights of type {path.suffix!r} are not read; known: {', '.join(SUFFIXES)}"
-        )
+        raise WeightsError(f"{path}: weights of type {path.suffix!r} are not read; known: {', '.join(SUFFIXES)}")
     return built.eval()
 
 
@@ -165,9 +163,7 @@ def _unfold_state(network: YoloV5Face, state: Mapping[str, Tensor]) -> dict[str,
         unfolded[f"{slot.norm_name}.weight"] = torch.ones_like(bias)
         unfolded[f"{slot.norm_name}.bias"] = bias
         unfolded[f"{slot.norm_name}.running_mean"] = torch.zeros_like(bias)
-        unfolded[f"{slot.norm_name}.running_var"] = torch.full_like(
-            bias, 1 - slot.norm.eps, dtype=torch.float32
-        )
+        unfolded[f"{slot.norm_name}.running_var"] = torch.full_like(bias, 1 - slot.norm.eps, dtype=torch.float32)
     return unfolded
 
 

@@ -88,9 +88,7 @@ def read_ncnn(path: Path) -> list[FoldedConv]:
     convs = []
     for line in lines:
         weight = reader.take_weights(line)
-        bias = (
-            reader.take_floats(line.out_channels, line.name) if line.has_bias else np.zeros(line.out_channels)
-        )
+        bias = reader.take_floats(line.out_channels, line.name) if line.has_bias else np.zeros(line.out_channels)
         convs.append(
             FoldedConv(
                 line.name,
@@ -117,9 +115,7 @@ def _read_param(path: Path) -> list[_ConvLine]:
     except (IndexError, ValueError) as error:
         raise WeightsError(f"{path}: line 2 has no number of layers") from error
     if len(layers) != n_layers:
-        raise WeightsError(
-            f"{path}: {len(layers)} layers, expected {n_layers} as line 2 says; is it cut off?"
-        )
+        raise WeightsError(f"{path}: {len(layers)} layers, expected {n_layers} as line 2 says; is it cut off?")
     convs = []
     for row in layers:
         if row[0] in _CONVOLUTIONS:
@@ -178,9 +174,7 @@ class _BinReader:
     def finish(self, param_path: Path) -> None:
         if self.position != len(self.data):
             left = len(self.data) - self.position
-            raise WeightsError(
-                f"{self.path}: {left} bytes too many for {param_path.name}; are they one pair?"
-            )
+            raise WeightsError(f"{self.path}: {left} bytes too many for {param_path.name}; are they one pair?")
 
     def _take(self, kind: type[np.generic], count: int, name: str) -> NDArray[np.generic]:
         n_bytes = count * np.dtype(kind).itemsize

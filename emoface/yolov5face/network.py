@@ -63,9 +63,7 @@ class Detect(nn.Module):
             cell = torch.stack((x, y), dim=-1).to(head.dtype)[None, None]  # (1, 1, gh, gw, 2)
             xy = (head[..., 0:2].sigmoid() * 2 - 0.5 + cell) * stride
             wh = (head[..., 2:4].sigmoid() * 2) ** 2 * anchors_net
-            landmarks = (
-                head[..., 5:15] * anchors_net.repeat(1, 1, 1, 1, 5) + cell.repeat(1, 1, 1, 1, 5) * stride
-            )
+            landmarks = head[..., 5:15] * anchors_net.repeat(1, 1, 1, 1, 5) + cell.repeat(1, 1, 1, 1, 5) * stride
             scores = head[..., [4, 15]].sigmoid()
             decoded = torch.cat((xy, wh, scores[..., :1], landmarks, scores[..., 1:]), dim=-1)
             flat.append(decoded.flatten(1, 3))
@@ -202,9 +200,7 @@ def _build_layer(layer: Layer, in_channels: list[int], architecture: Architectur
     raise ValueError(f"no block is called {layer.block!r}")
 
 
-def _repeat(
-    block: type[Shuffle] | type[Blaze] | type[DoubleBlaze], in_channels: int, layer: Layer
-) -> nn.Module:
+def _repeat(block: type[Shuffle] | type[Blaze] | type[DoubleBlaze], in_channels: int, layer: Layer) -> nn.Module:
     """One block, or several inside an ``nn.Sequential``: the state dicts' names need the difference."""
     if layer.repeats == 1:
         return block(in_channels, layer.channels, layer.stride)

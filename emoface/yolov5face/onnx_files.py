@@ -88,9 +88,7 @@ def read_onnx(path: Path) -> list[FoldedConv]:
     for node in model.graph.node:
         if node.op_type == "Constant":
             values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
-    foreign = {"BatchNormalization", "QLinearConv", "ConvInteger"} & {
-        node.op_type for node in model.graph.node
-    }
+    foreign = {"BatchNormalization", "QLinearConv", "ConvInteger"} & {node.op_type for node in model.graph.node}
     if foreign:
         raise WeightsError(
             f"{path}: has {', '.join(sorted(foreign))} nodes, expected plain convolutions with BatchNorm folded in"
