@@ -1,0 +1,285 @@
+"""What causes a simulated person's labels: expression, posture, clothing, place and object.
+
+Each category's log-odds are a bias plus the weights of the causes that are drawn. Face, body and scene are drawn
+independently of each other, so each holds something that the others lack. The biases are solved for, so that each
+category is as frequent as among EMOTIC's people.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
+
+EXPRESSIONS: dict[str, float] = {
+    "neutral": 0.16,
+    "smile": 0.17,
+    "laugh": 0.11,
+    "sad": 0.08,
+    "angry": 0.07,
+    "surprised": 0.07,
+    "fearful": 0.05,
+    "disgusted": 0.05,
+    "pained": 0.04,
+    "tired": 0.06,
+    "serene": 0.07,
+    "sceptical": 0.07,
+}
+"""What a face shows, with its share of people."""
+
+POSTURES: dict[str, float] = {
+    "standing": 0.22,
+    "arms_raised": 0.13,
+    "arms_crossed": 0.12,
+    "slumped": 0.12,
+    "running": 0.14,
+    "hands_on_hips": 0.1,
+    "hand_on_head": 0.07,
+    "reaching": 0.1,
+}
+CLOTHES: dict[str, float] = {
+    "casual": 0.4,
+    "sport": 0.2,
+    "formal": 0.2,
+    "bandaged": 0.06,
+    "festive": 0.14,
+}
+"""What a body shows, with its share of people."""
+
+PLACES: dict[str, float] = {
+    "park": 0.13,
+    "beach": 0.12,
+    "party": 0.14,
+    "office": 0.15,
+    "sports_field": 0.15,
+    "hospital": 0.09,
+    "graveyard": 0.07,
+    "night_street": 0.08,
+    "kitchen": 0.07,
+}
+"""What a photo shows."""
+
+OBJECTS: dict[str, tuple[str, ...]] = {
+    "park": ("none", "flowers", "bench"),
+    "beach": ("none", "sunset", "ball"),
+    "party": ("balloons", "cake", "none"),
+    "office": ("laptop", "none", "flowers"),
+    "sports_field": ("ball", "trophy", "none"),
+    "hospital": ("bed", "flowers", "none"),
+    "graveyard": ("flowers", "candles", "none"),
+    "night_street": ("none", "fire", "bench"),
+    "kitchen": ("none", "cake", "candles"),
+}
+"""What may stand in a place; the first is as likely as the two others together."""
+
+_WEIGHTS: dict[str, dict[str, float]] = {
+    # The face.
+    "smile": {"Happiness": 2.6, "Affection": 1.3, "Pleasure": 1.4, "Esteem": 0.8, "Sadness": -1.5, "Annoyance": -1.0},
+    "laugh": {"Happiness": 3.0, "Excitement": 2.0, "Pleasure": 2.0, "Sadness": -2.0, "Disconnection": -1.5},
+    "sad": {"Sadness": 3.4, "Suffering": 1.8, "Happiness": -2.4, "Yearning": 1.4, "Sympathy": 1.2, "Pleasure": -1.5},
+    "angry": {"Anger": 4.0, "Annoyance": 2.6, "Disapproval": 2.6, "Happiness": -2.4, "Peace": -1.5},
+    "surprised": {"Surprise": 4.0, "Excitement": 1.0, "Anticipation": 0.8, "Doubt/Confusion": 0.8},
+    "fearful": {"Fear": 4.0, "Disquietment": 2.2, "Happiness": -2.2, "Peace": -1.5},
+    "disgusted": {"Aversion": 4.0, "Disapproval": 1.8, "Annoyance": 1.2, "Happiness": -2.0},
+    "pained": {"Pain": 3.6, "Suffering": 2.8, "Disquietment": 1.2, "Happiness": -2.0},
+    "tired": {"Fatigue": 3.4, "Disconnection": 1.6, "Excitement": -1.6, "Engagement": -1.2},
+    "serene": {"Peace": 2.8, "Sensitivity": 1.2, "Affection": 1.2, "Yearning": 1.0, "Excitement": -1.0},
+    "sceptical": {"Doubt/Confusion": 3.0, "Disapproval": 1.2, "Disquietment": 1.0, "Embarrassment": 1.5},
+    "neutral": {"Disconnection": 0.8, "Engagement": 0.4, "Happiness": -0.8},
+    # The body.
+    "arms_raised": {"Excitement": 2.4, "Happiness": 1.2, "Surprise": 0.8, "Peace": -1.0, "Engagement": 0.8},
+    "arms_crossed": {"Disconnection": 1.4, "Disapproval": 1.4, "Confidence": 0.8, "Annoyance": 0.8},
+    "slumped": {"Sadness": 1.6, "Fatigue": 2.2, "Suffering": 1.4, "Confidence": -2.0, "Excitement": -1.6},
+    "running": {"Anticipation": 2.2, "Excitement": 1.4, "Engagement": 1.2, "Confidence": 0.8, "Peace": -1.6},
+    "hands_on_hips": {"Confidence": 2.2, "Annoyance": 1.0, "Esteem": 0.8},
+    "hand_on_head": {"Doubt/Confusion": 1.8, "Disquietment": 1.6, "Embarrassment": 2.0, "Pain": 1.0, "Confidence": -1.0},
+    "reaching": {"Affection": 2.0, "Sympathy": 1.8, "Anticipation": 1.0, "Yearning": 1.4, "Sensitivity": 0.8},
+    "standing": {"Peace": 0.4},
+    "sport": {"Confidence": 1.8, "Anticipation": 1.0, "Excitement": 0.8},
+    "formal": {"Esteem": 1.8, "Confidence": 1.2, "Engagement": 0.6},
+    "bandaged": {"Pain": 2.6, "Suffering": 2.2, "Sympathy": 1.0, "Sensitivity": 1.6, "Confidence": -1.0},
+    "festive": {"Happiness": 1.0, "Pleasure": 1.4, "Excitement": 0.8, "Affection": 0.6},
+    "casual": {},
+    # The scene.
+    "park": {"Peace": 1.4, "Pleasure": 0.8, "Affection": 0.6},
+    "beach": {"Pleasure": 2.0, "Peace": 1.4, "Happiness": 0.8, "Engagement": -0.6},
+    "party": {"Happiness": 1.4, "Affection": 1.2, "Pleasure": 1.0, "Excitement": 0.8, "Disconnection": -0.8},
+    "office": {"Engagement": 2.2, "Anticipation": 0.6, "Disconnection": 0.6, "Pleasure": -1.2},
+    "sports_field": {"Anticipation": 2.2, "Confidence": 1.8, "Excitement": 1.6, "Engagement": 1.6, "Peace": -1.2},
+    "hospital": {"Sympathy": 2.2, "Suffering": 2.0, "Pain": 1.6, "Sensitivity": 1.6, "Disquietment": 1.0, "Pleasure": -1.4},
+    "graveyard": {"Sadness": 2.4, "Sympathy": 1.4, "Yearning": 1.8, "Happiness": -1.6, "Excitement": -1.4},
+    "night_street": {"Disquietment": 1.8, "Fear": 1.8, "Disconnection": 1.4, "Doubt/Confusion": 0.6},
+    "kitchen": {"Engagement": 0.8, "Peace": 0.4, "Pleasure": 0.6},
+    "flowers": {"Affection": 1.0, "Sensitivity": 1.0, "Esteem": 0.6},
+    "balloons": {"Happiness": 0.8, "Excitement": 0.8},
+    "cake": {"Pleasure": 1.0, "Yearning": 0.8},
+    "ball": {"Anticipation": 0.8, "Engagement": 0.6},
+    "trophy": {"Esteem": 2.2, "Confidence": 1.0, "Happiness": 0.6},
+    "laptop": {"Engagement": 1.2, "Fatigue": 0.8},
+    "bed": {"Fatigue": 1.2, "Suffering": 0.6},
+    "candles": {"Peace": 0.8, "Sympathy": 0.6},
+    "fire": {"Fear": 1.6, "Surprise": 1.0, "Disquietment": 1.0},
+    "bench": {"Disconnection": 0.8, "Peace": 0.4},
+    "sunset": {"Peace": 0.8, "Yearning": 1.0},
+    "none": {},
+}
+"""What each cause adds to the log-odds of categories."""
+
+FREQUENCIES: dict[str, float] = {
+    "Affection": 0.079,
+    "Anger": 0.015,
+    "Annoyance": 0.029,
+    "Anticipation": 0.346,
+    "Aversion": 0.017,
+    "Confidence": 0.278,
+    "Disapproval": 0.026,
+    "Disconnection": 0.101,
+    "Disquietment": 0.053,
+    "Doubt/Confusion": 0.062,
+    "Embarrassment": 0.013,
+    "Engagement": 0.638,
+    "Esteem": 0.075,
+    "Excitement": 0.291,
+    "Fatigue": 0.035,
+    "Fear": 0.017,
+    "Happiness": 0.337,
+    "Pain": 0.015,
+    "Peace": 0.100,
+    "Pleasure": 0.157,
+    "Sadness": 0.028,
+    "Sensitivity": 0.021,
+    "Suffering": 0.019,
+    "Surprise": 0.034,
+    "Sympathy": 0.060,
+    "Yearning": 0.046,
+}
+"""Share of EMOTIC's people with each category, counted on the 33,784 rows that circulate as CSV."""
+
+_DIMENSION_WEIGHTS: dict[str, dict[str, float]] = {
+    "valence": {"Happiness": 1.6, "Pleasure": 1.0, "Peace": 0.8, "Affection": 0.8, "Sadness": -1.8, "Anger": -1.5}
+    | {"Suffering": -1.6, "Pain": -1.6, "Fear": -1.4, "Annoyance": -1.2, "Aversion": -1.2, "Disquietment": -1.0},
+    "arousal": {"Excitement": 2.2, "Anger": 1.5, "Surprise": 1.4, "Fear": 1.4, "Anticipation": 0.8}
+    | {"Peace": -1.6, "Fatigue": -1.8, "Disconnection": -1.0, "Sadness": -0.8},
+    "dominance": {"Confidence": 2.0, "Esteem": 0.8, "Anger": 0.8, "Fear": -2.0, "Pain": -1.4, "Embarrassment": -1.4}
+    | {"Suffering": -1.4, "Doubt/Confusion": -0.8},
+}
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a person has their labels; all of it is drawn, though the face may be hidden.
+
+    Attributes:
+        expression: One of ``EXPRESSIONS``.
+        posture: One of ``POSTURES``.
+        clothes: One of ``CLOTHES``.
+        place: One of ``PLACES``; the same for all people of a photo.
+        object: One of the place's ``OBJECTS``.
+    """
+
+    expression: str
+    posture: str
+    clothes: str
+    place: str
+    object: str
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[str, str]:
+    """A place and an object in it."""
+    place = _pick(rng, PLACES)
+    return place, OBJECTS[place][int(rng.choice(3, p=(0.5, 0.25, 0.25)))]
+
+
+def draw_cause(rng: np.random.Generator, place: str, thing: str) -> Cause:
+    """What one person of a scene shows."""
+    return Cause(_pick(rng, EXPRESSIONS), _pick(rng, POSTURES), _pick(rng, CLOTHES), place, thing)
+
+
+def label_probabilities(cause: Cause) -> NDArray[np.float64]:
+    """How likely each category is.
+
+    Returns:
+        (26,) 0-1, in the order of ``CATEGORIES``.
+
+    Example:
+        >>> laughing = Cause("laugh", "arms_raised", "festive", "party", "balloons")
+        >>> bool(label_probabilities(laughing)[CATEGORY_INDEX["Happiness"]] > 0.9)
+        True
+    """
+    weights = _weight_table()
+    logits = label_biases().copy()
+    for name in (cause.expression, cause.posture, cause.clothes, cause.place, cause.object):
+        logits += weights[name]
+    return _sigmoid(logits)
+
+
+def draw_labels(rng: np.random.Generator, probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """One annotator's categories.
+
+    A person with none gets the likeliest, as every person of EMOTIC has at least one.
+
+    Returns:
+        (26,) indicator.
+    """
+    labels = (rng.random(len(probabilities)) < probabilities).astype(np.uint8)
+    if not labels.any():
+        labels[int(np.argmax(probabilities))] = 1
+    return labels
+
+
+def draw_dimensions(rng: np.random.Generator, labels: NDArray[np.uint8]) -> tuple[float, float, float]:
+    """Valence, arousal and dominance that go with the labels, whole numbers from 1 to 10 as in EMOTIC."""
+    values = []
+    for dimension in DIMENSIONS:
+        weights = _DIMENSION_WEIGHTS[dimension]
+        mean = 5.5 + sum(weight for name, weight in weights.items() if labels[CATEGORY_INDEX[name]])
+        values.append(float(np.clip(round(mean + rng.normal(0, 1.0)), 1, 10)))
+    return values[0], values[1], values[2]
+
+
+@cache
+def label_biases() -> NDArray[np.float64]:
+    """(26,) biases at which the expected share of people per category is ``FREQUENCIES``; bisection."""
+    weights = _weight_table()
+    total = np.zeros((1, len(CATEGORIES)))
+    shares = np.ones(1)
+    for group in (EXPRESSIONS, POSTURES, CLOTHES):
+        total = (total[:, None] + np.stack([weights[name] for name in group])[None]).reshape(-1, len(CATEGORIES))
+        shares = np.outer(shares, list(group.values())).ravel()
+    scenes = [(place, thing, p) for place in PLACES for thing, p in zip(OBJECTS[place], (0.5, 0.25, 0.25), strict=True)]
+    scene_weights = np.stack([weights[place] + weights[thing] for place, thing, _ in scenes])
+    scene_shares = np.array([PLACES[place] * p for place, _, p in scenes])
+    total = (total[:, None] + scene_weights[None]).reshape(-1, len(CATEGORIES))
+    shares = np.outer(shares, scene_shares).ravel()
+    shares /= shares.sum()
+    wanted = np.array([FREQUENCIES[name] for name in CATEGORIES])
+    low, high = np.full(len(CATEGORIES), -20.0), np.full(len(CATEGORIES), 20.0)
+    for _ in range(40):
+        middle = (low + high) / 2
+        too_many = shares @ _sigmoid(total + middle) > wanted
+        low, high = np.where(too_many, low, middle), np.where(too_many, middle, high)
+    return (low + high) / 2
+
+
+@cache
+def _weight_table() -> dict[str, NDArray[np.float64]]:
+    table = {}
+    for cause, weights in _WEIGHTS.items():
+        row = np.zeros(len(CATEGORIES))
+        for name, weight in weights.items():
+            row[CATEGORY_INDEX[name]] = weight
+        table[cause] = row
+    return table
+
+
+def _pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    p = np.array(list(shares.values()))
+    return str(list(shares)[int(rng.choice(len(p), p=p / p.sum()))])
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-x)))
