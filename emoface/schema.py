@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pyarrow as pa
 
 CATEGORIES: tuple[str, ...] = (
@@ -108,11 +111,64 @@ FACES_SCHEMA = pa.schema(
 )
 """``faces.parquet``: one row per row of ``people.parquet``, same order, nothing dropped."""
 
-SPLIT_SCHEMA = pa.schema([*PEOPLE_SCHEMA, *list(FACES_SCHEMA)[2:], pa.field("split", pa.string())])
-"""``train.parquet``, ``val.parquet``, ``test.parquet``: people and faces side by side, plus the split."""
+_SPLIT_FIELDS = [*PEOPLE_SCHEMA, *list(FACES_SCHEMA)[2:], pa.field("split", pa.string())]
+
+
+def _hugging_face_feature(name: str, column: pa.DataType) -> dict[str, Any]:
+    if name == "face":
+        return {"_type": "Image"}
+    if name == "categories":
+        return {"feature": {"names": list(CATEGORIES), "_type": "ClassLabel"}, "_type": "Sequence"}
+    if pa.types.is_fixed_size_list(column):
+        value = _hugging_face_feature("", column.value_type)
+        return {"feature": value, "length": column.list_size, "_type": "Sequence"}
+    # Arrow says "float" where Hugging Face says "float32".
+    return {"dtype": "float32" if pa.types.is_float32(column) else str(column), "_type": "Value"}
+
+
+HUGGING_FACE_FEATURES: dict[str, Any] = {
+    field.name: _hugging_face_feature(field.name, field.type) for field in _SPLIT_FIELDS
+}
+"""The split tables' columns for ``datasets.Features.from_dict``: the face is an image, a category one of 26."""
+
+SPLIT_SCHEMA = pa.schema(
+    _SPLIT_FIELDS, metadata={"huggingface": json.dumps({"info": {"features": HUGGING_FACE_FEATURES}})}
+)
+"""``train.parquet``, ``val.parquet``, ``test.parquet``: people and faces side by side, plus the split.
+
+The metadata is where ``datasets`` looks for its features.
+"""
+
+SAMPLING_WEIGHTS_SCHEMA = pa.schema(
+    [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
+)
+"""``sampling_weights.parquet``: how often to draw each person of the train split, with a mean of 1."""
+
+CAPPED_COLUMNS: tuple[str, ...] = ("index", "person_id", "image")
+"""``capped.csv``: every person left out of the train split because a label was full."""
 
 EMPTY_FACE_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "face_status")
 """``empty_faces.csv``: every row whose face is null."""
 
 PARSE_NOTE_COLUMNS: tuple[str, ...] = ("person_id", "what", "before", "after")
 """``parse_notes.csv``: every irregularity of the annotations, and what was made of it."""
+
+GROUND_TRUTH_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("person_id", pa.string()),
+        pa.field("annotated", pa.bool_(), nullable=False),
+        pa.field("body_bbox", _vector(pa.float32(), 4)),
+        pa.field("face_bbox", _vector(pa.float32(), 4)),
+        pa.field("landmarks", _vector(pa.float32(), 10)),
+        pa.field("face_visible", pa.bool_(), nullable=False),
+        pa.field("hidden_by", pa.string()),
+        pa.field("expression", pa.string()),
+        pa.field("posture", pa.string()),
+        pa.field("clothes", pa.string()),
+        pa.field("place", pa.string()),
+        pa.field("object", pa.string()),
+        pa.field("label_probabilities", _vector(pa.float32(), N_CATEGORIES)),
+    ]
+)
+"""``ground_truth.parquet``: one row per person drawn by the simulator; ``person_id`` is null for a bystander."""

@@ -21,6 +21,7 @@ LAYERS = (
         "crops",
         "label_statistics",
         "stratification",
+        "balancing",
         "detection_measures",
         "face_agreement",
         "simulator",

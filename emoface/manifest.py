@@ -1,0 +1,129 @@
+"""``manifest.json``: the card of a finished data set, all that training and evaluation need to know of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from emoface import __version__
+from emoface.errors import TableError
+from emoface.files import file_sha256, write_text
+from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
+
+MANIFEST_NAME = "manifest.json"
+_REMEDY = "rebuild it with 'emoface split DIR'"
+
+
+@dataclass(frozen=True)
+class SplitFile:
+    """One split's table.
+
+    Attributes:
+        file: Its name, in the manifest's folder.
+        rows: People.
+        photos: Different photos.
+        faces: People whose face was found.
+        sha256: Of the file.
+        label_counts: People of each label.
+    """
+
+    file: str
+    rows: int
+    photos: int
+    faces: int
+    sha256: str
+    label_counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set's card.
+
+    Attributes:
+        path: Where the manifest lies; not written into it.
+        splits: The table of each split.
+        image_root: The folder below which ``image`` paths start.
+        annotations: The annotation files' sha256 (``files``) and what ``parse`` counted (``counts``).
+        detector: Name, weights' sha256 and thresholds of the face detector.
+        split: Method, ratios and seed, and the shares of people, photos and labels that came of them.
+        balance: What was done about unbalanced labels in train.
+        label_names: The order of ``labels``.
+        features: The columns for ``datasets.Features.from_dict``.
+        emoface_version: What wrote it.
+    """
+
+    path: Path
+    splits: dict[str, SplitFile]
+    image_root: str
+    annotations: dict[str, Any]
+    detector: dict[str, Any]
+    split: dict[str, Any]
+    balance: dict[str, Any]
+    label_names: tuple[str, ...] = CATEGORIES
+    features: dict[str, Any] = field(default_factory=lambda: HUGGING_FACE_FEATURES)
+    emoface_version: str = __version__
+
+    def split_path(self, split: str) -> Path:
+        """The parquet file of ``train``, ``val`` or ``test``."""
+        return self.path.parent / self.splits[split].file
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Writes a manifest to its path in one step."""
+    card = asdict(manifest)
+    del card["path"]
+    write_text(manifest.path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path, check_sha256: bool = False) -> Manifest:
+    """Reads a manifest and checks that its data set is there.
+
+    Args:
+        path: The ``manifest.json``.
+        check_sha256: Read the split files too, and hold them against their sha256.
+
+    Raises:
+        TableError: The manifest or a split file is missing, or not what it should be.
+    """
+    card = _read_card(path)
+    names = tuple(card["label_names"])
+    if names != CATEGORIES:
+        raise TableError(f"{path}: label_names are not EMOTIC's {len(CATEGORIES)} categories in order; {_REMEDY}")
+    try:
+        splits = {name: SplitFile(**_only_fields(SplitFile, card["splits"][name])) for name in SPLITS}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{path}: splits must describe {', '.join(SPLITS)} ({error}); {_REMEDY}") from error
+    manifest = Manifest(**{**_only_fields(Manifest, card), "path": path, "splits": splits, "label_names": names})
+    for name, described in splits.items():
+        _check_file(manifest.split_path(name), described, path, check_sha256)
+    return manifest
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise TableError(f"{path}: no such file; write it with 'emoface split DIR'")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TableError(f"{path}: not JSON ({error}); {_REMEDY}") from error
+    if not isinstance(card, dict):
+        raise TableError(f"{path}: expected a JSON object, found {type(card).__name__}; {_REMEDY}")
+    missing = [part.name for part in fields(Manifest) if part.name != "path" and part.name not in card]
+    if missing:
+        raise TableError(f"{path}: {', '.join(missing)} missing; {_REMEDY}")
+    return card
+
+
+def _only_fields(kind: type, card: dict[str, Any]) -> dict[str, Any]:
+    """The values that a dataclass knows; a later version may write more."""
+    known = {part.name for part in fields(kind)}
+    return {name: value for name, value in card.items() if name in known}
+
+
+def _check_file(path: Path, described: SplitFile, manifest_path: Path, check_sha256: bool) -> None:
+    if not path.is_file():
+        raise TableError(f"{path}: no such file, but {manifest_path} lists it; {_REMEDY}")
+    if check_sha256 and (found := file_sha256(path)) != described.sha256:
+        raise TableError(f"{path}: sha256 is {found}, {manifest_path} says {described.sha256}; {_REMEDY}")
