@@ -166,6 +166,28 @@ def swap_groups(
     return swapped
 
 
+def label_shares(indicator: ArrayLike, split: ArrayLike, n_splits: int) -> NDArray[np.float64]:
+    """The share of each label's people that each split has.
+
+    Args:
+        indicator: (n, k), non-zero where a person has a label.
+        split: (n,) the split of each person, 0 to ``n_splits`` - 1.
+        n_splits: Number of splits.
+
+    Returns:
+        (n_splits, k), each column summing to 1; nan for a label that nobody has.
+
+    Example:
+        >>> label_shares([[1, 0], [1, 0]], [0, 1], 2).tolist()
+        [[0.5, nan], [0.5, nan]]
+    """
+    present, numbers = np.asarray(indicator).astype(bool), np.asarray(split)
+    people = np.array([present[numbers == number].sum(axis=0) for number in range(n_splits)], dtype=np.float64)
+    totals = people.sum(axis=0)
+    totals[totals == 0] = np.nan
+    return np.asarray(people / totals)
+
+
 def _best_swap(
     scaled: NDArray[np.float64],
     split: NDArray[np.int64],

@@ -1,0 +1,417 @@
+"""The split job: ``people.parquet`` and ``faces.parquet`` to ``train``, ``val``, ``test`` and ``manifest.json``.
+
+Nothing is dropped: every person is a row of one split, with null face fields where no face was found. Only
+``cap:N`` leaves people out, of train alone, and lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emoface.balancing import cap_people, sampling_weights
+from emoface.errors import SettingsError, TableError, did_you_mean
+from emoface.files import atomic_path, file_sha256, write_text
+from emoface.label_statistics import label_counts
+from emoface.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
+from emoface.progress import SILENT, Progress
+from emoface.records import (
+    JobRecord,
+    code_fingerprint,
+    hash_outputs,
+    need_record,
+    record_path,
+    to_settings,
+    write_record,
+)
+from emoface.schema import (
+    CAPPED_COLUMNS,
+    CATEGORIES,
+    FACE_FOUND,
+    FACES_SCHEMA,
+    N_CATEGORIES,
+    PEOPLE_SCHEMA,
+    SAMPLING_WEIGHTS_SCHEMA,
+    SPLIT_SCHEMA,
+    SPLITS,
+)
+from emoface.stratification import label_shares, stratify_people
+from emoface.tables import open_table, read_table, write_table
+
+METHODS = ("stratified", "emotic")
+BALANCES = ("none", "cap:N", "weights")
+_LEFT_OUT = -1
+_ROWS_PER_GROUP = 1000
+_PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
+_FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
+_MIN_PEOPLE = 50
+_TRAIN = SPLITS.index("train")
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """What the split job is told.
+
+    Attributes:
+        dir: The folder with ``people.parquet`` and ``faces.parquet``.
+        by: ``stratified`` draws a new split by photo, ``emotic`` keeps EMOTIC's own.
+        ratios: Shares of train, val and test; what ``parse_ratios`` reads is understood too.
+        seed: The same seed gives the same split.
+        balance: ``none``; ``cap:N``, at most N people per label in train; or ``weights`` to draw train by.
+    """
+
+    dir: Path
+    by: str = "stratified"
+    ratios: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    seed: int = 0
+    balance: str = "none"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ratios", parse_ratios(self.ratios))
+        if self.by not in METHODS:
+            raise SettingsError(f"by is '{self.by}'{did_you_mean(self.by, METHODS)}")
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+        parse_cap(self.balance)
+
+
+def parse_ratios(ratios: str | Sequence[float]) -> tuple[float, float, float]:
+    """Reads the shares of train, val and test.
+
+    Args:
+        ratios: Three numbers that sum to 100 or to 1, as ``"70/10/20"`` or as numbers.
+
+    Returns:
+        The shares, summing to 1.
+
+    Raises:
+        SettingsError: They are no three numbers, one is negative, train has none, or the sum is another.
+
+    Example:
+        >>> parse_ratios("70/10/20")
+        (0.7, 0.1, 0.2)
+    """
+    expected = "expected three shares of train, val and test that sum to 100 or 1, such as 70/10/20"
+    try:
+        parts = [float(part) for part in (ratios.split("/") if isinstance(ratios, str) else ratios)]
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"ratios are '{ratios}', {expected}") from error
+    total = sum(parts)
+    whole = next((whole for whole in (1, 100) if abs(total - whole) < 1e-6 * whole), None)
+    if len(parts) != len(SPLITS) or whole is None or min(parts) < 0 or parts[_TRAIN] == 0:
+        raise SettingsError(f"ratios are '{ratios}', {expected}")
+    return (parts[0] / whole, parts[1] / whole, parts[2] / whole)
+
+
+def parse_cap(balance: str) -> int | None:
+    """Reads the N of ``cap:N``.
+
+    Args:
+        balance: ``none``, ``cap:N`` or ``weights``.
+
+    Returns:
+        N, or None for the other two.
+
+    Raises:
+        SettingsError: It is none of the three, or N is not a whole number from 1.
+
+    Example:
+        >>> parse_cap("cap:3000")
+        3000
+    """
+    if balance in ("none", "weights"):
+        return None
+    if found := re.fullmatch(r"cap:([1-9]\d*)", balance):
+        return int(found[1])
+    if balance.startswith("cap"):
+        raise SettingsError(f"balance is '{balance}', expected cap:N with N of 1 or more, such as cap:3000")
+    raise SettingsError(f"balance is '{balance}'{did_you_mean(balance, BALANCES)}")
+
+
+@dataclass(frozen=True)
+class People:
+    """What the split is decided from, one entry per row of ``people.parquet``.
+
+    Attributes:
+        index: (n,)
+        person_ids: (n,)
+        images: (n,) path of each person's photo.
+        photo: (n,) number of each person's photo, in order of first appearance.
+        source_splits: (n,) EMOTIC's own split.
+        indicator: (n, 26)
+    """
+
+    index: NDArray[np.int64]
+    person_ids: list[str]
+    images: list[str]
+    photo: NDArray[np.int64]
+    source_splits: list[str]
+    indicator: NDArray[np.uint8]
+
+
+def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
+    """Splits the people by photo and writes the split tables and the manifest.
+
+    Args:
+        config: What to do.
+        progress: Told of each person written.
+
+    Returns:
+        The job's record; ``train.parquet``, ``val.parquet``, ``test.parquet`` and ``manifest.json`` are
+        written, and ``capped.csv`` or ``sampling_weights.parquet`` where the balance asks for it.
+
+    Raises:
+        TableError: A table or record is missing, has other columns, or the two tables do not match.
+    """
+    parse_record, faces_record = need_record(config.dir, "parse"), need_record(config.dir, "faces")
+    people = _read_people(config.dir / "people.parquet")
+    random = np.random.default_rng(config.seed)
+    split = _split_people(people, config, random)
+    kept = _cap_train(people, split, config, random)
+    outputs = _write_splits(config.dir, people, kept, progress)
+    balance = _write_balance(config, people, split, kept)
+    manifest = Manifest(
+        path=config.dir / MANIFEST_NAME,
+        splits=outputs,
+        image_root=parse_record.info["image_root"],
+        annotations={
+            "path": parse_record.info.get("annotations"),
+            "files": parse_record.inputs,
+            "counts": parse_record.counts,
+        },
+        detector={("name" if key == "detector" else key): value for key, value in faces_record.info.items()},
+        split=_describe_split(people, split, config),
+        balance=balance,
+    )
+    write_manifest(manifest)
+    record = JobRecord(
+        job="split",
+        settings=to_settings(config),
+        inputs={str(config.dir / name): file_sha256(config.dir / name) for name in ("people.parquet", "faces.parquet")},
+        outputs=hash_outputs(config.dir, [config.dir / name for name in _output_names(manifest)]),
+        counts=_count(manifest),
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.dir, record)
+    return record
+
+
+def _read_people(path: Path) -> People:
+    columns = ["index", "person_id", "image", "source_split", "labels"]
+    table = read_table(path, PEOPLE_SCHEMA, _PEOPLE_REMEDY, columns)
+    for name in columns[2:]:
+        if table[name].null_count:
+            raise TableError(f"{path}: column '{name}' has {table[name].null_count} nulls; {_PEOPLE_REMEDY}")
+    images = table["image"].to_pylist()
+    number_of: dict[str, int] = {}
+    photo = [number_of.setdefault(image, len(number_of)) for image in images]
+    labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return People(
+        index=table["index"].to_numpy(),
+        person_ids=table["person_id"].to_pylist(),
+        images=images,
+        photo=np.array(photo, dtype=np.int64),
+        source_splits=table["source_split"].to_pylist(),
+        indicator=labels.reshape(-1, N_CATEGORIES),
+    )
+
+
+def _split_people(people: People, config: SplitConfig, random: np.random.Generator) -> NDArray[np.int64]:
+    """(n,) the position in ``SPLITS`` of each person's split."""
+    if config.by == "stratified":
+        return stratify_people(people.photo, people.indicator, config.ratios, random)
+    if unknown := sorted(set(people.source_splits) - set(SPLITS)):
+        raise TableError(
+            f"{config.dir / 'people.parquet'}: source_split '{unknown[0]}' is none of {', '.join(SPLITS)}; "
+            "use --by stratified"
+        )
+    return np.array([SPLITS.index(name) for name in people.source_splits], dtype=np.int64)
+
+
+def _cap_train(
+    people: People, split: NDArray[np.int64], config: SplitConfig, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """The split again, with ``_LEFT_OUT`` for the people of train that a cap leaves out."""
+    limit = parse_cap(config.balance)
+    kept = split.copy()
+    if limit is not None:
+        train = np.flatnonzero(split == _TRAIN)
+        kept[train[~cap_people(people.indicator[train], limit, random)]] = _LEFT_OUT
+    return kept
+
+
+def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress: Progress) -> dict[str, SplitFile]:
+    """Writes the three tables in order of ``index``, holding about a row group of each in memory.
+
+    The old manifest and record are removed before the first table is replaced, so that they never describe
+    tables of two runs.
+    """
+    progress.start("split", len(split))
+    n_faces = dict.fromkeys(SPLITS, 0)
+    with ExitStack() as files:
+        paths = {name: files.enter_context(atomic_path(out / f"{name}.parquet")) for name in SPLITS}
+        with ExitStack() as opened:
+            writers = {name: opened.enter_context(_SplitWriter(path)) for name, path in paths.items()}
+            for start, rows in _join_tables(out, people):
+                part = split[start : start + rows.num_rows]
+                is_found = np.array(rows["face_status"].to_pylist()) == FACE_FOUND
+                for number, name in enumerate(SPLITS):
+                    chosen = part == number
+                    n_faces[name] += int((chosen & is_found).sum())
+                    writers[name].add(rows.filter(pa.array(chosen)), name)
+                progress.advance(rows.num_rows)
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        record_path(out, "split").unlink(missing_ok=True)
+    return {
+        name: SplitFile(
+            file=f"{name}.parquet",
+            rows=int((split == number).sum()),
+            photos=len(np.unique(people.photo[split == number])),
+            faces=n_faces[name],
+            sha256=file_sha256(out / f"{name}.parquet"),
+            label_counts=_by_label(label_counts(people.indicator[split == number])),
+        )
+        for number, name in enumerate(SPLITS)
+    }
+
+
+class _SplitWriter:
+    """Gathers the rows of one split and writes them in row groups of one size."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
+        self._waiting = SPLIT_SCHEMA.empty_table()
+
+    def add(self, rows: pa.Table, name: str) -> None:
+        """Takes rows without their ``split``, in the order of the file."""
+        named = rows.append_column(SPLIT_SCHEMA.field("split"), pa.array([name] * rows.num_rows, pa.string()))
+        self._waiting = pa.concat_tables([self._waiting, named.cast(SPLIT_SCHEMA)])
+        while self._waiting.num_rows >= _ROWS_PER_GROUP:
+            self._writer.write_table(self._waiting.slice(0, _ROWS_PER_GROUP))
+            self._waiting = self._waiting.slice(_ROWS_PER_GROUP)
+
+    def __enter__(self) -> _SplitWriter:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None and self._waiting.num_rows:
+            self._writer.write_table(self._waiting)
+        self._writer.close()
+
+
+def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
+    """Goes through both tables side by side: the first row of each part, and the part."""
+    faces_path = out / "faces.parquet"
+    with (
+        open_table(out / "people.parquet", PEOPLE_SCHEMA, _PEOPLE_REMEDY) as people_file,
+        open_table(faces_path, FACES_SCHEMA, _FACES_REMEDY) as faces_file,
+    ):
+        if faces_file.metadata.num_rows != len(people.index):
+            raise TableError(
+                f"{faces_path}: {faces_file.metadata.num_rows} rows, expected the {len(people.index)} of "
+                f"people.parquet; {_FACES_REMEDY}"
+            )
+        people_rows = people_file.read(columns=PEOPLE_SCHEMA.names)
+        start = 0
+        for batch in faces_file.iter_batches(batch_size=_ROWS_PER_GROUP, columns=FACES_SCHEMA.names):
+            part = slice(start, start + batch.num_rows)
+            is_same = (batch["index"].to_numpy() == people.index[part]) & (
+                np.array(batch["person_id"].to_pylist()) == np.array(people.person_ids[part])
+            )
+            if not is_same.all():
+                row = int(np.argmin(is_same))
+                raise TableError(
+                    f"{faces_path}: row {start + row} is of {batch['person_id'][row]}, expected "
+                    f"{people.person_ids[start + row]} as in people.parquet; {_FACES_REMEDY}"
+                )
+            rows = people_rows.slice(start, batch.num_rows)
+            for name in FACES_SCHEMA.names[2:]:
+                rows = rows.append_column(FACES_SCHEMA.field(name), batch[name])
+            yield start, rows
+            start += batch.num_rows
+
+
+def _write_balance(
+    config: SplitConfig, people: People, split: NDArray[np.int64], kept: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Writes what the balance asks for, removes what another balance left, and describes it."""
+    capped_path, weights_path = config.dir / "capped.csv", config.dir / "sampling_weights.parquet"
+    if parse_cap(config.balance) is None:
+        capped_path.unlink(missing_ok=True)
+    if config.balance != "weights":
+        weights_path.unlink(missing_ok=True)
+    if config.balance == "none":
+        return {"rule": config.balance}
+    if config.balance == "weights":
+        train = split == _TRAIN
+        weights = sampling_weights(people.indicator[train])
+        table = pa.table([people.index[train], weights], schema=SAMPLING_WEIGHTS_SCHEMA)
+        write_table(weights_path, table, SAMPLING_WEIGHTS_SCHEMA)
+        return {"rule": config.balance, "file": weights_path.name, "sha256": file_sha256(weights_path)}
+    left_out = np.flatnonzero(kept == _LEFT_OUT)
+    rows = [(people.index[row], people.person_ids[row], people.images[row]) for row in left_out]
+    text = pd.DataFrame(rows, columns=list(CAPPED_COLUMNS)).to_csv(index=False, lineterminator="\n")
+    write_text(capped_path, text)
+    return {
+        "rule": config.balance,
+        "file": capped_path.name,
+        "sha256": file_sha256(capped_path),
+        "capped": len(left_out),
+        "limit": parse_cap(config.balance),
+    }
+
+
+def _describe_split(people: People, split: NDArray[np.int64], config: SplitConfig) -> dict[str, Any]:
+    """What was asked for and what came of it, before balancing."""
+    shares = label_shares(people.indicator, split, len(SPLITS))
+    photos_of = [np.unique(people.photo[split == number]) for number in range(len(SPLITS))]
+    n_photos = len(np.unique(people.photo))
+    n_people = np.bincount(split, minlength=len(SPLITS))
+    is_frequent = label_counts(people.indicator) >= _MIN_PEOPLE
+    deviations = np.abs(shares - np.array(config.ratios)[:, None])[:, is_frequent]
+    return {
+        "by": config.by,
+        "ratios": dict(zip(SPLITS, config.ratios, strict=True)),
+        "seed": config.seed,
+        "people_shares": _by_split(n_people / max(len(split), 1)),
+        "photo_shares": _by_split([len(photos) / max(n_photos, 1) for photos in photos_of]),
+        "photos_in_two_splits": sum(map(len, photos_of)) - n_photos,
+        "largest_label_deviation": round(float(deviations.max(initial=0)), 6),
+        "label_shares": {
+            label: None if np.isnan(column).any() else _by_split(column)
+            for label, column in zip(CATEGORIES, shares.T, strict=True)
+        },
+    }
+
+
+def _by_split(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(SPLITS, values, strict=True)}
+
+
+def _by_label(counts: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip(CATEGORIES, counts.tolist(), strict=True))
+
+
+def _output_names(manifest: Manifest) -> list[str]:
+    extra = [manifest.balance["file"]] if "file" in manifest.balance else []
+    return [*(described.file for described in manifest.splits.values()), *extra, MANIFEST_NAME]
+
+
+def _count(manifest: Manifest) -> dict[str, Any]:
+    """What the record shows: people, photos and faces of each split, and how good the split is."""
+    counts: dict[str, Any] = {
+        name: {key: asdict(described)[key] for key in ("rows", "photos", "faces")}
+        for name, described in manifest.splits.items()
+    }
+    counts |= {key: manifest.split[key] for key in ("photos_in_two_splits", "largest_label_deviation")}
+    return counts | {key: manifest.balance[key] for key in ("capped",) if key in manifest.balance}
