@@ -18,7 +18,7 @@ SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73")
 
 _INK, _FAINT = "#1f2933", "#7b8794"
 # No date, no random ids: the bytes of a chart depend on its numbers alone. Text in an SVG stays text.
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.hashsalt": "emoface",
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans", "sans-serif"],
@@ -47,14 +47,14 @@ def write_label_histogram(
     """
     with mpl.rc_context(_STYLE):
         n_panels = len(counts_of)
-        figure = Figure(figsize=(1.6 + 4.6 * n_panels, 1.3 + 0.235 * len(names)), layout="constrained")
+        figure = Figure(figsize=(1.6 + 4.2 * n_panels, 1.0 + 0.235 * len(names)), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         panels = figure.subplots(1, n_panels, sharex=True, sharey=True, squeeze=False)[0]
         for panel, (subtitle, counts), color in zip(panels, counts_of.items(), SERIES_COLORS, strict=False):
             _draw_bars(panel, np.asarray(counts), color)
             panel.set_title(subtitle, loc="left", fontsize=10, color=color)
             panel.set_yticks(range(len(names)), names)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(names) - 0.4, -0.6)
         largest = max((int(np.max(counts, initial=0)) for counts in counts_of.values()), default=0)
         panels[0].set_xlim(0, max(1, largest) * 1.14)
         return _write_figure(figure, stem)
@@ -76,19 +76,18 @@ def write_co_occurrence(
     """
     with mpl.rc_context(_STYLE):
         n_panels = len(shares_of)
-        figure = Figure(figsize=(2.2 + 6.2 * n_panels, 7.6), layout="constrained")
+        figure = Figure(figsize=(2.4 + 6.2 * n_panels, 8.2), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
         panels = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
         for panel, (subtitle, shares) in zip(panels, shares_of.items(), strict=True):
-            drawn = panel.imshow(shares, cmap="cividis_r", vmin=0, vmax=1, aspect="equal")
+            drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
             panel.set_title(subtitle, loc="left", fontsize=10)
             panel.set_xticks(range(len(names)), names, rotation=90)
             panel.set_yticks(range(len(names)), names)
             panel.tick_params(length=0, labelsize=8, labelcolor=_INK)
             panel.spines[:].set_visible(False)
-        figure.colorbar(drawn, ax=list(panels), shrink=0.5, aspect=30, label="share", format="%.1f").outline.set_visible(
-            False
-        )
+        colorbar = figure.colorbar(drawn, ax=list(panels), shrink=0.4, aspect=30, format="{x:.0%}")
+        colorbar.outline.set_visible(False)
         return _write_figure(figure, stem)
 
 
@@ -104,5 +103,5 @@ def _write_figure(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in _METADATA]
     for path in paths:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150, metadata=_METADATA[path.suffix])
+            figure.savefig(temporary, dpi=150, metadata=_METADATA[path.suffix], bbox_inches="tight", pad_inches=0.15)
     return paths

@@ -1,0 +1,653 @@
+"""The report job: how balanced the labels are, before and after faces were looked for, as figures and one page.
+
+It reports what exists: ``people.parquet`` is enough; faces, splits and notes join in once their job has run.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from emoface import __version__
+from emoface.cards import read_card
+from emoface.charts import write_co_occurrence, write_label_histogram
+from emoface.crops import Photo
+from emoface.errors import ImageError, SettingsError, TableError
+from emoface.files import file_sha256, write_text
+from emoface.images import decode_photo, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
+from emoface.label_statistics import (
+    co_occurrence,
+    imbalance_ratio_cv,
+    imbalance_ratios,
+    label_cardinality,
+    label_counts,
+    label_density,
+    mean_imbalance_ratio,
+    scumble,
+)
+from emoface.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.progress import SILENT, Progress
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.schema import (
+    CATEGORIES,
+    EMPTY_FACE_REASONS,
+    FACE_FOUND,
+    FACES_SCHEMA,
+    N_CATEGORIES,
+    PARSE_NOTE_COLUMNS,
+    PEOPLE_SCHEMA,
+    SOURCES,
+    SPLIT_SCHEMA,
+    SPLITS,
+)
+from emoface.tables import open_table, read_table, vectors_to_array
+
+BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
+"""All annotated people, and those whose face was found."""
+
+QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+MIN_PEOPLE = 50
+"""Labels with fewer people are left out where splits are held against their target."""
+
+_N_FACES, _N_EMPTIES, _N_NOTES, _N_PAIRS = 24, 12, 12, 10
+_THUMBNAIL_SIDE = 192
+_TEMPLATE = "audit.html.j2"
+_PEOPLE_COLUMNS = [
+    *("index", "person_id", "image", "source", "source_split", "image_wh"),
+    *("body_bbox", "categories", "labels", "gender", "age"),
+]
+_PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
+_FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
+_SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """What the report job is told.
+
+    Attributes:
+        dir: The folder with ``people.parquet``.
+        seed: Draws the people of the contact sheets.
+    """
+
+    dir: Path
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What there is to report on; people are known by their row in ``people.parquet``.
+
+    Attributes:
+        dir: Its folder.
+        people: n rows, without the columns that nobody asks for.
+        indicator: (n, 26)
+        faces: n rows without the pixels; None before ``faces`` ran.
+        has_face: (n,); None before ``faces`` ran.
+        rows_of: The rows of each split.
+        manifest: None before ``split`` ran; the splits are EMOTIC's own then.
+        notes: The rows of ``parse_notes.csv``; None where the file is not there.
+        gaps: What is missing or out of date, each with the command that mends it.
+    """
+
+    dir: Path
+    people: pa.Table
+    indicator: NDArray[np.uint8]
+    faces: pa.Table | None
+    has_face: NDArray[np.bool_] | None
+    rows_of: Mapping[str, NDArray[np.int64]]
+    manifest: Manifest | None
+    notes: list[dict[str, str]] | None
+    gaps: list[dict[str, str]]
+
+
+def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
+    """Measures the labels and the faces of a data set, and writes the figures and the page.
+
+    Args:
+        config: What to report on.
+        progress: Told of each step.
+
+    Returns:
+        The job's record; ``DIR/report/`` holds the label histograms and the co-occurrence as PNG, SVG and CSV,
+        ``audit.json`` and the self-contained ``audit.html``.
+
+    Raises:
+        TableError: ``people.parquet`` is missing, or a table has other columns or other people.
+    """
+    progress.start("report", 5)
+    data = _read_data_set(config.dir)
+    progress.advance()
+    audit = _audit(data)
+    progress.advance()
+    report_dir = config.dir / "report"
+    outputs = _write_figures(report_dir, audit["labels"])
+    progress.advance()
+    sheets = _draw_sheets(data, np.random.default_rng(config.seed))
+    progress.advance()
+    json_path, page_path = report_dir / "audit.json", report_dir / "audit.html"
+    write_text(json_path, json.dumps(audit, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(page_path, _render_page(audit, sheets, data.notes or []))
+    progress.advance()
+    record = JobRecord(
+        job="report",
+        settings=to_settings(config),
+        inputs=_hash_inputs(config.dir),
+        outputs=hash_outputs(config.dir, [*outputs, json_path, page_path]),
+        counts=_count(audit),
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.dir, record)
+    return record
+
+
+def _read_data_set(folder: Path) -> DataSet:
+    people = read_table(folder / "people.parquet", PEOPLE_SCHEMA, _PEOPLE_REMEDY, _PEOPLE_COLUMNS)
+    gaps: list[dict[str, str]] = []
+    faces = _read_faces(folder, people, gaps)
+    has_face = None if faces is None else np.array(faces["face_status"].to_pylist(), dtype=object) == FACE_FOUND
+    manifest = _read_manifest(folder, gaps)
+    indicator = np.nan_to_num(vectors_to_array(people["labels"], N_CATEGORIES)).astype(np.uint8)
+    return DataSet(
+        dir=folder,
+        people=people,
+        indicator=indicator,
+        faces=faces,
+        has_face=has_face,
+        rows_of=_source_splits(people) if manifest is None else _read_splits(manifest, people, faces, gaps),
+        manifest=manifest,
+        notes=_read_notes(folder, gaps),
+        gaps=gaps,
+    )
+
+
+def _read_faces(folder: Path, people: pa.Table, gaps: list[dict[str, str]]) -> pa.Table | None:
+    path = folder / "faces.parquet"
+    if not path.is_file():
+        gaps.append({"what": "No faces have been looked for yet.", "command": f"emoface faces {folder.name}"})
+        return None
+    faces = read_table(path, FACES_SCHEMA, _FACES_REMEDY, [name for name in FACES_SCHEMA.names if name != "face"])
+    if not faces["person_id"].equals(people["person_id"]):
+        raise TableError(
+            f"{path}: its {faces.num_rows} rows are not the {people.num_rows} people of people.parquet, in that "
+            f"order; {_FACES_REMEDY}"
+        )
+    return faces
+
+
+def _read_manifest(folder: Path, gaps: list[dict[str, str]]) -> Manifest | None:
+    """The splits count only with their manifest, which is written after them."""
+    if (folder / MANIFEST_NAME).is_file():
+        return read_manifest(folder / MANIFEST_NAME)
+    gaps.append(
+        {
+            "what": "The people have not been split yet; the splits shown here are EMOTIC's own.",
+            "command": f"emoface split {folder.name}",
+        }
+    )
+    return None
+
+
+def _read_splits(
+    manifest: Manifest, people: pa.Table, faces: pa.Table | None, gaps: list[dict[str, str]]
+) -> dict[str, NDArray[np.int64]]:
+    """The rows of each split; a table of other people is an error, other faces are a gap."""
+    row_of = {person_id: row for row, person_id in enumerate(people["person_id"].to_pylist())}
+    statuses = None if faces is None else np.array(faces["face_status"].to_pylist(), dtype=object)
+    rows_of: dict[str, NDArray[np.int64]] = {}
+    is_stale = False
+    for name in SPLITS:
+        path = manifest.split_path(name)
+        table = read_table(path, SPLIT_SCHEMA, _SPLIT_REMEDY, ["person_id", "face_status"])
+        rows = [row_of.get(person_id, -1) for person_id in table["person_id"].to_pylist()]
+        if -1 in rows:
+            stranger = table["person_id"][rows.index(-1)].as_py()
+            raise TableError(f"{path}: {stranger} is not in people.parquet; {_SPLIT_REMEDY}")
+        rows_of[name] = np.array(rows, dtype=np.int64)
+        is_stale |= statuses is not None and table["face_status"].to_pylist() != statuses[rows_of[name]].tolist()
+    if is_stale:
+        gaps.append(
+            {
+                "what": "The splits were written before the faces were looked for again; their rows are kept, the "
+                "faces are the new ones.",
+                "command": f"emoface split {manifest.path.parent.name}",
+            }
+        )
+    return rows_of
+
+
+def _source_splits(people: pa.Table) -> dict[str, NDArray[np.int64]]:
+    names = np.array(people["source_split"].to_pylist(), dtype=object)
+    return {name: np.flatnonzero(names == name) for name in SPLITS}
+
+
+def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]] | None:
+    path = folder / "parse_notes.csv"
+    if not path.is_file():
+        gaps.append(
+            {
+                "what": "There is no list of what was irregular in the annotations.",
+                "command": f"emoface parse EMOTIC_ROOT --out {folder.name}",
+            }
+        )
+        return None
+    with path.open(encoding="utf-8", newline="") as stream:
+        notes = csv.DictReader(stream)
+        if not set(PARSE_NOTE_COLUMNS) <= set(notes.fieldnames or ()):
+            raise TableError(
+                f"{path}: expected the columns {', '.join(PARSE_NOTE_COLUMNS)}, found "
+                f"{', '.join(notes.fieldnames or ()) or 'none'}; {_PEOPLE_REMEDY}"
+            )
+        return list(notes)
+
+
+def _audit(data: DataSet) -> dict[str, Any]:
+    """Everything ``audit.json`` says."""
+    everybody = np.arange(data.people.num_rows)
+    splits = {name: _measure_both(data, rows) for name, rows in data.rows_of.items()}
+    return {
+        "emoface_version": __version__,
+        "label_names": list(CATEGORIES),
+        "gaps": data.gaps,
+        "people": {
+            "people": data.people.num_rows,
+            "photos": len(set(data.people["image"].to_pylist())),
+            "by_source": _count_values(data.people["source"], SOURCES),
+            "by_source_split": _count_values(data.people["source_split"], SPLITS),
+        },
+        "faces": _audit_faces(data),
+        "labels": {**_measure_both(data, everybody), "splits": splits},
+        "split": _audit_split(data),
+        "parse_notes": None
+        if data.notes is None
+        else {
+            "notes": len(data.notes),
+            "by_kind": dict(Counter(note["what"] for note in data.notes).most_common()),
+        },
+        "published": _hold_against_card(data),
+        "provenance": _trace(data),
+    }
+
+
+def _measure_both(data: DataSet, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """The labels of some people: all of them, and those with a face."""
+    after = None if data.has_face is None else _measure_labels(data.indicator[rows[data.has_face[rows]]])
+    return {"before": _measure_labels(data.indicator[rows]), "after": after}
+
+
+def _measure_labels(indicator: NDArray[np.uint8]) -> dict[str, Any]:
+    counts = label_counts(indicator)
+    shares = counts / len(indicator) if len(indicator) else np.full(len(counts), np.nan)
+    return {
+        "people": len(indicator),
+        "people_without_labels": int((~indicator.any(axis=1)).sum()),
+        "label_counts": _by_label(counts),
+        "label_shares": _by_label(shares),
+        "label_cardinality": _to_json(label_cardinality(indicator)),
+        "label_density": _to_json(label_density(indicator)),
+        "imbalance_ratios": _by_label(imbalance_ratios(indicator)),
+        "mean_imbalance_ratio": _to_json(mean_imbalance_ratio(indicator)),
+        "imbalance_ratio_cv": _to_json(imbalance_ratio_cv(indicator)),
+        "scumble": _to_json(scumble(indicator)),
+        "co_occurrence": co_occurrence(indicator).tolist(),
+    }
+
+
+def _audit_faces(data: DataSet) -> dict[str, Any] | None:
+    """Who has a face and who has none, by reason, source and split; how large and how sure the faces are."""
+    if data.faces is None:
+        return None
+    statuses = np.array(data.faces["face_status"].to_pylist(), dtype=object)
+    sources = np.array(data.people["source"].to_pylist(), dtype=object)
+    everybody = np.arange(len(statuses))
+    box_wh = np.diff(vectors_to_array(data.faces["face_bbox"], 4).reshape(-1, 2, 2), axis=1)[:, 0]
+    conf = data.faces["conf"].to_numpy(zero_copy_only=False).astype(np.float64)
+    return {
+        **_count_empties(statuses, everybody),
+        "by_source": {name: _count_empties(statuses, np.flatnonzero(sources == name)) for name in SOURCES},
+        "by_source_split": {name: _count_empties(statuses, rows) for name, rows in _source_splits(data.people).items()},
+        "by_split": {name: _count_empties(statuses, rows) for name, rows in data.rows_of.items()},
+        "shorter_side_quantiles": _quantiles(box_wh.min(axis=1)),
+        "conf_quantiles": _quantiles(conf),
+    }
+
+
+def _count_empties(statuses: NDArray[np.object_], rows: NDArray[np.int64]) -> dict[str, Any]:
+    by_status = Counter(statuses[rows].tolist())
+    found = by_status[FACE_FOUND]
+    return {
+        "people": len(rows),
+        "found": found,
+        "empty": len(rows) - found,
+        "empty_share": _to_json((len(rows) - found) / len(rows)) if len(rows) else None,
+        "by_reason": {reason: by_status[reason] for reason in EMPTY_FACE_REASONS},
+    }
+
+
+def _quantiles(values: NDArray[Any]) -> dict[str, float | None]:
+    known = values[~np.isnan(values)]
+    numbers = np.quantile(known, QUANTILES) if len(known) else np.full(len(QUANTILES), np.nan)
+    return {f"{share:g}": _to_json(number) for share, number in zip(QUANTILES, numbers, strict=True)}
+
+
+def _audit_split(data: DataSet) -> dict[str, Any]:
+    """How near each split's share of people, photos and every label comes to its target."""
+    described = {} if data.manifest is None else data.manifest.split
+    targets = described.get("ratios") or read_card("emotic")["published"]["split_shares"]
+    target = np.array([targets[name] for name in SPLITS])
+    counts = np.array([label_counts(data.indicator[data.rows_of[name]]) for name in SPLITS])
+    totals = counts.sum(axis=0)
+    n_people = np.array([len(data.rows_of[name]) for name in SPLITS])
+    images = np.array(data.people["image"].to_pylist(), dtype=object)
+    photos_of = [set(images[data.rows_of[name]]) for name in SPLITS]
+    with np.errstate(invalid="ignore"):
+        label_shares = counts / totals
+        people_shares = n_people / n_people.sum()
+    deviations = np.abs(label_shares - target[:, None])
+    deviations[:, totals < MIN_PEOPLE] = np.nan
+    worst = None
+    if not np.isnan(deviations).all():
+        split, label = np.unravel_index(int(np.nanargmax(deviations)), deviations.shape)
+        worst = {
+            "label": CATEGORIES[label],
+            "split": SPLITS[split],
+            "share": _to_json(label_shares[split, label]),
+            "target": _to_json(target[split]),
+            "deviation": _to_json(deviations[split, label]),
+        }
+    return {
+        "is_own": data.manifest is not None,
+        "by": described.get("by", "emotic"),
+        "seed": described.get("seed"),
+        "balance": None if data.manifest is None else data.manifest.balance,
+        "targets": _by_split(target),
+        "people": _by_split(n_people),
+        "people_shares": _by_split(people_shares),
+        "photos": _by_split([len(photos) for photos in photos_of]),
+        "photos_in_two_splits": sum(map(len, photos_of)) - len(set().union(*photos_of)),
+        "label_shares": {name: _by_split(column) for name, column in zip(CATEGORIES, label_shares.T, strict=True)},
+        "largest_deviation": worst,
+    }
+
+
+def _hold_against_card(data: DataSet) -> dict[str, Any]:
+    """What was published about EMOTIC beside what is here."""
+    card = read_card("emotic")
+    source_splits = _source_splits(data.people)
+    n_people = data.people.num_rows
+    found: dict[str, Any] = {
+        "photos": len(set(data.people["image"].to_pylist())),
+        "people": n_people,
+        "categories": len(CATEGORIES),
+    }
+    rows = [
+        {"what": what, "published": card["published"][what], "found": found[what], "unit": "count"} for what in found
+    ]
+    for name in SPLITS:
+        share = len(source_splits[name]) / n_people if n_people else None
+        published = card["published"]["split_shares"][name]
+        rows.append({"what": f"share of {name}", "published": published, "found": _to_json(share), "unit": "share"})
+    return {"rows": rows, "circulating_rows": card["circulating_rows"]}
+
+
+def _trace(data: DataSet) -> dict[str, Any]:
+    """Where the data come from: annotations, detector, thresholds, versions."""
+    records = {job: read_record(data.dir, job) for job in ("parse", "faces", "split")}
+    return {
+        **{
+            job: {"version": record.version, "code": record.code, "inputs": record.inputs, "info": record.info}
+            for job, record in records.items()
+            if record is not None
+        },
+        "versions": {
+            "emoface": __version__,
+            "python": platform.python_version(),
+            **{package.__name__: package.__version__ for package in (np, pa, cv2, matplotlib)},
+        },
+    }
+
+
+def _write_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
+    paths = _write_histogram(report_dir / "label_histogram", "People per label", labels)
+    for name, measures in labels["splits"].items():
+        paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", measures)
+    counts_of = {title: np.array(measures["co_occurrence"]) for title, measures in _both(labels)}
+    title = "Of the people with the row's label, the share who also have the column's"
+    shares_of = {title: _co_occurrence_shares(counts) for title, counts in counts_of.items()}
+    paths += write_co_occurrence(report_dir / "co_occurrence", title, CATEGORIES, shares_of)
+    rows = [
+        {"label": label, "other": other, **{title: counts[i, j] for title, counts in counts_of.items()}}
+        for i, label in enumerate(CATEGORIES)
+        for j, other in enumerate(CATEGORIES)
+    ]
+    return [*paths, _write_csv(report_dir / "co_occurrence.csv", rows)]
+
+
+def _write_histogram(stem: Path, title: str, measures: dict[str, Any]) -> list[Path]:
+    """Labels in the order of EMOTIC's frequencies, as in the thesis's figure 4-1; the CSV in EMOTIC's order."""
+    order = _by_frequency(measures["before"]["label_counts"])
+    counts_of = {
+        f"{name} · {side['people']:,} people": [side["label_counts"][label] for label in order]
+        for name, side in _both(measures)
+    }
+    paths = write_label_histogram(stem, title, order, counts_of)
+    rows = [
+        {"label": label, **{name: side["label_counts"][label] for name, side in _both(measures)}}
+        for label in CATEGORIES
+    ]
+    return [*paths, _write_csv(stem.with_name(f"{stem.name}.csv"), rows)]
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return path
+
+
+def _both(measures: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield BEFORE, measures["before"]
+    if measures["after"] is not None:
+        yield AFTER, measures["after"]
+
+
+def _by_frequency(counts: Mapping[str, int]) -> list[str]:
+    return sorted(CATEGORIES, key=lambda name: (-counts[name], name))
+
+
+def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(26, 26): of the people with the row's label, the share with the column's; nan on the diagonal."""
+    people = np.diag(counts).astype(np.float64)
+    shares = np.full(counts.shape, np.nan)
+    np.divide(counts, people[:, None], out=shares, where=people[:, None] > 0)
+    np.fill_diagonal(shares, np.nan)
+    return shares
+
+
+def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+    """Random people with a face, and random people without, each with a small picture."""
+    if data.faces is None or data.has_face is None:
+        return {"faces": [], "empties": []}
+    with_face, without = np.flatnonzero(data.has_face), np.flatnonzero(~data.has_face)
+    face_rows = np.sort(random.choice(with_face, min(_N_FACES, len(with_face)), replace=False))
+    empty_rows = np.sort(random.choice(without, min(_N_EMPTIES, len(without)), replace=False))
+    record = read_record(data.dir, "parse")
+    image_root = None if record is None or "image_root" not in record.info else Path(record.info["image_root"])
+    return {
+        "faces": [
+            {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **_thumbnail_of_face(face)}
+            for row, face in zip(face_rows, _read_crops(data.dir, face_rows), strict=True)
+        ],
+        "empties": [
+            {
+                **_caption(data, row),
+                "reason": data.faces["face_status"][row].as_py(),
+                **_thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], image_root),
+            }
+            for row in empty_rows.tolist()
+        ],
+    }
+
+
+def _caption(data: DataSet, row: int) -> dict[str, Any]:
+    person = data.people.slice(row, 1).to_pylist()[0]
+    return {name: person[name] for name in ("person_id", "categories", "source_split")}
+
+
+def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]:
+    """The encoded faces of some rows, ascending; only their row groups are read, one at a time."""
+    with open_table(folder / "faces.parquet", FACES_SCHEMA, _FACES_REMEDY) as opened:
+        start = 0
+        for number in range(opened.num_row_groups):
+            end = start + opened.metadata.row_group(number).num_rows
+            wanted = rows[(rows >= start) & (rows < end)] - start
+            if len(wanted):
+                faces = opened.read_row_group(number, columns=["face"])["face"].take(wanted).to_pylist()
+                yield from (None if face is None else face["bytes"] for face in faces)
+            start = end
+
+
+def _thumbnail_of_face(data: bytes | None) -> dict[str, str]:
+    if data is None:
+        return {"problem": "the crop is missing"}
+    try:
+        return _to_thumbnail(decode_photo(data, "face"))
+    except ImageError:
+        return {"problem": "the crop cannot be decoded"}
+
+
+def _thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dict[str, str]:
+    """A person cut out of the photo, or why there is no picture."""
+    if image_root is None or not (image_root / person["image"]).is_file():
+        return {"problem": "photo not here"}
+    if person["body_bbox"] is None:
+        return {"problem": "no body box"}
+    path = image_root / person["image"]
+    try:
+        photo = read_photo(path, apply_exif=needs_exif_turn(read_photo_size(path), tuple(person["image_wh"])))
+    except ImageError:
+        return {"problem": "photo cannot be read"}
+    x1, y1, x2, y2 = person["body_bbox"]
+    body = photo[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
+    return _to_thumbnail(body) if body.size else {"problem": "body box outside the photo"}
+
+
+def _to_thumbnail(photo: Photo) -> dict[str, str]:
+    height, width = photo.shape[:2]
+    scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return {"picture": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, 82)).decode("ascii")}
+
+
+def _render_page(audit: dict[str, Any], sheets: dict[str, Any], notes: list[dict[str, str]]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("emoface"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"count": _format_count, "share": _format_share, "number": _format_number}
+    labels = audit["labels"]
+    judged = labels["after"] or labels["before"]
+    return environment.get_template(_TEMPLATE).render(
+        audit=audit,
+        labels=labels,
+        before_name=BEFORE,
+        after_name=AFTER,
+        judged=judged,
+        judged_name=AFTER if labels["after"] else BEFORE,
+        order=_by_frequency(labels["before"]["label_counts"]),
+        heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
+        pairs=_frequent_pairs(judged),
+        reasons=EMPTY_FACE_REASONS,
+        min_people=MIN_PEOPLE,
+        sheets=sheets,
+        notes=notes[:_N_NOTES],
+    )
+
+
+def _frequent_pairs(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of labels that most people have together."""
+    counts = np.array(measures["co_occurrence"])
+    pairs = [
+        {
+            "labels": (CATEGORIES[i], CATEGORIES[j]),
+            "people": int(counts[i, j]),
+            "share_of_rarer": counts[i, j] / min(counts[i, i], counts[j, j]),
+        }
+        for i, j in combinations(range(len(counts)), 2)
+        if counts[i, j]
+    ]
+    return sorted(pairs, key=lambda pair: -pair["people"])[:_N_PAIRS]
+
+
+def _format_count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _format_share(value: float | None, digits: int = 1) -> str:
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _format_number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def _by_label(values: NDArray[Any]) -> dict[str, Any]:
+    return {name: _to_json(value) for name, value in zip(CATEGORIES, values.tolist(), strict=True)}
+
+
+def _by_split(values: Sequence[Any] | NDArray[Any]) -> dict[str, Any]:
+    return {name: _to_json(value) for name, value in zip(SPLITS, np.asarray(values).tolist(), strict=True)}
+
+
+def _to_json(value: Any) -> Any:
+    """A number as JSON knows it: six digits after the point are enough, and nan is null."""
+    if value is None or isinstance(value, int):
+        return value
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, int]:
+    counts = Counter(column.to_pylist())
+    return {name: counts[name] for name in names}
+
+
+def _hash_inputs(folder: Path) -> dict[str, str]:
+    """The files that were there to be read; the page's template is one of them."""
+    names = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
+    template_path = Path(__file__).parents[1] / "templates" / _TEMPLATE
+    paths = [*(folder / name for name in names), template_path]
+    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+
+
+def _count(audit: dict[str, Any]) -> dict[str, Any]:
+    """What the command line shows."""
+    labels, faces = audit["labels"], audit["faces"]
+    counts: dict[str, Any] = {"people": audit["people"]["people"], "photos": audit["people"]["photos"]}
+    if faces is not None:
+        counts |= {"faces": faces["found"], "empty": faces["empty"]}
+    measures = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
+    for name, side in _both(labels):
+        counts[name] = {measure: side[measure] for measure in measures}
+    return counts
