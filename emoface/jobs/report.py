@@ -606,7 +606,7 @@ def _format_count(value: int | None) -> str:
 
 
 def _format_share(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
 def _format_number(value: float | None, digits: int = 2) -> str:
