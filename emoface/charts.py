@@ -17,6 +17,7 @@ SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73")
 """Blue, vermilion and green of Okabe and Ito's palette: told apart with any colour vision, and in grey."""
 
 _INK, _FAINT = "#1f2933", "#7b8794"
+_LEFT, _TOP, _GAP = 1.45, 0.75, 0.25
 # No date, no random ids: the bytes of a chart depend on its numbers alone. Text in an SVG stays text.
 _STYLE: Any = {
     "svg.hashsalt": "emoface",
@@ -46,17 +47,13 @@ def write_label_histogram(
         The files written.
     """
     with mpl.rc_context(_STYLE):
-        n_panels = len(counts_of)
-        figure = Figure(figsize=(1.6 + 4.2 * n_panels, 1.0 + 0.235 * len(names)), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        panels = figure.subplots(1, n_panels, sharex=True, sharey=True, squeeze=False)[0]
+        figure, panels = _lay_out(title, len(counts_of), (4.2, 0.235 * len(names)), bottom=0.15)
+        largest = max((int(np.max(counts, initial=0)) for counts in counts_of.values()), default=0)
         for panel, (subtitle, counts), color in zip(panels, counts_of.items(), SERIES_COLORS, strict=False):
             _draw_bars(panel, np.asarray(counts), color)
             panel.set_title(subtitle, loc="left", fontsize=10, color=color)
-            panel.set_yticks(range(len(names)), names)
-        panels[0].set_ylim(len(names) - 0.4, -0.6)
-        largest = max((int(np.max(counts, initial=0)) for counts in counts_of.values()), default=0)
-        panels[0].set_xlim(0, max(1, largest) * 1.14)
+            panel.set(xlim=(0, max(1, largest) * 1.16), ylim=(len(names) - 0.4, -0.6))
+        panels[0].set_yticks(range(len(names)), names)
         return _write_figure(figure, stem)
 
 
@@ -75,20 +72,35 @@ def write_co_occurrence(
         The files written.
     """
     with mpl.rc_context(_STYLE):
-        n_panels = len(shares_of)
-        figure = Figure(figsize=(2.4 + 6.2 * n_panels, 8.2), layout="constrained")
-        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        panels = figure.subplots(1, n_panels, sharey=True, squeeze=False)[0]
+        figure, panels = _lay_out(title, len(shares_of), (6.2, 6.2), bottom=1.5)
         for panel, (subtitle, shares) in zip(panels, shares_of.items(), strict=True):
-            drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+            drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             panel.set_title(subtitle, loc="left", fontsize=10)
             panel.set_xticks(range(len(names)), names, rotation=90)
-            panel.set_yticks(range(len(names)), names)
             panel.tick_params(length=0, labelsize=8, labelcolor=_INK)
             panel.spines[:].set_visible(False)
-        colorbar = figure.colorbar(drawn, ax=list(panels), shrink=0.4, aspect=30, format="{x:.0%}")
-        colorbar.outline.set_visible(False)
+        panels[0].set_yticks(range(len(names)), names)
+        width, height = figure.get_size_inches()
+        scale = figure.add_axes((_LEFT / width, 0.28 / height, 2 / width, 0.1 / height))
+        figure.colorbar(drawn, cax=scale, orientation="horizontal", format="{x:.0%}", ticks=(0, 0.5, 1))
+        scale.tick_params(length=0, labelsize=8)
+        scale.spines[:].set_visible(False)
         return _write_figure(figure, stem)
+
+
+def _lay_out(title: str, n_panels: int, panel_wh: tuple[float, float], bottom: float) -> tuple[Figure, list[Any]]:
+    """A figure of equal panels with fixed margins, inches; matplotlib's own layout engines take seconds."""
+    width = _LEFT + n_panels * (panel_wh[0] + _GAP)
+    height = _TOP + panel_wh[1] + bottom
+    figure = Figure(figsize=(width, height))
+    figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=12, fontweight="bold")
+    panels = []
+    for number in range(n_panels):
+        left = _LEFT + number * (panel_wh[0] + _GAP)
+        panel = figure.add_axes((left / width, bottom / height, panel_wh[0] / width, panel_wh[1] / height))
+        panel.set_yticks([])
+        panels.append(panel)
+    return figure, panels
 
 
 def _draw_bars(panel: Any, counts: NDArray[Any], color: str) -> None:
@@ -103,5 +115,5 @@ def _write_figure(figure: Figure, stem: Path) -> list[Path]:
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in _METADATA]
     for path in paths:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150, metadata=_METADATA[path.suffix], bbox_inches="tight", pad_inches=0.15)
+            figure.savefig(temporary, dpi=150, metadata=_METADATA[path.suffix])
     return paths

@@ -82,15 +82,27 @@ def _write_faces(out: Path, person_ids: list[str], statuses: list[str], face: by
     write_record(out, JobRecord("faces", {}, {}, {}, {}, info))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def _write_folder(out: Path) -> None:
     """People, faces and one photo (of the person whose face is somebody else's); no splits, no notes."""
-    out = tmp_path / "work"
     person_ids = _write_people(out)
     _write_faces(out, person_ids, [person[3] for person in PEOPLE])
     photo_path = out / "photos" / "mscoco" / "images" / "e.jpg"
     photo_path.parent.mkdir(parents=True)
     cv2.imwrite(str(photo_path), np.full((90, 60, 3), GREEN, np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    _write_folder(tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder with its report, to be read only."""
+    out = tmp_path_factory.mktemp("reported") / "work"
+    _write_folder(out)
+    run_report(ReportConfig(out))
     return out
 
 
@@ -103,9 +115,8 @@ def _read_page(folder: Path) -> str:
     return (folder / "report" / "audit.html").read_text(encoding="utf-8")
 
 
-def test_audit_measures_labels_before_and_after(folder: Path) -> None:
-    run_report(ReportConfig(folder))
-    before, after = (_read_audit(folder)["labels"][side] for side in ("before", "after"))
+def test_audit_measures_labels_before_and_after(reported: Path) -> None:
+    before, after = (_read_audit(reported)["labels"][side] for side in ("before", "after"))
     # Engagement 4, Happiness 3, Anger 1 of six people; 3, 2, 1 of the three with a face.
     assert (before["people"], before["people_without_labels"]) == (6, 1)
     assert {name: count for name, count in before["label_counts"].items() if count} == {
@@ -126,9 +137,8 @@ def test_audit_measures_labels_before_and_after(folder: Path) -> None:
     assert after["co_occurrence"][engagement][engagement] == 3
 
 
-def test_audit_counts_empties_by_reason_source_and_split(folder: Path) -> None:
-    run_report(ReportConfig(folder))
-    faces = _read_audit(folder)["faces"]
+def test_audit_counts_empties_by_reason_source_and_split(reported: Path) -> None:
+    faces = _read_audit(reported)["faces"]
     assert (faces["people"], faces["found"], faces["empty"], faces["empty_share"]) == (6, 3, 3, 0.5)
     assert faces["by_reason"] == {
         "no_face": 1,
@@ -155,17 +165,16 @@ def test_audit_counts_empties_by_reason_source_and_split(folder: Path) -> None:
     assert faces["conf_quantiles"]["0.5"] == pytest.approx(0.7)
 
 
-def test_histogram_tables_hold_both_data_sets_per_split(folder: Path) -> None:
-    run_report(ReportConfig(folder))
-    with (folder / "report" / "label_histogram.csv").open(encoding="utf-8") as stream:
+def test_histogram_tables_hold_both_data_sets_per_split(reported: Path) -> None:
+    with (reported / "report" / "label_histogram.csv").open(encoding="utf-8") as stream:
         rows = {row["label"]: row for row in csv.DictReader(stream)}
     assert list(rows) == list(CATEGORIES)
     assert rows["Happiness"] == {"label": "Happiness", "EMOTIC": "3", "EMOTIC_Face": "2"}
-    text = (folder / "report" / "label_histogram_test.csv").read_text(encoding="utf-8")
+    text = (reported / "report" / "label_histogram_test.csv").read_text(encoding="utf-8")
     assert "Happiness,1,0" in text
     for stem in ("label_histogram", "label_histogram_train", "label_histogram_val", "co_occurrence"):
-        assert (folder / "report" / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
-        assert "</svg>" in (folder / "report" / f"{stem}.svg").read_text(encoding="utf-8")
+        assert (reported / "report" / f"{stem}.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in (reported / "report" / f"{stem}.svg").read_text(encoding="utf-8")
 
 
 def test_people_alone_are_enough_and_the_page_says_what_is_missing(tmp_path: Path) -> None:
@@ -258,9 +267,8 @@ class _Addresses(HTMLParser):
             self.pictures.append(dict(attrs))
 
 
-def test_page_needs_no_network_and_every_picture_has_a_text(folder: Path) -> None:
-    run_report(ReportConfig(folder))
-    page = _read_page(folder)
+def test_page_needs_no_network_and_every_picture_has_a_text(reported: Path) -> None:
+    page = _read_page(reported)
     parser = _Addresses()
     parser.feed(page)
     assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in parser.addresses)
@@ -294,9 +302,8 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_another_sheet(tmp_path:
     assert read_record(tmp_path, "report") == other
 
 
-def test_page_names_the_detector_and_its_weights(folder: Path) -> None:
-    run_report(ReportConfig(folder))
-    page = _read_page(folder)
+def test_page_names_the_detector_and_its_weights(reported: Path) -> None:
+    page = _read_page(reported)
     assert "yolov5n-face" in page
     assert "cd" * 32 in page
 
