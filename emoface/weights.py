@@ -342,7 +342,8 @@ def _checked_sha256(path: Path, card: WeightsCard | None) -> str:
 
 def _how_to_get(name: str, cards: dict[str, WeightsCard]) -> str:
     if name not in cards:
-        return f"no card has that name{did_you_mean(name, cards)}; add a file with 'emoface weights add FILE --name {name}'"
+        nearest = did_you_mean(name, cards)
+        return f"no card has that name{nearest}; add a file with 'emoface weights add FILE --name {name}'"
     if cards[name].files:
         return f"run 'emoface weights fetch {name}', or name a folder that holds them in EMOFACE_WEIGHTS"
     return cards[name].origin

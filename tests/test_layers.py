@@ -12,13 +12,14 @@ import pytest
 PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 
 LAYERS = (
-    ("errors", "schema", "progress"),
+    ("errors", "schema", "progress", "prefetch"),
     (
         "boxes",
         "letterbox",
         "detections",
         "assignment",
         "crops",
+        "augmentation",
         "label_statistics",
         "stratification",
         "balancing",
@@ -26,7 +27,19 @@ LAYERS = (
         "face_agreement",
         "simulator",
     ),
-    ("files", "tables", "records", "images", "cards", "emotic", "weights", "manifest", "pipelines", "charts"),
+    (
+        "files",
+        "tables",
+        "records",
+        "images",
+        "cards",
+        "emotic",
+        "weights",
+        "manifest",
+        "pipelines",
+        "charts",
+        "face_labels",
+    ),
     ("yolov5face", "mter"),
     ("jobs",),
     ("cli", "__main__"),

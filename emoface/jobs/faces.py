@@ -13,12 +13,11 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -33,6 +32,7 @@ from emoface.detections import Detections
 from emoface.errors import ImageError, SettingsError, did_you_mean
 from emoface.files import atomic_path, file_sha256, write_text
 from emoface.images import encode_jpeg, needs_exif_turn, read_photo, read_photo_size
+from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.records import JobRecord, code_fingerprint, hash_outputs, need_record, to_settings, write_record
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
@@ -43,9 +43,6 @@ from emoface.yolov5face import Detector, load_detector
 ENGINES = ("local", "ray")
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -316,7 +313,7 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
         read = functools.partial(_read_annotated_photo, work.image_root)
         ahead = 2 * config.batch_size
         crops: list[Future[PhotoFaces]] = []
-        for batch in _batches(_map_ahead(pool, read, shard, ahead), config.batch_size):
+        for batch in in_batches(map_ahead(pool, read, shard, ahead), config.batch_size):
             readable = [one for one in batch if one.pixels is not None]
             found = iter(detector.detect([one.pixels for one in readable if one.pixels is not None]))
             for one in batch:
@@ -326,21 +323,6 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
                 yield crops.pop(0).result()
         for crop in crops:
             yield crop.result()
-
-
-def _map_ahead(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """``map`` on a pool that is at most ``ahead`` results in front of its consumer, in order."""
-    source = iter(items)
-    waiting = [pool.submit(work, item) for item in islice(source, ahead)]
-    while waiting:
-        first = waiting.pop(0)
-        waiting += [pool.submit(work, item) for item in islice(source, 1)]
-        yield first.result()
-
-
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
-from emoface.stratification import label_shares, stratify_people
+from emoface.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.tables import open_table, read_table, write_table
 
 METHODS = ("stratified", "emotic")
@@ -54,7 +54,6 @@ _LEFT_OUT = -1
 _ROWS_PER_GROUP = 1000
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
-_MIN_PEOPLE = 50
 _TRAIN = SPLITS.index("train")
 
 
@@ -377,7 +376,7 @@ def _describe_split(people: People, split: NDArray[np.int64], config: SplitConfi
     photos_of = [np.unique(people.photo[split == number]) for number in range(len(SPLITS))]
     n_photos = len(np.unique(people.photo))
     n_people = np.bincount(split, minlength=len(SPLITS))
-    is_frequent = label_counts(people.indicator) >= _MIN_PEOPLE
+    is_frequent = label_counts(people.indicator) >= MIN_PEOPLE
     deviations = np.abs(shares - np.array(config.ratios)[:, None])[:, is_frequent]
     return {
         "by": config.by,

@@ -56,7 +56,9 @@ class BodyStyle:
 
 def draw_body_style(rng: np.random.Generator, clothes: str, is_male: bool, is_kid: bool) -> BodyStyle:
     """A body drawn at random that wears ``clothes``."""
-    palette = {"sport": _SPORT, "formal": _FORMAL, "festive": _FESTIVE, "bandaged": ((206, 220, 226),)}.get(clothes, _CLOTH)
+    palette = {"sport": _SPORT, "formal": _FORMAL, "festive": _FESTIVE, "bandaged": ((206, 220, 226),)}.get(
+        clothes, _CLOTH
+    )
     upper = palette[int(rng.integers(len(palette)))]
     lower = upper if clothes in ("formal", "bandaged") else _TROUSERS[int(rng.integers(len(_TROUSERS)))]
     return BodyStyle(
@@ -103,7 +105,7 @@ def leg_joints(posture: str, side: int, height: float) -> Points:
     return [hip, (knee[0], knee[1] * height), (ankle[0], ankle[1] * height)]
 
 
-def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: FaceStyle) -> None:
+def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: FaceStyle, is_turned: bool) -> None:
     """Draws everything below the chin, legs first.
 
     Args:
@@ -112,6 +114,7 @@ def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: 
         posture: What it does.
         clothes: What it wears.
         face: For the colour of the skin.
+        is_turned: Whether the back is seen.
     """
     skin, upper, build, height = face.skin, style.upper, style.build, style.height
     for side in (-1, 1):
@@ -129,11 +132,15 @@ def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: 
     brush.limb([(0, 0.35), (0, 0.95)], [0.34, 0.42], shade(skin, 0.84))
     brush.polygon(torso, upper)
     for side in (-1, 1):
-        fold = [(side * shoulder * 0.75, top + 0.3), (side * hip * 0.8, 2.0 * height), (side * hip * 0.88, 2.95 * height)]
+        fold = [
+            (side * shoulder * 0.75, top + 0.3),
+            (side * hip * 0.8, 2.0 * height),
+            (side * hip * 0.88, 2.95 * height),
+        ]
         brush.curve(fold, 0.06, shade(upper, 0.84))
-    _draw_garment(brush, style, clothes, skin, top)
+    _draw_garment(brush, style, clothes, skin, top, is_turned)
     for side in (-1, 1):
-        if posture not in ("hand_on_head", "arms_raised") or side < 0 or posture == "arms_raised":
+        if posture != "hand_on_head" or side < 0:
             draw_arm(brush, style, posture, clothes, side, skin)
 
 
@@ -162,7 +169,9 @@ def draw_arm(brush: Brush, style: BodyStyle, posture: str, clothes: str, side: i
 def draw_headwear(brush: Brush, clothes: str, style: BodyStyle) -> None:
     """What goes on the head: a bandage, a party hat, a sweatband; the brush has the head's tilt."""
     if clothes == "bandaged":
-        band = np.vstack([bend([(-0.42, -0.3), (0, -0.42), (0.42, -0.3)]), bend([(0.43, -0.45), (0, -0.6), (-0.43, -0.45)])])
+        band = np.vstack(
+            [bend([(-0.42, -0.3), (0, -0.42), (0.42, -0.3)]), bend([(0.43, -0.45), (0, -0.6), (-0.43, -0.45)])]
+        )
         brush.polygon(band, (247, 245, 240))
         brush.line([(-0.2, -0.5), (0.1, -0.41)], 0.02, (196, 180, 172))
         brush.ellipse(0.22, -0.46, 0.05, 0.035, (190, 60, 56))
@@ -186,10 +195,12 @@ def _draw_leg(brush: Brush, style: BodyStyle, posture: str, side: int, skin: Col
         brush.polygon([(-0.58, hip - 0.1), (0.58, hip - 0.1), (0.85, low), (-0.85, low)], style.lower)
 
 
-def _draw_garment(brush: Brush, style: BodyStyle, clothes: str, skin: Color, top: float) -> None:
-    """The front of the upper garment."""
+def _draw_garment(brush: Brush, style: BodyStyle, clothes: str, skin: Color, top: float, is_turned: bool) -> None:
+    """What is on the upper garment; a back has stripes, numbers and dots, but no tie and no collar."""
     upper, build = style.upper, style.build
-    if clothes == "formal":
+    if is_turned and clothes not in ("sport", "festive"):
+        brush.line([(0, top + 0.2), (0, 2.8 * style.height)], 0.03, shade(upper, 0.86))
+    elif clothes == "formal":
         brush.polygon([(-0.24, top - 0.12), (0.24, top - 0.12), (0, top + 1.15)], (244, 244, 246))
         tie = (150.0, 36.0, 44.0) if style.number % 2 else (40.0, 60.0, 120.0)
         brush.polygon([(-0.07, top), (0.07, top), (0.1, top + 0.95), (0, top + 1.1), (-0.1, top + 0.95)], tie)
@@ -197,9 +208,12 @@ def _draw_garment(brush: Brush, style: BodyStyle, clothes: str, skin: Color, top
             brush.polygon([(side * 0.26, top - 0.14), (side * 0.46, top + 0.2), (0, top + 1.2)], shade(upper, 1.12))
     elif clothes == "sport":
         for side in (-1, 1):
-            brush.line([(side * 0.62 * build, top + 0.15), (side * 0.56 * build, 2.9 * style.height)], 0.12, (250, 250, 250))
+            brush.line(
+                [(side * 0.62 * build, top + 0.15), (side * 0.56 * build, 2.9 * style.height)], 0.12, (250, 250, 250)
+            )
         _draw_number(brush, style.number, top + 0.75)
-        brush.polygon(bend([(-0.24, top - 0.14), (0, top + 0.22), (0.24, top - 0.14)]), shade(skin, 0.9))
+        if not is_turned:
+            brush.polygon(bend([(-0.24, top - 0.14), (0, top + 0.22), (0.24, top - 0.14)]), shade(skin, 0.9))
     elif clothes == "festive":
         for k in range(14):
             x, y = ((k * 37) % 100 - 50) / 62 * build, top + 0.3 + ((k * 53) % 100) / 60

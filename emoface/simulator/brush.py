@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -67,7 +68,13 @@ class Brush:
         if pixel_width > 2:
             for end in (whole[0], whole[-1]):
                 cv2.circle(
-                    self.canvas, (int(end[0]), int(end[1])), round(wide / 2 * _ONE), (*color, 255), -1, cv2.LINE_AA, _SHIFT
+                    self.canvas,
+                    (int(end[0]), int(end[1])),
+                    round(wide / 2 * _ONE),
+                    (*color, 255),
+                    -1,
+                    cv2.LINE_AA,
+                    _SHIFT,
                 )
 
     def limb(self, points: list[tuple[float, float]], widths: list[float], color: Color) -> None:
@@ -79,7 +86,7 @@ class Brush:
             color: Its colour.
         """
         joints = np.asarray(points, np.float64)
-        for (a, b), (wa, wb) in zip(zip(joints, joints[1:], strict=False), zip(widths, widths[1:], strict=False), strict=True):
+        for (a, b), (wa, wb) in zip(pairwise(joints), pairwise(widths), strict=True):
             along = b - a
             length = float(np.hypot(*along)) or 1.0
             across = np.array([-along[1], along[0]]) / length / 2

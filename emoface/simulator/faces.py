@@ -179,7 +179,13 @@ def face_points(style: FaceStyle) -> tuple[NDArray[np.float64], NDArray[np.float
     """
     x = _turned_x(style)
     landmarks = np.array(
-        [(x(-EYE_X), EYE_Y), (x(EYE_X), EYE_Y), (x(0) + style.yaw * 0.05, NOSE_Y), (x(-MOUTH_X), MOUTH_Y), (x(MOUTH_X), MOUTH_Y)]
+        [
+            (x(-EYE_X), EYE_Y),
+            (x(EYE_X), EYE_Y),
+            (x(0) + style.yaw * 0.05, NOSE_Y),
+            (x(-MOUTH_X), MOUTH_Y),
+            (x(MOUTH_X), MOUTH_Y),
+        ]
     )
     return _outline(style), landmarks
 
@@ -286,7 +292,9 @@ def _draw_eye(brush: Brush, style: FaceStyle, expression: Expression, side: int)
     lid = shade(style.skin, 0.55)
     dark = (30.0, 22.0, 20.0)
     if expression.eye_bags:
-        brush.curve([(x - rx, EYE_Y + 0.05), (x, EYE_Y + 0.085), (x + rx, EYE_Y + 0.05)], 0.018, shade(style.skin, 0.66))
+        brush.curve(
+            [(x - rx, EYE_Y + 0.05), (x, EYE_Y + 0.085), (x + rx, EYE_Y + 0.05)], 0.018, shade(style.skin, 0.66)
+        )
     if ry < 0.012:
         bow = 0.02 if expression.mouth_curve >= 0 else -0.005
         brush.curve([(x - rx, EYE_Y), (x, EYE_Y + bow), (x + rx, EYE_Y)], 0.022, dark)
@@ -324,11 +332,15 @@ def _draw_nose(brush: Brush, style: FaceStyle, expression: Expression) -> None:
     size = style.nose_size
     dark, light = shade(style.skin, 0.66), shade(style.skin, 1.18)
     side = -1 if style.yaw > 0 else 1
-    brush.curve([(x + side * 0.03, -0.05), (x + side * 0.035, 0.04), (x + side * 0.05, NOSE_Y)], 0.014, shade(style.skin, 0.8))
+    brush.curve(
+        [(x + side * 0.03, -0.05), (x + side * 0.035, 0.04), (x + side * 0.05, NOSE_Y)], 0.014, shade(style.skin, 0.8)
+    )
     brush.line([(x, -0.03), (x, NOSE_Y - 0.03)], 0.026, light)
     brush.ellipse(x, NOSE_Y + 0.005, 0.05 * size, 0.034 * size, shade(style.skin, 0.92))
     brush.ellipse(x, NOSE_Y - 0.01, 0.03 * size, 0.02 * size, light)
-    brush.curve([(x - 0.055 * size, NOSE_Y + 0.02), (x, NOSE_Y + 0.052), (x + 0.055 * size, NOSE_Y + 0.02)], 0.014, dark)
+    brush.curve(
+        [(x - 0.055 * size, NOSE_Y + 0.02), (x, NOSE_Y + 0.052), (x + 0.055 * size, NOSE_Y + 0.02)], 0.014, dark
+    )
     for end in (-1, 1):
         brush.ellipse(x + end * 0.027 * size, NOSE_Y + 0.03, 0.014, 0.009, shade(style.skin, 0.4))
     if expression.has_wrinkles:
@@ -419,11 +431,17 @@ def _draw_hair_in_front(brush: Brush, style: FaceStyle) -> None:
     angles = np.linspace(np.pi, 2 * np.pi, 25)
     cap = np.column_stack([(width + 0.045) * np.cos(angles), -0.13 + 0.53 * np.sin(angles)])
     part = 0.12 if style.yaw < 0 else -0.12
-    front = bend([(width * 0.98, -0.1), (part, line_y - 0.1 if style.hair_style != "fringe" else line_y), (-width * 0.98, -0.1)])
+    front = bend(
+        [(width * 0.98, -0.1), (part, line_y - 0.1 if style.hair_style != "fringe" else line_y), (-width * 0.98, -0.1)]
+    )
     brush.polygon(np.vstack([cap, front]), hair)
     for k, x in enumerate(np.linspace(-0.8, 0.8, 9)):
         strand = shade(hair, 0.78 if k % 2 else 1.16)
-        brush.curve([(part, -0.64), (x * width * 0.8, -0.58), (x * width * 1.05, line_y - 0.06 + 0.2 * abs(x) ** 3)], 0.014, strand)
+        brush.curve(
+            [(part, -0.64), (x * width * 0.8, -0.58), (x * width * 1.05, line_y - 0.06 + 0.2 * abs(x) ** 3)],
+            0.014,
+            strand,
+        )
     if style.hair_style in ("long", "bob"):
         bottom = 0.8 if style.hair_style == "long" else 0.38
         for side in (-1, 1):

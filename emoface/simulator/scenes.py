@@ -137,7 +137,9 @@ def _draw_sports_field(rng: np.random.Generator, brush: Brush, aspect: float, ho
         left, right = aspect * k / 8, aspect * (k + 1) / 8
         middle = aspect / 2
         strip = [(middle + (left - middle) * 0.5, horizon), (middle + (right - middle) * 0.5, horizon)]
-        brush.polygon([*strip, (middle + (right - middle) * 1.5, 1), (middle + (left - middle) * 1.5, 1)], (86, 166, 76))
+        brush.polygon(
+            [*strip, (middle + (right - middle) * 1.5, 1), (middle + (left - middle) * 1.5, 1)], (86, 166, 76)
+        )
     brush.line([(0, horizon + 0.07), (aspect, horizon + 0.05)], 0.012, (240, 244, 240))
 
 
@@ -159,7 +161,11 @@ def _draw_graveyard(rng: np.random.Generator, brush: Brush, aspect: float, horiz
         x = float(rng.uniform(0, aspect))
         brush.limb([(x, horizon + 0.05), (x, horizon - 0.3)], [0.05, 0.02], (66, 58, 54))
         for angle in rng.uniform(-1.1, 1.1, 5):
-            brush.line([(x, horizon - 0.2), (x + 0.16 * np.sin(angle), horizon - 0.2 - 0.16 * np.cos(angle))], 0.01, (66, 58, 54))
+            brush.line(
+                [(x, horizon - 0.2), (x + 0.16 * np.sin(angle), horizon - 0.2 - 0.16 * np.cos(angle))],
+                0.01,
+                (66, 58, 54),
+            )
     for x in np.arange(float(rng.uniform(0, 0.12)), aspect, 0.24):
         y, size = horizon + float(rng.uniform(0.06, 0.16)), float(rng.uniform(0.06, 0.09))
         gray = shade((150, 150, 150), float(rng.uniform(0.8, 1.1)))
@@ -177,7 +183,9 @@ def _draw_night_street(rng: np.random.Generator, brush: Brush, aspect: float, ho
         for wx in np.arange(x + 0.02, x + wide - 0.03, 0.05):
             for wy in np.arange(top + 0.03, horizon + 0.05, 0.07):
                 if rng.random() < 0.35:
-                    brush.polygon([(wx, wy), (wx + 0.025, wy), (wx + 0.025, wy + 0.035), (wx, wy + 0.035)], (240, 206, 120))
+                    brush.polygon(
+                        [(wx, wy), (wx + 0.025, wy), (wx + 0.025, wy + 0.035), (wx, wy + 0.035)], (240, 206, 120)
+                    )
         x += wide
     lamp = float(rng.uniform(0.1, 0.9)) * aspect
     brush.line([(lamp, 0.95), (lamp, 0.2)], 0.014, (70, 70, 76))
@@ -221,7 +229,9 @@ def _draw_cake(rng: np.random.Generator, brush: Brush, aspect: float, x: float, 
     y = 0.86
     for k, color in enumerate(((236, 200, 214), (250, 236, 220))):
         wide, top = size * (1 - 0.3 * k), y - size * 0.5 * k
-        brush.polygon([(x - wide, top), (x + wide, top), (x + wide, top + size * 0.5), (x - wide, top + size * 0.5)], color)
+        brush.polygon(
+            [(x - wide, top), (x + wide, top), (x + wide, top + size * 0.5), (x - wide, top + size * 0.5)], color
+        )
         brush.line(bend([(x - wide, top), (x, top + 0.02), (x + wide, top)]), 0.02, (196, 80, 110))
     for k in range(4):
         cx = x - size * 0.45 + size * 0.3 * k
@@ -265,10 +275,14 @@ def _draw_ball(rng: np.random.Generator, brush: Brush, aspect: float, x: float, 
 
 def _draw_trophy(rng: np.random.Generator, brush: Brush, aspect: float, x: float, size: float) -> None:
     gold, y = (236, 190, 60), 0.75
-    brush.polygon([(x - size * 0.5, y - size), (x + size * 0.5, y - size), (x + size * 0.25, y), (x - size * 0.25, y)], gold)
+    brush.polygon(
+        [(x - size * 0.5, y - size), (x + size * 0.5, y - size), (x + size * 0.25, y), (x - size * 0.25, y)], gold
+    )
     brush.ellipse(x, y, size * 0.25, size * 0.18, gold)
     brush.line([(x, y), (x, y + size * 0.6)], 0.03, shade(gold, 0.8))
-    brush.polygon([(x - 0.08, y + size * 0.6), (x + 0.08, y + size * 0.6), (x + 0.1, y + size), (x - 0.1, y + size)], (60, 46, 40))
+    brush.polygon(
+        [(x - 0.08, y + size * 0.6), (x + 0.08, y + size * 0.6), (x + 0.1, y + size), (x - 0.1, y + size)], (60, 46, 40)
+    )
     brush.line([(x - size * 0.3, y - size * 0.9), (x - size * 0.16, y - size * 0.1)], 0.02, shade(gold, 1.5))
 
 
@@ -277,8 +291,14 @@ def _draw_laptop(rng: np.random.Generator, brush: Brush, aspect: float, x: float
     brush.polygon([(x - size, y - size * 1.1), (x + size, y - size * 1.1), (x + size, y), (x - size, y)], (52, 54, 60))
     brush.polygon([(x - size * 0.92, y - size), (x + size * 0.92, y - size), (x + size * 0.92, y - 0.02), (x - size * 0.92, y - 0.02)], (120, 190, 236))  # fmt: skip
     for k in range(4):
-        brush.line([(x - size * 0.7, y - size * 0.85 + 0.03 * k), (x + size * 0.3, y - size * 0.85 + 0.03 * k)], 0.01, (240, 246, 250))
-    brush.polygon([(x - size, y), (x + size, y), (x + size * 1.2, y + 0.06), (x - size * 1.2, y + 0.06)], (176, 180, 186))
+        brush.line(
+            [(x - size * 0.7, y - size * 0.85 + 0.03 * k), (x + size * 0.3, y - size * 0.85 + 0.03 * k)],
+            0.01,
+            (240, 246, 250),
+        )
+    brush.polygon(
+        [(x - size, y), (x + size, y), (x + size * 1.2, y + 0.06), (x - size * 1.2, y + 0.06)], (176, 180, 186)
+    )
 
 
 def _draw_bed(rng: np.random.Generator, brush: Brush, aspect: float, x: float, size: float) -> None:

@@ -4,7 +4,7 @@ Source: Qi et al., "YOLO5Face: Why Reinventing a Face Detector", 2021; structure
 """
 
 from emoface.yolov5face.architectures import ARCHITECTURES
-from emoface.yolov5face.detector import BACKENDS, Detector, load_detector
+from emoface.yolov5face.detector import BACKENDS, Detector, build_detector, load_detector
 from emoface.yolov5face.loading import load_network, save_network
 from emoface.yolov5face.network import YoloV5Face, build_network
 from emoface.yolov5face.onnx_files import export_onnx
@@ -14,6 +14,7 @@ __all__ = [
     "BACKENDS",
     "Detector",
     "YoloV5Face",
+    "build_detector",
     "build_network",
     "export_onnx",
     "load_detector",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.boxes import clip_boxes, box_areas, nms_boxes
+from emoface.boxes import box_areas, clip_boxes, nms_boxes
 from emoface.detections import Detections
 from emoface.letterbox import Letterbox
 

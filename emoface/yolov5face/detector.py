@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from emoface.detections import Detections
@@ -113,31 +114,59 @@ def load_detector(
         WeightsError: The file cannot be read into the network.
         SettingsError: A setting is unknown or out of its range.
     """
-    import torch
+    return build_detector(
+        load_network(weights_path, network),
+        weights_sha256=file_sha256(numbers_path(weights_path)),
+        backend=backend,
+        image_size=image_size,
+        conf_threshold=conf_threshold,
+        iou_threshold=iou_threshold,
+        device=device,
+        n_threads=n_threads,
+        hub_repo=hub_repo,
+    )
 
+
+def build_detector(
+    network: YoloV5Face,
+    *,
+    weights_sha256: str = "",
+    backend: str = "auto",
+    image_size: int = 640,
+    conf_threshold: float = 0.5,
+    iou_threshold: float = 0.5,
+    device: str | None = None,
+    n_threads: int | None = None,
+    hub_repo: str | None = None,
+) -> Detector:
+    """Readies an engine for a network that is loaded already; settings as in ``load_detector``.
+
+    Raises:
+        SettingsError: A setting is unknown or out of its range.
+        WeightsError: The backend cannot take the network.
+    """
     if backend not in BACKENDS:
         raise SettingsError(f"backend is {backend!r}{did_you_mean(backend, BACKENDS)}")
-    built = load_network(weights_path, network)
-    stride = max(built.strides)
+    stride = max(network.strides)
     if image_size < stride or image_size % stride:
-        raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {built.name}")
+        raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {network.name}")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if backend == "auto":
         backend = "onnx" if device == "cpu" else "torch"
     engine: Engine
     if backend == "onnx":
-        engine = OnnxEngine(built, n_threads)
+        engine = OnnxEngine(network, n_threads)
     elif backend == "torch":
-        engine = TorchEngine(built, device)
+        engine = TorchEngine(network, device)
     else:
         from emoface.yolov5face.hub import load_reference_network
 
-        engine = HubEngine(load_reference_network(built, hub_repo), device)
+        engine = HubEngine(load_reference_network(network, hub_repo), device)
     return Detector(
-        built,
+        network,
         engine,
         backend=backend,
-        weights_sha256=file_sha256(numbers_path(weights_path)),
+        weights_sha256=weights_sha256,
         image_size=image_size,
         thresholds=Thresholds(conf_threshold, iou_threshold),
     )

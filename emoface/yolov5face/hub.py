@@ -94,7 +94,7 @@ def _repo_folder(repo: str) -> Path:
 
 @contextmanager
 def _own_modules() -> Iterator[None]:
-    """Lets a repository import its top-level ``models`` and ``utils`` without leaving or meeting others of that name."""
+    """Lets a repository import its top-level ``models`` and ``utils``, without leaving or meeting others so named."""
 
     def take() -> dict[str, ModuleType]:
         return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _PACKAGES}

@@ -22,19 +22,8 @@ from emoface.yolov5face.folding import FoldedConv
 _MAGIC = "7767517"
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 _WITHOUT_NUMBERS = frozenset(
-    (
-        "BinaryOp",
-        "Concat",
-        "Eltwise",
-        "Input",
-        "Interp",
-        "Noop",
-        "Permute",
-        "Pooling",
-        "Reshape",
-        "ShuffleChannel",
-    )
-    + ("Sigmoid", "Slice", "Split", "Swish", "UnaryOp")
+    "BinaryOp Concat Eltwise Input Interp Noop Permute Pooling Reshape ShuffleChannel Sigmoid Slice Split Swish "
+    "UnaryOp".split()
 )
 _FP16_TAG, _FP32_TAG = 0x01306B47, 0
 

@@ -1,0 +1,6 @@
+"""``python -m emoface``."""
+
+from emoface.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""The command line: each command is one library call, and each option one field of its configuration.
+
+This package is the only place that prints or exits. Jobs are imported when their command runs, so that ``--help``
+starts at once and without torch.
+"""
+
+from __future__ import annotations
+
+import click
+
+from emoface import __version__
+from emoface.cli import dataset
+from emoface.cli.console import EmofaceGroup, set_debug
+
+
+@click.group(cls=EmofaceGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="emoface")
+@click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error.")
+def main() -> None:
+    """Builds EMOTIC_Face from raw EMOTIC and audits its label balance.
+
+    \b
+    Example:
+      emoface demo
+      emoface run pipelines/emotic_face.toml --set emotic_root=EMOTIC
+    """
+
+
+for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report):
+    main.add_command(_command)

@@ -1,0 +1,188 @@
+"""What every command shares: types of options, the one line of an error, progress, tables."""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+from rich.text import Text
+
+from emoface.errors import EmofaceError
+from emoface.records import JobRecord
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
+ANY = click.Path(path_type=Path)
+
+
+def set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Remembers that a traceback is wanted."""
+    if value:
+        context.find_root().meta["emoface.debug"] = True
+
+
+_DEBUG = click.Option(
+    ["--debug"], is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error."
+)
+
+
+class EmofaceCommand(click.Command):
+    """A command with ``--debug``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(_DEBUG)
+
+
+class EmofaceGroup(click.Group):
+    """The one place that turns an error into ``Error: ...`` and exit code 1."""
+
+    command_class = EmofaceCommand
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command; what a user can mend is said in one line."""
+        try:
+            return super().invoke(ctx)
+        except (EmofaceError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            if ctx.find_root().meta.get("emoface.debug"):
+                click.echo(traceback.format_exc(), err=True)
+            raise click.ClickException(_error_line(error)) from error
+
+
+EmofaceGroup.group_class = EmofaceGroup
+
+
+def _error_line(error: EmofaceError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
+
+
+command = functools.partial(click.command, cls=EmofaceCommand)
+"""Declares a command; ``emoface.cli`` adds it to its group."""
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
+
+
+class TerminalProgress:
+    """Shows a job's progress on a terminal: bar, count, rate, time left; one plain line elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        if console.is_terminal:
+            self._bar = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                _RateColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+            )
+
+    def start(self, description: str, total: int) -> None:
+        """Begins one stretch of work."""
+        if self._bar is None:
+            self._console.print(f"{description}: {total:,}", highlight=False)
+            return
+        self._bar.start()
+        if self._task is not None:
+            self._bar.update(self._task, visible=False)
+        self._task = self._bar.add_task(description, total=total)
+
+    def advance(self, n: int = 1) -> None:
+        """Moves the bar on."""
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task, n)
+
+    def close(self) -> None:
+        """Takes the bar off the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def terminal_progress() -> Iterator[TerminalProgress]:
+    """A progress on standard error for the length of a job."""
+    progress = TerminalProgress(Console(stderr=True))
+    try:
+        yield progress
+    finally:
+        progress.close()
+
+
+def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
+    """A two-column table on a terminal, ``name: value`` lines elsewhere."""
+    console = Console()
+    flat = list(_flatten(pairs))
+    if not console.is_terminal:
+        for name, value in flat:
+            click.echo(f"{name}: {value}")
+        return
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    for name, value in flat:
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _flatten(pairs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in pairs.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{name}: ")
+        elif isinstance(value, float):
+            yield name, f"{value:,.4g}"
+        elif isinstance(value, int):
+            yield name, f"{value:,}"
+        else:
+            yield name, str(value)
+
+
+def print_record(record: JobRecord) -> None:
+    """Shows what a job counted."""
+    print_pairs(record.job, record.counts)
+
+
+def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on a terminal, tab-separated lines elsewhere."""
+    console = Console()
+    if not console.is_terminal:
+        click.echo("\t".join(columns))
+        for row in rows:
+            click.echo("\t".join(row))
+        return
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,173 @@
+"""Photos with labelled faces, for training and measuring a detector.
+
+Three forms are read: WIDER FACE's own text (``wider_face_train_bbx_gt.txt``), RetinaFace's text for it with five
+landmarks (``label.txt``), and the simulator's ground truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.detection_measures import LabelledFaces
+from emoface.errors import AnnotationsError
+from emoface.schema import GROUND_TRUTH_SCHEMA
+from emoface.tables import read_table
+
+MIN_SIDE = 3.0
+"""Faces whose shorter side is below this many pixels are ignored: neither to be found nor wrong to find."""
+
+
+@dataclass(frozen=True)
+class LabelledPhoto:
+    """One photo and its true faces.
+
+    Attributes:
+        path: The photo.
+        faces: Its faces, original pixels.
+    """
+
+    path: Path
+    faces: LabelledFaces
+
+
+def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledPhoto]:
+    """Reads labelled photos, whichever form they have.
+
+    Args:
+        source: A folder written by ``emoface simulate``, or a label text of WIDER FACE or RetinaFace.
+        images: Folder of the photos; None looks beside the labels: ``emotic/`` of a simulation, else ``images/``.
+
+    Raises:
+        AnnotationsError: The source is missing or of no known form, or a line cannot be read.
+    """
+    if source.is_dir():
+        return _read_simulation(source, images or source / "emotic")
+    if not source.is_file():
+        raise AnnotationsError(
+            f"{source}: no such file or folder; expected a simulation's folder or a label text of WIDER FACE"
+        )
+    lines = source.read_text(encoding="utf-8").splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    photos_dir = images or source.parent / "images"
+    return (
+        _read_retinaface(source, lines, photos_dir) if first.startswith("#") else _read_wider(source, lines, photos_dir)
+    )
+
+
+def to_labelled_faces(boxes: list[list[float]], landmarks: list[list[float]], is_ignored: list[bool]) -> LabelledFaces:
+    """Arrays from lists; boxes of no area are ignored.
+
+    Args:
+        boxes: xyxy per face.
+        landmarks: Ten numbers per face, nan where there are none.
+        is_ignored: Per face.
+    """
+    xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+    too_small = (xyxy[:, 2:] - xyxy[:, :2] < MIN_SIDE).any(axis=1)
+    return LabelledFaces(
+        xyxy, np.array(landmarks, np.float32).reshape(-1, 5, 2), np.array(is_ignored, np.bool_) | too_small
+    )
+
+
+def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
+    """Visible faces count; hidden ones are ignored where they are drawn, half a face may be found or not.
+
+    A face behind a hand or from behind has no box or is wholly covered, so that finding it is wrong; only faces cut
+    by the border or too small are ignored.
+    """
+    table = read_table(folder / "ground_truth.parquet", GROUND_TRUTH_SCHEMA, "write it with 'emoface simulate'")
+    groups: dict[str, list[dict[str, object]]] = {}
+    for row in table.select(["image", "face_bbox", "landmarks", "face_visible", "hidden_by"]).to_pylist():
+        groups.setdefault(row["image"], []).append(row)
+    photos = []
+    for image, rows in groups.items():
+        counted = [r for r in rows if r["face_visible"] or r["hidden_by"] in ("too_small", "cut_by_border")]
+        photos.append(
+            LabelledPhoto(
+                photos_dir / image,
+                to_labelled_faces(
+                    [r["face_bbox"] for r in counted],  # type: ignore[misc]
+                    [r["landmarks"] for r in counted],  # type: ignore[misc]
+                    [not r["face_visible"] for r in counted],
+                ),
+            )
+        )
+    return [photo for photo in photos if photo.path.is_file()]
+
+
+def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[LabelledPhoto]:
+    """Path, count, then per face x, y, width, height and six flags, of which ``invalid`` is the fourth."""
+    photos, at = [], 0
+    lines = [line.strip() for line in lines if line.strip()]
+    while at < len(lines):
+        name = lines[at]
+        try:
+            count = int(lines[at + 1])
+            rows = [_numbers(line) for line in lines[at + 2 : at + 2 + max(count, 1)]]
+            if count and (len(rows) != count or any(len(row) < 4 for row in rows)):
+                raise ValueError("too few numbers")
+        except (IndexError, ValueError) as error:
+            raise AnnotationsError(
+                f"{source}: cannot read the faces of '{name}' ({error}); expected a count, then x y w h ... per face"
+            ) from error
+        has_dummy = count == 0 and len(rows) == 1 and len(rows[0]) > 1
+        at += 2 + (count or int(has_dummy))
+        rows = rows[:count]
+        photos.append(
+            LabelledPhoto(
+                photos_dir / name,
+                to_labelled_faces(
+                    [_to_corners(row) for row in rows],
+                    [[np.nan] * 10 for _ in rows],
+                    [len(row) >= 8 and row[7] == 1 for row in rows],
+                ),
+            )
+        )
+    return photos
+
+
+def _read_retinaface(source: Path, lines: list[str], photos_dir: Path) -> list[LabelledPhoto]:
+    """``# path``, then per face x, y, width, height and five times x, y, flag; -1 where a face has no landmarks."""
+    photos: list[LabelledPhoto] = []
+    name, rows = "", list[NDArray[np.float64]]()
+
+    def finish() -> None:
+        if name:
+            landmarks = [_to_landmarks(row) for row in rows]
+            faces = to_labelled_faces([_to_corners(row) for row in rows], landmarks, [False] * len(rows))
+            photos.append(LabelledPhoto(photos_dir / name, faces))
+
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("#"):
+            finish()
+            name, rows = line[1:].strip(), []
+        elif line.strip():
+            try:
+                row = np.array(_numbers(line))
+            except ValueError as error:
+                raise AnnotationsError(f"{source}: line {number} is not a row of numbers ({error})") from error
+            if len(row) not in (4, 19, 20):
+                raise AnnotationsError(
+                    f"{source}: line {number} has {len(row)} numbers, expected x y w h, or these and 5 times x y flag"
+                )
+            rows.append(row)
+    finish()
+    return photos
+
+
+def _numbers(line: str) -> list[float]:
+    return [float(word) for word in line.split()]
+
+
+def _to_corners(row: list[float] | NDArray[np.float64]) -> list[float]:
+    return [row[0], row[1], row[0] + row[2], row[1] + row[3]]
+
+
+def _to_landmarks(row: NDArray[np.float64]) -> list[float]:
+    if len(row) < 19 or row[4] < 0:
+        return [np.nan] * 10
+    return [float(value) for value in row[4:19].reshape(5, 3)[:, :2].ravel()]

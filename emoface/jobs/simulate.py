@@ -1,0 +1,390 @@
+"""The simulate job: a simulated EMOTIC, laid out as the real one, with ground truth beside it.
+
+Photo k depends on the seed and k alone, so neither the number of processes nor an interruption changes a byte.
+Photos are drawn in shards; a shard's summary is written last and is the mark that its photos are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
+from emoface.errors import SettingsError
+from emoface.files import write_bytes, write_text
+from emoface.images import encode_jpeg
+from emoface.progress import SILENT, Progress
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
+from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
+from emoface.simulator.causes import draw_dimensions, draw_labels
+from emoface.tables import write_table
+
+SOURCE_SHARES: dict[str, float] = {"mscoco": 0.613, "framesdb": 0.302, "emodb_small": 0.066, "ade20k": 0.019}
+"""Share of people per source, counted on EMOTIC's circulating rows."""
+
+PERSON_IRREGULARITIES: dict[str, float] = {
+    "swapped_box": 0.004,
+    "box_beyond_photo": 0.01,
+    "float_box": 0.02,
+    "nan_dimension": 0.006,
+    "odd_spelling": 0.004,
+    "unknown_category": 0.002,
+    "no_gender": 0.004,
+}
+PHOTO_IRREGULARITIES: dict[str, float] = {
+    "no_people": 0.003,
+    "wrong_image_size": 0.004,
+    "exif_turned": 0.005,
+    "photo_missing": 0.003,
+    "photo_broken": 0.003,
+}
+"""Share of people and of photos with each irregularity of the real release; at most one each."""
+
+_SPLIT_SHARES = (0.7, 0.1, 0.2)
+_PHOTOS_PER_SHARD = 40
+_MAX_TRIES = 6
+_ANNOTATORS = {"train": 1, "val": 5, "test": 3}
+
+
+@dataclass(frozen=True)
+class SimulateConfig:
+    """What the simulate job is told.
+
+    Attributes:
+        out: The folder that becomes an EMOTIC root.
+        images: Photos to draw.
+        seed: The same seed gives the same bytes.
+    """
+
+    out: Path
+    images: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images < 1:
+            raise SettingsError(f"images is {self.images}, expected 1 or more")
+        if self.seed < 0:
+            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+
+
+def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobRecord:
+    """Draws photos with people, their annotations and the truth.
+
+    Args:
+        config: What to draw.
+        progress: Told of each photo.
+
+    Returns:
+        The job's record. ``OUT/emotic/`` holds the photos, ``OUT/Annotations/Annotations.mat`` what annotators said
+        of them, irregularities included, and ``OUT/ground_truth.parquet`` what is true.
+
+    Raises:
+        SettingsError: ``out`` holds files that are not a simulation.
+    """
+    code = code_fingerprint(__name__)
+    shards_dir = _prepare(config, code)
+    shards = [range(start, min(start + _PHOTOS_PER_SHARD, config.images)) for start in _starts(config.images)]
+    progress.start("simulate", config.images)
+    pending = []
+    for number, shard in enumerate(shards):
+        if _is_done(config.out, shards_dir / f"{number:05}.json"):
+            progress.advance(len(shard))
+        else:
+            pending.append((number, shard))
+    _draw_shards(config, shards_dir, pending, progress)
+
+    photos: list[PhotoAnnotation] = []
+    truths: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter(dict.fromkeys((*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES), 0))
+    for number in range(len(shards)):
+        summary = json.loads((shards_dir / f"{number:05}.json").read_text(encoding="utf-8"))
+        photos += [_to_annotation(photo) for photo in summary["photos"]]
+        truths += summary["truths"]
+        counts += Counter(summary["irregularities"])
+    annotations_path = config.out / "Annotations" / "Annotations.mat"
+    write_annotations_mat(annotations_path, photos)
+    truth_path = config.out / "ground_truth.parquet"
+    write_table(truth_path, pa.Table.from_pylist(truths, schema=GROUND_TRUTH_SCHEMA), GROUND_TRUTH_SCHEMA)
+    record = JobRecord(
+        job="simulate",
+        settings=to_settings(config),
+        inputs={},
+        outputs=hash_outputs(config.out, [annotations_path, truth_path]),
+        counts=_count(photos, truths, counts),
+        info={"image_root": str((config.out / "emotic").resolve())},
+        code=code,
+    )
+    write_record(config.out, record)
+    return record
+
+
+def _prepare(config: SimulateConfig, code: str) -> Path:
+    """The folder of finished shards; an older simulation of other settings is removed."""
+    told = json.dumps([config.images, config.seed, code])
+    key = hashlib.sha256(told.encode()).hexdigest()[:16]
+    marker, shards_dir = config.out / "simulation.json", config.out / "simulate_shards"
+    if marker.is_file():
+        if json.loads(marker.read_text(encoding="utf-8")).get("key") == key:
+            return shards_dir
+        for name in ("emotic", "Annotations", "simulate_shards"):
+            shutil.rmtree(config.out / name, ignore_errors=True)
+        (config.out / "ground_truth.parquet").unlink(missing_ok=True)
+    elif any((config.out / name).exists() for name in ("emotic", "Annotations", "ground_truth.parquet")):
+        raise SettingsError(
+            f"{config.out}: holds an 'emotic' or 'Annotations' that no simulation wrote; choose an empty folder"
+        )
+    write_text(marker, json.dumps({"key": key, "images": config.images, "seed": config.seed}) + "\n")
+    return shards_dir
+
+
+def _starts(n_images: int) -> range:
+    return range(0, n_images, _PHOTOS_PER_SHARD)
+
+
+def _is_done(out: Path, summary_path: Path) -> bool:
+    if not summary_path.is_file():
+        return False
+    files = json.loads(summary_path.read_text(encoding="utf-8"))["files"]
+    return all((out / "emotic" / name).is_file() for name in files)
+
+
+def _draw_shards(
+    config: SimulateConfig, shards_dir: Path, pending: list[tuple[int, range]], progress: Progress
+) -> None:
+    n_processes = min(os.cpu_count() or 1, len(pending))
+    if n_processes <= 1:
+        for number, shard in pending:
+            progress.advance(_draw_shard(config.out, config.seed, shards_dir / f"{number:05}.json", shard))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        running = [
+            pool.submit(_draw_shard, config.out, config.seed, shards_dir / f"{number:05}.json", shard)
+            for number, shard in pending
+        ]
+        try:
+            for one in as_completed(running):
+                progress.advance(one.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _draw_shard(out: Path, seed: int, summary_path: Path, numbers: range) -> int:
+    """Draws the photos of one shard, then writes its summary; returns their number."""
+    photos, truths, files = [], [], []
+    irregularities: Counter[str] = Counter()
+    for number in numbers:
+        rng = np.random.default_rng(np.random.SeedSequence((seed, number)))
+        drawn = _draw_clear_photo(rng)
+        photo, rows, odd, jpeg = _annotate(rng, number, drawn)
+        photos.append(photo)
+        truths += rows
+        irregularities.update(odd)
+        if jpeg is not None:
+            name = f"{photo['folder']}/{photo['filename']}"
+            write_bytes(out / "emotic" / name, jpeg)
+            files.append(name)
+    summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
+    write_text(summary_path, json.dumps(summary))
+    return len(numbers)
+
+
+def _draw_clear_photo(rng: np.random.Generator) -> DrawnPhoto:
+    """A photo on which each face is plainly visible or plainly hidden; of several tries the last one counts."""
+    for _ in range(_MAX_TRIES):
+        drawn = draw_photo(rng, draw_plan(rng))
+        annotated = [person for person in drawn.people if person.plan.is_annotated]
+        if annotated and all(person.is_clear for person in drawn.people):
+            break
+    return drawn
+
+
+def _annotate(
+    rng: np.random.Generator, number: int, drawn: DrawnPhoto
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[str], bytes | None]:
+    """What annotators say of a photo, what is true, what is irregular, and the photo's bytes (None: missing)."""
+    source = str(rng.choice(list(SOURCE_SHARES), p=list(SOURCE_SHARES.values())))
+    split = str(rng.choice(SPLITS, p=_SPLIT_SHARES))
+    folder, filename = f"{source}/images", _file_name(rng, source, number)
+    height, width = drawn.photo.shape[:2]
+    odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES)
+    odd = [odd_photo] if odd_photo else []
+    people, truths = [], []
+    for person in drawn.people:
+        is_annotated = person.plan.is_annotated and odd_photo != "no_people"
+        truth = _to_truth(person, f"{folder}/{filename}")
+        if is_annotated:
+            truth |= {"person_id": f"{folder}/{filename}#{len(people)}", "annotated": True}
+            odd_person = _pick_irregularity(rng, PERSON_IRREGULARITIES)
+            odd += [odd_person] if odd_person else []
+            people.append(_annotate_person(rng, person, (width, height), split, odd_person))
+        truths.append(truth)
+    image_wh = (width + 37, height - 11) if odd_photo == "wrong_image_size" else (width, height)
+    photo = {
+        "filename": filename,
+        "folder": folder,
+        "image_wh": image_wh,
+        "source_split": split,
+        "database_name": source,
+        "people": people,
+    }
+    return photo, truths, odd, _encode(rng, drawn, odd_photo)
+
+
+def _annotate_person(
+    rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], split: str, odd: str
+) -> dict[str, Any]:
+    """One person as annotators see them: boxes a little off, each annotator with a view of their own."""
+    probabilities = label_probabilities(person.plan.cause)
+    labels = draw_labels(rng, probabilities)
+    dimensions = np.array(draw_dimensions(rng, labels))
+    categories, vads = [], []
+    for _ in range(_ANNOTATORS[split]):
+        chosen = labels.copy()
+        if split != "train":
+            chosen = (labels & (rng.random(26) < 0.8)) | (rng.random(26) < 0.04 * probabilities)
+            chosen = chosen.astype(np.uint8) if chosen.any() else labels
+        categories.append([CATEGORIES[k] for k in np.flatnonzero(chosen)])
+        vads.append(np.clip(dimensions + rng.integers(-1, 2, 3) * (split != "train"), 1, 10).tolist())
+    combined = [name for name in CATEGORIES if any(name in chosen for chosen in categories)]
+    vad = np.mean(vads, axis=0).tolist()
+    gender: str | None = person.plan.gender
+    if odd == "nan_dimension":
+        vad[1], vads[0][1] = float("nan"), float("nan")
+    elif odd == "odd_spelling":
+        combined[0] = categories[0][0] = combined[0].replace("/", " / ").lower() + " "
+    elif odd == "unknown_category":
+        combined.append("Boredom")
+        categories[0].append("Boredom")
+    elif odd == "no_gender":
+        gender = None
+    return {
+        "body_bbox": _annotate_box(rng, person, image_wh, odd),
+        "annotator_categories": categories,
+        "annotator_vad": vads,
+        "categories": combined,
+        "vad": vad,
+        "gender": gender,
+        "age": person.plan.age,
+    }
+
+
+def _annotate_box(rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], odd: str) -> list[float]:
+    x1, y1, x2, y2 = person.body_xyxy
+    spread = 0.012 * np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
+    box = np.array([x1, y1, x2, y2]) + rng.normal(0, spread)
+    width, height = image_wh
+    box = np.clip(box, 0, (width, height, width, height))
+    if odd == "box_beyond_photo":
+        box += np.array([-9, -7, 11, 8]) * max(1, width / 640)
+    if odd != "float_box":
+        box = np.round(box)
+    if odd == "swapped_box":
+        box = box[[2, 1, 0, 3]]
+    return [float(value) for value in box]
+
+
+def _to_truth(person: DrawnPerson, image: str) -> dict[str, Any]:
+    cause = person.plan.cause
+    return {
+        "image": image,
+        "person_id": None,
+        "annotated": False,
+        "body_bbox": list(person.body_xyxy),
+        "face_bbox": None if person.face_xyxy is None else list(person.face_xyxy),
+        "landmarks": None if person.landmarks is None else person.landmarks.ravel().tolist(),
+        "face_visible": not person.hidden_by,
+        "hidden_by": person.hidden_by or None,
+        "expression": cause.expression,
+        "posture": cause.posture,
+        "clothes": cause.clothes,
+        "place": cause.place,
+        "object": cause.object,
+        "label_probabilities": label_probabilities(cause).tolist(),
+    }
+
+
+def _encode(rng: np.random.Generator, drawn: DrawnPhoto, odd: str) -> bytes | None:
+    if odd == "photo_missing":
+        return None
+    quality = int(rng.integers(55, 97))
+    if odd == "exif_turned":
+        stream, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = 6  # stored a quarter turn to the left; viewers turn it back
+        Image.fromarray(np.rot90(drawn.photo)).save(stream, "JPEG", quality=quality, exif=exif)
+        return stream.getvalue()
+    jpeg = encode_jpeg(drawn.photo, quality)
+    return jpeg[: len(jpeg) // 2] if odd == "photo_broken" else jpeg
+
+
+def _file_name(rng: np.random.Generator, source: str, number: int) -> str:
+    """A name in the manner of the source, unique by the photo's number."""
+    token = "".join("abcdefghijklmnopqrstuvwxyz"[k] for k in rng.integers(0, 26, 8))
+    names = {
+        "mscoco": f"COCO_sim_{number:012}.jpg",
+        "framesdb": f"frame_{token}{number:06}.jpg",
+        "emodb_small": f"{token}{number:06}.jpg",
+        "ade20k": f"sim_{number:08}.jpg",
+    }
+    return names[source]
+
+
+def _pick_irregularity(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    draw = float(rng.random())
+    for name, share in shares.items():
+        draw -= share
+        if draw < 0:
+            return name
+    return ""
+
+
+def _to_annotation(photo: dict[str, Any]) -> PhotoAnnotation:
+    people = tuple(
+        PersonAnnotation(
+            body_bbox=tuple(person["body_bbox"]),
+            annotator_categories=tuple(tuple(names) for names in person["annotator_categories"]),
+            annotator_vad=tuple(tuple(vad) for vad in person["annotator_vad"]),
+            categories=tuple(person["categories"]),
+            vad=tuple(person["vad"]),
+            gender=person["gender"],
+            age=person["age"],
+        )
+        for person in photo["people"]
+    )
+    return PhotoAnnotation(
+        filename=photo["filename"],
+        folder=photo["folder"],
+        image_wh=tuple(photo["image_wh"]),
+        source_split=photo["source_split"],
+        database_name=photo["database_name"],
+        database_info={},
+        people=people,
+    )
+
+
+def _count(photos: list[PhotoAnnotation], truths: list[dict[str, Any]], odd: Counter[str]) -> dict[str, Any]:
+    hidden = Counter(truth["hidden_by"] for truth in truths if truth["annotated"] and truth["hidden_by"])
+    return {
+        "photos": len(photos),
+        "people": sum(len(photo.people) for photo in photos),
+        "bystanders": sum(not truth["annotated"] for truth in truths),
+        "visible_faces": sum(truth["face_visible"] for truth in truths if truth["annotated"]),
+        "hidden_faces": dict(sorted(hidden.items())),
+        "irregularities": {name: odd[name] for name in (*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES)},
+    }

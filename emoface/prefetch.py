@@ -1,0 +1,47 @@
+"""Work that runs ahead of its consumer, in order and in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
+    """``map`` on a pool that is at most ``ahead`` results in front of its consumer, in order.
+
+    Args:
+        pool: Runs ``work``.
+        work: What is done with each item.
+        items: Taken only as fast as results are.
+        ahead: Results that may wait.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> with ThreadPoolExecutor(2) as pool:
+        ...     list(map_ahead(pool, abs, [-3, 1, -2], ahead=2))
+        [3, 1, 2]
+    """
+    source = iter(items)
+    waiting = deque(pool.submit(work, item) for item in islice(source, ahead))
+    while waiting:
+        first = waiting.popleft()
+        waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+        yield first.result()
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Consecutive items, ``size`` at a time; the last batch may be smaller.
+
+    Example:
+        >>> list(in_batches("abcde", 2))
+        [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch

@@ -1,0 +1,244 @@
+"""Draws a planned photo and knows the truth about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.crops import Photo
+from emoface.simulator.bodies import draw_arm, draw_body, draw_headwear
+from emoface.simulator.brush import Brush, Color, new_canvas, paste, shade
+from emoface.simulator.faces import FACES, draw_head, draw_head_from_behind, face_points
+from emoface.simulator.plans import PersonPlan, PhotoPlan
+from emoface.simulator.scenes import draw_object, draw_place
+
+MAX_COVERED = 0.15
+"""A face is visible when no more of it than this is behind somebody or beyond the border."""
+
+MIN_HIDDEN = 0.75
+"""A face is hidden when at least this much of it is."""
+
+_LEAST_SCALE = 56
+_REACH_X, _REACH_UP, _REACH_DOWN = 2.9, 1.35, 6.9
+
+
+@dataclass(frozen=True)
+class DrawnPerson:
+    """The truth about one person of a photo, in its pixels.
+
+    Attributes:
+        plan: Who they are.
+        body_xyxy: Box around all that is drawn of them, cut at the border.
+        face_xyxy: Box of the face, forehead to chin, not cut; None where no face is drawn.
+        landmarks: (5, 2), None where no face is drawn.
+        hidden_by: What hides the face, empty where it is visible.
+        is_clear: Whether the face is plainly visible or plainly hidden.
+    """
+
+    plan: PersonPlan
+    body_xyxy: tuple[float, float, float, float]
+    face_xyxy: tuple[float, float, float, float] | None
+    landmarks: NDArray[np.float64] | None
+    hidden_by: str
+    is_clear: bool
+
+
+@dataclass(frozen=True)
+class DrawnPhoto:
+    """A photo and the truth about its people, in the plan's order."""
+
+    photo: Photo
+    people: tuple[DrawnPerson, ...]
+
+
+@dataclass
+class _Layer:
+    """One person on a canvas of their own.
+
+    Attributes:
+        canvas: (h, w, 4).
+        left: Where its left edge lies in the photo.
+        top: Where its top edge lies.
+        face: (h, w) alpha of the face as far as it still shows.
+        face_area: Its sum when nothing covers it and nothing is cut.
+        outline: (n, 2) of the face in pixels of the photo.
+        landmarks: (5, 2), the same.
+    """
+
+    canvas: NDArray[np.uint8]
+    left: int
+    top: int
+    face: NDArray[np.float32]
+    face_area: float
+    outline: NDArray[np.float64]
+    landmarks: NDArray[np.float64]
+
+
+def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | None = None) -> DrawnPhoto:
+    """Draws a photo.
+
+    Args:
+        rng: Decides what the plan leaves open: clouds, trees, noise.
+        plan: Who stands where.
+        background: (height, width, 3) to draw on, changed in place; None draws the plan's place and object.
+    """
+    photo = background
+    if photo is None:
+        photo = draw_place(rng, plan.place, plan.width, plan.height)
+        draw_object(rng, photo, plan.object)
+    layers: list[_Layer | None] = []
+    for person in plan.people:
+        layer = _draw_layer(plan, person)
+        for earlier in layers:
+            if layer is not None and earlier is not None:
+                _cover(earlier, layer)
+        if layer is not None:
+            paste(photo, layer.canvas, layer.left, layer.top)
+        layers.append(layer)
+    finished = _finish(rng, photo, plan)
+    drawn = [_to_truth(plan, person, layer) for person, layer in zip(plan.people, layers, strict=True)]
+    return DrawnPhoto(finished, tuple(person for person in drawn if person is not None))
+
+
+def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
+    """Draws one person, at a finer scale where they are small; None where nothing of them is in the photo."""
+    unit = person.face_height
+    finer = max(1, -(-_LEAST_SCALE // max(int(unit), 1)))
+    left = max(int(person.x - _REACH_X * unit), 0)
+    top = max(int(person.y - _REACH_UP * unit), 0)
+    right = min(int(person.x + _REACH_X * unit) + 1, plan.width)
+    bottom = min(int(person.y + _REACH_DOWN * unit) + 1, plan.height)
+    if right - left < 2 or bottom - top < 2:
+        return None
+    canvas = new_canvas((right - left) * finer, (bottom - top) * finer)
+    offset = ((person.x - left) * finer, (person.y - top) * finer)
+    brush = Brush(canvas, np.array([[unit * finer, 0.0, offset[0]], [0.0, unit * finer, offset[1]]]))
+    head = _draw_person(brush, person, plan.light)
+    _light_from_side(canvas, plan.light)
+    outline, landmarks = face_points(person.face)
+    to_photo = np.array((left, top))
+    face = np.zeros(canvas.shape[:2], np.uint8)
+    pixels = head.to_canvas(outline)
+    cv2.fillPoly(face, [np.round(pixels).astype(np.int32)], 255)
+    area = float(cv2.contourArea(pixels.astype(np.float32)))
+    size = (right - left, bottom - top)
+    if finer > 1:
+        canvas = np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_AREA), np.uint8)
+        face = np.asarray(cv2.resize(face, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return _Layer(
+        canvas=canvas,
+        left=left,
+        top=top,
+        face=face.astype(np.float32) / 255,
+        face_area=max(area / finer**2, 1e-6),
+        outline=pixels / finer + to_photo,
+        landmarks=head.to_canvas(landmarks) / finer + to_photo,
+    )
+
+
+def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
+    """Draws body and head; returns the head's brush."""
+    cause, posture = person.cause, person.cause.posture
+    droop = 0.16 if posture == "slumped" else 0.0
+    head = brush.moved(0.0, droop, person.face.roll + (6 if posture == "slumped" else 0))
+    is_turned = person.hidden_by == "turned_away"
+    draw_body(brush, person.body, posture, cause.clothes, person.face, is_turned)
+    if is_turned:
+        draw_head_from_behind(head, person.face)
+    else:
+        draw_head(head, person.face, FACES[cause.expression], light)
+    draw_headwear(head, cause.clothes, person.body)
+    if posture == "hand_on_head":
+        draw_arm(brush, person.body, posture, cause.clothes, 1, person.face.skin)
+    if person.hidden_by == "covered":
+        _draw_cover(head, person)
+    return head
+
+
+def _draw_cover(head: Brush, person: PersonPlan) -> None:
+    """What a person holds before the face; it covers all of it."""
+    skin, tint = person.face.skin, person.body.lower
+    if person.cover == "hands":
+        for side in (-1, 1):
+            head.limb([(side * 1.0, 1.5), (side * 0.42, 0.55)], [0.3, 0.26], shade(person.body.upper, 0.95))
+            head.ellipse(side * 0.2, 0.02, 0.25, 0.5, shade(skin, 0.94), side * 4)
+            for k in range(4):
+                x = side * (0.06 + 0.1 * k)
+                head.limb([(x, 0.1), (x, -0.52)], [0.11, 0.085], skin)
+                head.line([(x + 0.05, 0.1), (x + 0.05, -0.5)], 0.012, shade(skin, 0.7))
+        return
+    colors: dict[str, Color] = {"book": shade(tint, 1.2), "camera": (36, 36, 40), "sign": (248, 246, 240)}
+    color = colors[person.cover]
+    head.polygon([(-0.56, -0.62), (0.56, -0.62), (0.56, 0.6), (-0.56, 0.6)], color)
+    if person.cover == "book":
+        head.line([(0, -0.62), (0, 0.6)], 0.03, shade(color, 0.7))
+        head.polygon([(0.12, -0.4), (0.44, -0.4), (0.44, -0.25), (0.12, -0.25)], shade(color, 1.5))
+    elif person.cover == "camera":
+        for radius, tone in ((0.36, (60, 60, 66)), (0.28, (20, 22, 30)), (0.14, (50, 60, 90))):
+            head.ellipse(0, 0.02, radius, radius, tone)
+    else:
+        for k in range(4):
+            head.line([(-0.4, -0.36 + 0.22 * k), (0.4 - 0.12 * (k % 2), -0.36 + 0.22 * k)], 0.07, (180, 40, 46))
+    for side in (-1, 1):
+        head.ellipse(side * 0.56, 0.25, 0.13, 0.18, skin)
+
+
+def _light_from_side(canvas: NDArray[np.uint8], light: float) -> None:
+    """Brightens the side that the light comes from, in place."""
+    across = np.linspace(-1, 1, canvas.shape[1], dtype=np.float32)
+    factor = np.clip(200 * (0.94 + 0.16 * light * across), 0, 255).astype(np.uint16)
+    rgb = canvas[..., :3]
+    rgb[:] = np.minimum(rgb * factor[None, :, None] // 200, canvas[..., 3:]).astype(np.uint8)
+
+
+def _cover(earlier: _Layer, later: _Layer) -> None:
+    """Takes from the earlier person's face what the later person hides."""
+    x1, y1 = max(earlier.left, later.left), max(earlier.top, later.top)
+    x2 = min(earlier.left + earlier.face.shape[1], later.left + later.canvas.shape[1])
+    y2 = min(earlier.top + earlier.face.shape[0], later.top + later.canvas.shape[0])
+    if x1 >= x2 or y1 >= y2:
+        return
+    alpha = later.canvas[y1 - later.top : y2 - later.top, x1 - later.left : x2 - later.left, 3]
+    earlier.face[y1 - earlier.top : y2 - earlier.top, x1 - earlier.left : x2 - earlier.left] *= 1 - alpha / 255.0
+
+
+def _finish(rng: np.random.Generator, photo: Photo, plan: PhotoPlan) -> Photo:
+    """Exposure, colour of the light, blur and noise."""
+    gains = plan.exposure * np.array([1 + 0.07 * plan.warmth, 1.0, 1 - 0.07 * plan.warmth])
+    levels = np.clip(np.arange(256)[:, None] * gains + 3, 0, 255).astype(np.uint8)
+    photo = np.asarray(cv2.LUT(photo, levels[None]), np.uint8)
+    if plan.blur > 0.25:
+        photo = np.asarray(cv2.GaussianBlur(photo, (0, 0), plan.blur), np.uint8)
+    tile = rng.normal(0, plan.noise, (256, 256, 3)).astype(np.int16)
+    repeats = (-(-photo.shape[0] // 256), -(-photo.shape[1] // 256), 1)
+    noise = np.tile(tile, repeats)[: photo.shape[0], : photo.shape[1]]
+    return np.clip(photo + noise, 0, 255).astype(np.uint8)
+
+
+def _to_truth(plan: PhotoPlan, person: PersonPlan, layer: _Layer | None) -> DrawnPerson | None:
+    """What is true of a drawn person; None where too little of them is in the photo to be one."""
+    if layer is None:
+        return None
+    rows = np.flatnonzero((layer.canvas[..., 3] > 127).any(axis=1))
+    columns = np.flatnonzero((layer.canvas[..., 3] > 127).any(axis=0))
+    if len(rows) < 8 or len(columns) < 4:
+        return None
+    body = (layer.left + columns[0], layer.top + rows[0], layer.left + columns[-1] + 1, layer.top + rows[-1] + 1)
+    covered = 1 - float(layer.face.sum()) / layer.face_area
+    hidden_by = person.hidden_by
+    if hidden_by in ("", "other_person"):
+        hidden_by = "other_person" if covered > MAX_COVERED else ""
+    is_clear = covered <= MAX_COVERED or covered >= MIN_HIDDEN or hidden_by in ("turned_away", "covered", "too_small")
+    has_face = person.hidden_by != "turned_away"
+    (x1, y1), (x2, y2) = layer.outline.min(axis=0), layer.outline.max(axis=0)
+    return DrawnPerson(
+        plan=person,
+        body_xyxy=tuple(float(value) for value in body),  # type: ignore[arg-type]
+        face_xyxy=(float(x1), float(y1), float(x2), float(y2)) if has_face else None,
+        landmarks=layer.landmarks if has_face else None,
+        hidden_by=hidden_by,
+        is_clear=is_clear,
+    )

@@ -1,0 +1,141 @@
+"""One epoch of training, averaged weights, and the measure that picks the best."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emoface.detection_measures import DetectionMeasures, LabelledFaces, measure_detections
+from emoface.errors import EmofaceError
+from emoface.face_labels import LabelledPhoto
+from emoface.images import read_photo
+from emoface.progress import Progress
+from emoface.yolov5face.detector import Detector
+from emoface.yolov5face.losses import FaceTargets, LossWeights, detection_losses
+from emoface.yolov5face.network import YoloV5Face
+
+
+class NonFiniteLossError(EmofaceError):
+    """A loss that is no number; training stops before it spoils the weights."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads.
+
+    Attributes:
+        images: (b, 3, size, size), RGB, 0-1.
+        faces: Per photo, network pixels; ignored faces are painted over or left to no anchor.
+    """
+
+    images: Tensor
+    faces: list[LabelledFaces]
+
+    def to_targets(self, device: torch.device) -> FaceTargets:
+        """The faces that count, as tensors."""
+        return FaceTargets(
+            [torch.from_numpy(one.xyxy[~one.ignored]).to(device) for one in self.faces],
+            [torch.from_numpy(one.landmarks[~one.ignored]).to(device) for one in self.faces],
+        )
+
+
+class AveragedWeights:
+    """An exponential moving average of a network, which is what is measured and kept.
+
+    Attributes:
+        network: The averaged network, in evaluation mode.
+        n_updates: How many steps went into it.
+    """
+
+    def __init__(self, network: YoloV5Face, decay: float, n_updates: int = 0) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.decay = decay
+        self.n_updates = n_updates
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Moves the average toward ``network``; early on it follows faster."""
+        self.n_updates += 1
+        decay = self.decay * (1 - math.exp(-self.n_updates / 500))
+        current = network.state_dict()
+        for name, value in self.network.state_dict().items():
+            if value.dtype.is_floating_point:
+                value.lerp_(current[name], 1 - decay)
+            else:
+                value.copy_(current[name])
+
+
+def train_one_epoch(
+    network: YoloV5Face,
+    averaged: AveragedWeights,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[Batch],
+    weights: LossWeights,
+    learning_rates: Iterable[float],
+    progress: Progress,
+) -> dict[str, float]:
+    """Goes through the photos once.
+
+    Args:
+        network: In any mode; left in training mode.
+        averaged: Updated after each step.
+        optimizer: Of the network's parameters.
+        batches: The photos.
+        weights: Of the loss terms.
+        learning_rates: One per step.
+        progress: Told of each photo.
+
+    Returns:
+        Mean of each loss term, and their sum as ``loss``.
+
+    Raises:
+        NonFiniteLossError: A loss is infinite or no number.
+    """
+    network.train()
+    device = next(network.parameters()).device
+    totals: defaultdict[str, float] = defaultdict(float)
+    n_steps = 0
+    for step, (batch, rate) in enumerate(zip(batches, learning_rates, strict=False)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(device.type, enabled=device.type == "cuda"):
+            heads = network.heads(batch.images.to(device))
+        terms = detection_losses(network, heads, batch.to_targets(device), weights)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            said = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+            raise NonFiniteLossError(
+                f"the loss is {loss.item()} at step {step} of this epoch ({said}, learning rate {rate:.3g}); "
+                "lower the learning rate and start again from the last checkpoint"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimizer.step()
+        averaged.update(network)
+        for name, value in {**terms, "loss": loss}.items():
+            totals[name] += value.item()
+        n_steps += 1
+        progress.advance(len(batch.images))
+    return {name: value / max(n_steps, 1) for name, value in totals.items()}
+
+
+def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progress: Progress) -> DetectionMeasures:
+    """Average precision and the rest of a detector on labelled photos, one photo at a time.
+
+    Args:
+        detector: Its confidence threshold should be low, or the curve ends early.
+        photos: With their true faces.
+        progress: Told of each photo.
+    """
+    found = []
+    for photo in photos:
+        found += detector.detect([read_photo(photo.path)])
+        progress.advance()
+    return measure_detections(found, [photo.faces for photo in photos])
