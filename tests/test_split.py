@@ -307,7 +307,7 @@ def test_bad_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_command_splits_and_prints_its_counts(dataset: Path) -> None:
-    call = [sys.executable, "-m", "emoface.cli", "split", str(dataset), "--ratios", "60/20/20"]
+    call = [sys.executable, "-m", "emoface", "split", str(dataset), "--ratios", "60/20/20"]
     answer = subprocess.run(call, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert "photos in two splits: 0" in answer.stdout
