@@ -1,0 +1,206 @@
+"""The folder of a training run: what it was told, its weights, and its log of epochs.
+
+``RUN/run.json`` says what was told, and where; ``RUN/last.pt`` is what resuming needs; ``RUN/best.safetensors`` holds
+the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per epoch; ``RUN/records/train.json``
+is written last, so it is the mark of a finished run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from emoface import __version__
+from emoface.errors import SettingsError, WeightsError
+from emoface.files import atomic_path, write_text
+from emoface.mter.networks import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, Mter, build_model
+from emoface.records import read_record
+from emoface.schema import CATEGORIES
+
+RUN_NAME = "run.json"
+BEST_NAME = "best.safetensors"
+LAST_NAME = "last.pt"
+LOG_NAME = "log.jsonl"
+_PACKAGES = ("torch", "lightning-fabric", "numpy", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run on disk.
+
+    Attributes:
+        path: Its folder.
+        settings: All of ``run.json``: ``model``, ``manifest`` (path and sha256), ``recipe``, ``stream_sizes``,
+            ``normalisation``, ``seed``, ``versions``, ``environment``...
+    """
+
+    path: Path
+    settings: dict[str, Any]
+
+    @property
+    def model_name(self) -> str:
+        """A name that ``build_model`` knows."""
+        return str(self.settings["model"])
+
+    @property
+    def manifest_path(self) -> Path:
+        """The data set that it was trained on."""
+        return Path(self.settings["manifest"]["path"])
+
+    @property
+    def predicts_vad(self) -> bool:
+        """Whether the model has a second head for valence, arousal and dominance."""
+        return bool(self.settings["recipe"]["predicts_vad"])
+
+    @property
+    def stream_sizes(self) -> dict[str, int]:
+        """Side of each stream's input, pixels."""
+        return dict(self.settings["stream_sizes"])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it came to its last epoch."""
+        return read_record(self.path, "train") is not None
+
+    def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
+        """The trained network, in evaluation mode, on the CPU.
+
+        Args:
+            which: The epoch with the best mAP on val, or the last one.
+
+        Raises:
+            WeightsError: No epoch has finished yet, or the file does not fit the network.
+        """
+        path = self.path / (BEST_NAME if which == "best" else LAST_NAME)
+        if not path.is_file():
+            raise WeightsError(f"{path}: no such file; no epoch has finished, go on with 'emoface train'")
+        if which == "best":
+            weights = read_weights(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            weights = state["averaged"] or state["model"]
+        model = build_model(self.model_name, predicts_vad=self.predicts_vad)
+        load_weights(model, weights, path)
+        return model.eval()
+
+    def log(self) -> list[dict[str, Any]]:
+        """One dictionary per finished epoch, see ``docs/mter.md``."""
+        path = self.path / LOG_NAME
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
+    """Reads what a run was told.
+
+    Args:
+        run_dir: Its folder.
+        needs_finished: Refuse a run that did not come to its last epoch.
+
+    Raises:
+        SettingsError: There is no run, its ``run.json`` is none, or it is unfinished.
+    """
+    path = run_dir / RUN_NAME
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; '{run_dir}' is no training run, make one with 'emoface train'")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        run = Run(run_dir, settings)
+        complete = (run.model_name, run.manifest_path, run.predicts_vad, run.stream_sizes)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path}: not the description of a run ({error}); train again in another folder") from error
+    if needs_finished and not run.is_finished:
+        raise SettingsError(
+            f"{run_dir}: the run of {complete[0]} is unfinished after {len(run.log())} epochs; go on with "
+            f"'emoface train --manifest {run.manifest_path} --model {complete[0]} --out {run_dir}'"
+        )
+    return run
+
+
+def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
+    """Writes ``RUN/run.json`` in one step.
+
+    Args:
+        run_dir: The run's folder.
+        settings: What it was told, see ``Run``; label names, versions and environment are added.
+    """
+    described = {
+        **settings,
+        "label_names": list(CATEGORIES),
+        "normalisation": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "stream_sizes": settings.get("stream_sizes", dict(STREAM_SIZES)),
+        "versions": {"emoface": __version__, **{name: version(name) for name in _PACKAGES}},
+        "environment": describe_environment(),
+    }
+    write_text(run_dir / RUN_NAME, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    return Run(run_dir, described)
+
+
+def write_weights(path: Path, model: torch.nn.Module) -> None:
+    """Writes a network's weights as safetensors, in one step."""
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Reads what ``write_weights`` wrote.
+
+    Raises:
+        WeightsError: The file is damaged.
+    """
+    try:
+        return load_file(path)
+    except safetensors.SafetensorError as error:
+        raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
+
+
+def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Puts weights into a network that must fit them.
+
+    Raises:
+        WeightsError: They are of another network.
+    """
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise WeightsError(f"{path}: the weights do not fit the network ({first}); train again") from error
+
+
+def describe_environment() -> dict[str, str]:
+    """What table 4-1 of the thesis lists: system, processor, GPU, CUDA, memory and framework."""
+    has_gpu = torch.cuda.is_available()
+    return {
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "cpu": f"{_processor_name()}, {os.cpu_count()} cores",
+        "gpu": ", ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())) or "none",
+        "cuda": str(torch.version.cuda) if has_gpu else "none",
+        "ram": _memory(),
+        "framework": f"PyTorch {torch.__version__}",
+    }
+
+
+def _processor_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _memory() -> str:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return "unknown"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
