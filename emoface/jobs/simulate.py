@@ -225,7 +225,8 @@ def _annotate(
     height, width = drawn.photo.shape[:2]
     odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES)
     odd = [odd_photo] if odd_photo else []
-    people, truths = [], []
+    people: list[dict[str, Any]] = []
+    truths: list[dict[str, Any]] = []
     for person in drawn.people:
         is_annotated = person.plan.is_annotated and odd_photo != "no_people"
         truth = _to_truth(person, f"{folder}/{filename}")

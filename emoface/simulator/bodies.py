@@ -78,7 +78,7 @@ def arm_joints(posture: str, side: int) -> Points:
         posture: One of ``causes.POSTURES``.
         side: -1 is the viewer's left, 1 the right.
     """
-    shoulder = (side * SHOULDER_X, SHOULDER_Y + 0.1)
+    shoulder = (side * (SHOULDER_X - 0.07), SHOULDER_Y + 0.22)
     bent: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
         "standing": ((1.05, 2.1), (1.02, 3.05)),
         "arms_raised": ((1.45, 0.25), (1.25, -1.0)),

@@ -140,7 +140,10 @@ _WEIGHTS: dict[str, dict[str, float]] = {
     "sunset": {"Peace": 0.8, "Yearning": 1.0},
     "none": {},
 }
-"""What each cause adds to the log-odds of categories."""
+"""What each cause adds to the log-odds of categories, before ``_STRENGTH``."""
+
+_STRENGTH = 2.0
+"""Factor on all weights: how much the causes decide, and how little is left to chance."""
 
 FREQUENCIES: dict[str, float] = {
     "Affection": 0.079,
@@ -273,9 +276,9 @@ def label_biases() -> NDArray[np.float64]:
     low, high = np.full(len(CATEGORIES), -20.0), np.full(len(CATEGORIES), 20.0)
     for _ in range(40):
         middle = (low + high) / 2
-        too_many = shares @ _sigmoid(total + middle) > wanted
+        too_many = np.asarray(shares @ _sigmoid(total + middle) > wanted)
         low, high = np.where(too_many, low, middle), np.where(too_many, middle, high)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2)
 
 
 @cache
@@ -284,7 +287,7 @@ def _weight_table() -> dict[str, NDArray[np.float64]]:
     for cause, weights in _WEIGHTS.items():
         row = np.zeros(len(CATEGORIES))
         for name, weight in weights.items():
-            row[CATEGORY_INDEX[name]] = weight
+            row[CATEGORY_INDEX[name]] = weight * _STRENGTH
         table[cause] = row
     return table
 

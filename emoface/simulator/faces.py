@@ -123,15 +123,20 @@ FACES: dict[str, Expression] = {
         mouth_curve=0.1, mouth_open=0.12, mouth_width=1.25, shows_teeth=True, eye_open=0.5, brow_height=0.02, blush=0.35
     ),
     "sad": Expression(
-        mouth_curve=-0.07, mouth_width=0.9, brow_tilt=0.065, brow_height=0.01, eye_open=0.75, gaze=(0, 0.6), has_tears=True
+        mouth_curve=-0.07, mouth_width=0.9, brow_tilt=0.065, brow_height=0.01, eye_open=0.75, gaze=(0, 0.6),
+        has_tears=True,
     ),
-    "angry": Expression(mouth_curve=-0.04, brow_tilt=-0.075, brow_height=-0.03, eye_open=0.8, has_wrinkles=True, blush=0.3),
+    "angry": Expression(
+        mouth_curve=-0.04, brow_tilt=-0.075, brow_height=-0.03, eye_open=0.8, has_wrinkles=True, blush=0.3
+    ),
     "surprised": Expression(mouth_open=0.15, mouth_width=0.65, brow_height=0.075, eye_open=1.6),
     "fearful": Expression(
-        mouth_open=0.06, mouth_width=1.15, mouth_curve=-0.03, shows_teeth=True, brow_height=0.05, brow_tilt=0.05, eye_open=1.5
+        mouth_open=0.06, mouth_width=1.15, mouth_curve=-0.03, shows_teeth=True, brow_height=0.05, brow_tilt=0.05,
+        eye_open=1.5,
     ),
     "disgusted": Expression(
-        mouth_curve=-0.05, mouth_skew=0.045, mouth_open=0.02, eye_open=0.45, brow_tilt=-0.03, brow_height=-0.02, has_wrinkles=True
+        mouth_curve=-0.05, mouth_skew=0.045, mouth_open=0.02, eye_open=0.45, brow_tilt=-0.03, brow_height=-0.02,
+        has_wrinkles=True,
     ),
     "pained": Expression(
         mouth_open=0.07, mouth_width=1.15, shows_teeth=True, mouth_curve=-0.035, eye_open=0.0, brow_tilt=0.03,
@@ -146,16 +151,18 @@ FACES: dict[str, Expression] = {
 
 def draw_face_style(rng: np.random.Generator, is_male: bool) -> FaceStyle:
     """A head drawn at random."""
-    skin = SKINS[int(rng.integers(len(SKINS)))]
+    tone = int(rng.integers(len(SKINS)))
+    skin = SKINS[tone]
     style = HAIR_STYLES[int(rng.integers(len(HAIR_STYLES)))]
     if not is_male and style == "bald":
         style = "long"
     if is_male and style in ("bun", "bob"):
         style = "short"
+    hairs = (*HAIRS[:3], HAIRS[-1]) if tone > len(SKINS) // 2 and rng.random() < 0.85 else HAIRS
     jitter = rng.normal(0, 8) + rng.normal(0, 2.5, 3)
     return FaceStyle(
         skin=tuple(float(v) for v in np.clip(np.array(skin) + jitter, 20, 255)),  # type: ignore[arg-type]
-        hair=HAIRS[int(rng.integers(len(HAIRS)))],
+        hair=hairs[int(rng.integers(len(hairs)))],
         hair_style=style,
         iris=IRISES[int(rng.integers(len(IRISES)))],
         half_width=float(rng.uniform(0.36, 0.42)),
@@ -191,7 +198,7 @@ def face_points(style: FaceStyle) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: float) -> None:
-    """Draws a head that faces the viewer.
+    """Draws a head that faces the viewer; ``draw_hair_behind`` comes before it.
 
     Args:
         brush: Its origin is the middle of the face, its unit the face's height; the head's tilt is in it already.
@@ -199,7 +206,6 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
         expression: What the face shows.
         light: Where the light comes from, -1 (viewer's left) to 1.
     """
-    _draw_hair_behind(brush, style)
     for side in (-1, 1):
         ear_x = side * (style.half_width + 0.01) - style.yaw * 0.06
         if side * style.yaw < 0.5:
@@ -207,7 +213,6 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
             brush.ellipse(ear_x, 0.02, 0.03, 0.07, shade(style.skin, 0.72))
     outline = _outline(style)
     brush.polygon(outline, style.skin)
-    _shade_face(brush, style, light)
     if style.beard:
         _draw_beard(brush, style)
     if expression.blush:
@@ -215,6 +220,7 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
             tint = mix(style.skin, (225, 90, 90), 0.35 * expression.blush)
             brush.ellipse(_turned_x(style)(side * 0.23), 0.12, 0.075, 0.05, tint)
     _draw_nose(brush, style, expression)
+    _shade_face(brush, style, light)
     _draw_mouth(brush, style, expression)
     for side in (-1, 1):
         _draw_eye(brush, style, expression, side)
@@ -404,7 +410,8 @@ def _draw_glasses(brush: Brush, style: FaceStyle) -> None:
     brush.line([(turned(-0.06), EYE_Y), (turned(0.06), EYE_Y)], 0.014, frame)
 
 
-def _draw_hair_behind(brush: Brush, style: FaceStyle) -> None:
+def draw_hair_behind(brush: Brush, style: FaceStyle) -> None:
+    """Draws the hair that is behind the head, and behind the neck and the shoulders where it is long."""
     width = style.half_width
     dark = shade(style.hair, 0.8)
     if style.hair_style == "bald":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from emoface.crops import Photo
 from emoface.simulator.bodies import draw_arm, draw_body, draw_headwear
 from emoface.simulator.brush import Brush, Color, new_canvas, paste, shade
-from emoface.simulator.faces import FACES, draw_head, draw_head_from_behind, face_points
+from emoface.simulator.faces import FACES, draw_hair_behind, draw_head, draw_head_from_behind, face_points
 from emoface.simulator.plans import PersonPlan, PhotoPlan
 from emoface.simulator.scenes import draw_object, draw_place
 
@@ -132,7 +132,7 @@ def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
         canvas=canvas,
         left=left,
         top=top,
-        face=face.astype(np.float32) / 255,
+        face=np.divide(face, 255, dtype=np.float32),
         face_area=max(area / finer**2, 1e-6),
         outline=pixels / finer + to_photo,
         landmarks=head.to_canvas(landmarks) / finer + to_photo,
@@ -145,6 +145,8 @@ def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
     droop = 0.16 if posture == "slumped" else 0.0
     head = brush.moved(0.0, droop, person.face.roll + (6 if posture == "slumped" else 0))
     is_turned = person.hidden_by == "turned_away"
+    if not is_turned:
+        draw_hair_behind(head, person.face)
     draw_body(brush, person.body, posture, cause.clothes, person.face, is_turned)
     if is_turned:
         draw_head_from_behind(head, person.face)
@@ -180,8 +182,7 @@ def _draw_cover(head: Brush, person: PersonPlan) -> None:
         for radius, tone in ((0.36, (60, 60, 66)), (0.28, (20, 22, 30)), (0.14, (50, 60, 90))):
             head.ellipse(0, 0.02, radius, radius, tone)
     else:
-        for k in range(4):
-            head.line([(-0.4, -0.36 + 0.22 * k), (0.4 - 0.12 * (k % 2), -0.36 + 0.22 * k)], 0.07, (180, 40, 46))
+        head.polygon([(-0.3, 0.3), (0.0, -0.35), (0.3, 0.3)], (36, 96, 170))
     for side in (-1, 1):
         head.ellipse(side * 0.56, 0.25, 0.13, 0.18, skin)
 
@@ -202,7 +203,8 @@ def _cover(earlier: _Layer, later: _Layer) -> None:
     if x1 >= x2 or y1 >= y2:
         return
     alpha = later.canvas[y1 - later.top : y2 - later.top, x1 - later.left : x2 - later.left, 3]
-    earlier.face[y1 - earlier.top : y2 - earlier.top, x1 - earlier.left : x2 - earlier.left] *= 1 - alpha / 255.0
+    through = 1 - alpha.astype(np.float32) / 255
+    earlier.face[y1 - earlier.top : y2 - earlier.top, x1 - earlier.left : x2 - earlier.left] *= through
 
 
 def _finish(rng: np.random.Generator, photo: Photo, plan: PhotoPlan) -> Photo:
@@ -215,7 +217,7 @@ def _finish(rng: np.random.Generator, photo: Photo, plan: PhotoPlan) -> Photo:
     tile = rng.normal(0, plan.noise, (256, 256, 3)).astype(np.int16)
     repeats = (-(-photo.shape[0] // 256), -(-photo.shape[1] // 256), 1)
     noise = np.tile(tile, repeats)[: photo.shape[0], : photo.shape[1]]
-    return np.clip(photo + noise, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(photo + noise, 0, 255), np.uint8)
 
 
 def _to_truth(plan: PhotoPlan, person: PersonPlan, layer: _Layer | None) -> DrawnPerson | None:

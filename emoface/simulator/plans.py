@@ -24,6 +24,12 @@ OTHER_PERSON_SHARE = 0.06
 BYSTANDER_SHARE = 0.22
 """Share of photos with people whom nobody annotated."""
 
+_TOO_SMALL = (0.006, 0.009)
+"""Height of a face that is too small to be one, in longer sides of the photo; detectors see 4 to 6 pixels of it."""
+
+_ABOVE_BORDER = (0.42, 0.58)
+"""How far above the photo's upper edge the middle of a cut face lies, in face heights: at most the chin is left."""
+
 _PEOPLE_SHARES = (0.68, 0.2, 0.07, 0.03, 0.013, 0.007)
 _COVERS = ("book", "camera", "sign", "hands")
 
@@ -170,19 +176,15 @@ def _draw_person(
 
 def _hide_face(rng: np.random.Generator, person: PersonPlan, width: int, height: int) -> PersonPlan:
     """Decides whether and how a face is hidden, and moves the person where that needs it."""
-    draw = float(rng.random())
-    for reason, share in HIDDEN_SHARES.items():
-        draw -= share
-        if draw < 0:
-            break
-    else:
-        return person
+    reasons = ("", *HIDDEN_SHARES)
+    reason = str(rng.choice(reasons, p=(1 - sum(HIDDEN_SHARES.values()), *HIDDEN_SHARES.values())))
     person = replace(person, hidden_by=reason)
     if reason == "too_small":
-        return replace(person, face_height=float(rng.uniform(5, 8.5)), y=float(rng.uniform(0.4, 0.6)) * height)
+        face_height = float(rng.uniform(*_TOO_SMALL)) * max(width, height)
+        return replace(person, face_height=face_height, y=float(rng.uniform(0.4, 0.6)) * height)
     if reason == "cut_by_border":
         face_height = max(person.face_height, 0.12 * height)
-        return replace(person, face_height=face_height, y=-float(rng.uniform(0.3, 0.45)) * face_height)
+        return replace(person, face_height=face_height, y=-float(rng.uniform(*_ABOVE_BORDER)) * face_height)
     return person
 
 

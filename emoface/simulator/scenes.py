@@ -49,6 +49,10 @@ def _fill(brush: Brush, aspect: float, top: float, bottom: float, upper: Color, 
     brush.canvas[y1:y2, :, 3] = 255
 
 
+def _rectangle(left: float, top: float, right: float, bottom: float) -> list[tuple[float, float]]:
+    return [(left, top), (right, top), (right, bottom), (left, bottom)]
+
+
 def _speckle(rng: np.random.Generator, photo: NDArray[np.uint8], horizon: int) -> None:
     """Grass, sand: blotches below the horizon."""
     ground = photo[horizon:]
@@ -170,7 +174,7 @@ def _draw_graveyard(rng: np.random.Generator, brush: Brush, aspect: float, horiz
         y, size = horizon + float(rng.uniform(0.06, 0.16)), float(rng.uniform(0.06, 0.09))
         gray = shade((150, 150, 150), float(rng.uniform(0.8, 1.1)))
         brush.ellipse(x, y - size * 1.2, size * 0.6, size * 0.5, gray)
-        brush.polygon([(x - size * 0.6, y - size * 1.2), (x + size * 0.6, y - size * 1.2), (x + size * 0.6, y + size * 0.4), (x - size * 0.6, y + size * 0.4)], gray)  # fmt: skip
+        brush.polygon(_rectangle(x - size * 0.6, y - size * 1.2, x + size * 0.6, y + size * 0.4), gray)
 
 
 def _draw_night_street(rng: np.random.Generator, brush: Brush, aspect: float, horizon: float) -> None:
@@ -288,8 +292,8 @@ def _draw_trophy(rng: np.random.Generator, brush: Brush, aspect: float, x: float
 
 def _draw_laptop(rng: np.random.Generator, brush: Brush, aspect: float, x: float, size: float) -> None:
     y = 0.8
-    brush.polygon([(x - size, y - size * 1.1), (x + size, y - size * 1.1), (x + size, y), (x - size, y)], (52, 54, 60))
-    brush.polygon([(x - size * 0.92, y - size), (x + size * 0.92, y - size), (x + size * 0.92, y - 0.02), (x - size * 0.92, y - 0.02)], (120, 190, 236))  # fmt: skip
+    brush.polygon(_rectangle(x - size, y - size * 1.1, x + size, y), (52, 54, 60))
+    brush.polygon(_rectangle(x - size * 0.92, y - size, x + size * 0.92, y - 0.02), (120, 190, 236))
     for k in range(4):
         brush.line(
             [(x - size * 0.7, y - size * 0.85 + 0.03 * k), (x + size * 0.3, y - size * 0.85 + 0.03 * k)],
