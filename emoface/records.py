@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,15 @@ from typing import Any
 
 from emoface import __version__
 from emoface.errors import TableError
-from emoface.files import file_sha256, write_text
+from emoface.files import file_sha256, stat_digest, write_text
 
 _PACKAGE_DIR = Path(__file__).parent
+
+ABSENT = "absent"
+"""What ``inputs`` say of a file that a job would have read, had it been there."""
+
+PHOTOS = "photos "
+"""Begins what ``inputs`` say of a folder of photos: a digest of sizes and times of change, not of pixels."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class JobRecord:
     Attributes:
         job: The job's word (``parse``, ``faces``...).
         settings: Every setting of its configuration, as JSON values.
-        inputs: sha256 of each file that decided the outcome, by path.
+        inputs: sha256 of each file that decided the outcome, by path; ``ABSENT`` where it was not there; of a
+            folder of photos what ``photo_inputs`` gives.
         outputs: sha256 of each file it wrote, by path relative to the job's folder.
         counts: What it counted, flat or nested, ready to print.
         info: Facts that later jobs need (``image_root``, detector name...).
@@ -95,6 +103,16 @@ def to_settings(config: Any) -> dict[str, Any]:
 def hash_outputs(out: Path, paths: list[Path]) -> dict[str, str]:
     """sha256 of each file, by its path relative to ``out``."""
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
+
+
+def photo_inputs(image_root: Path, images: Iterable[str]) -> dict[str, str]:
+    """The entry of ``inputs`` for photos, which are too many to hash: any that comes, goes or is replaced changes it.
+
+    Args:
+        image_root: The folder below which ``image`` paths start.
+        images: The photos that the job read, in the order of ``people.parquet``.
+    """
+    return {str(image_root): PHOTOS + stat_digest(image_root, dict.fromkeys(images))}
 
 
 @cache

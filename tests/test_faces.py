@@ -58,7 +58,7 @@ def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector
     weights_path.write_bytes(b"weights")
     weights = WeightsFile("magenta", "magenta", weights_path, file_sha256(weights_path), "option")
     monkeypatch.setattr(faces_job, "find_weights", lambda *_: weights)
-    monkeypatch.setattr(faces_job, "load_detector", lambda *_, **__: stand_in)
+    monkeypatch.setattr("emoface.yolov5face.load_detector", lambda *_, **__: stand_in)
     faces_job._load_detector.cache_clear()
     return stand_in
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -30,15 +30,25 @@ from emoface.boxes import clip_boxes
 from emoface.crops import Photo, align_face, crop_square, square_box
 from emoface.detections import Detections
 from emoface.errors import ImageError, SettingsError, did_you_mean
-from emoface.files import atomic_path, file_sha256, write_text
+from emoface.files import atomic_path, file_sha256, stat_digest, write_text
 from emoface.images import encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, need_record, to_settings, write_record
+from emoface.records import (
+    JobRecord,
+    code_fingerprint,
+    hash_outputs,
+    need_record,
+    photo_inputs,
+    to_settings,
+    write_record,
+)
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.tables import read_table, vectors_to_array, write_table
 from emoface.weights import WeightsFile, find_weights
-from emoface.yolov5face import Detector, load_detector
+
+if TYPE_CHECKING:
+    from emoface.yolov5face import Detector
 
 ENGINES = ("local", "ray")
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
@@ -139,9 +149,14 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     image_root = Path(need_record(config.dir, "parse").info["image_root"])
     weights = find_weights(config.detector, config.weights)
     photos = _group_photos(people)
+    people_sha256 = file_sha256(people_path)
+    inputs = {
+        str(people_path): people_sha256,
+        str(weights.path): weights.sha256,
+        **photo_inputs(image_root, (photo.image for photo in photos)),
+    }
     shards = [photos[start : start + config.shard_size] for start in range(0, len(photos), config.shard_size)]
     code = code_fingerprint(__name__)
-    people_sha256 = file_sha256(people_path)
     shards_dir = config.dir / "faces_shards" / _shards_key(config, weights.sha256, people_sha256, code)
     work = ShardWork(config, image_root, weights, shards_dir)
 
@@ -164,7 +179,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     record = JobRecord(
         job="faces",
         settings=to_settings(config),
-        inputs={str(people_path): people_sha256, str(weights.path): weights.sha256},
+        inputs=inputs,
         outputs=hash_outputs(config.dir, [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]),
         counts={"people": people.num_rows, **_sum_counts(shards_dir, len(shards)), "face_status": statuses},
         info={
@@ -220,13 +235,7 @@ def _shards_key(config: FacesConfig, weights_sha256: str, people_sha256: str, co
 
 def _photo_digest(image_root: Path, photos: list[AnnotatedPhoto]) -> str:
     """Changes when a photo of the shard comes, goes or is replaced (by size and time of change)."""
-    digest = hashlib.sha256()
-    for photo in photos:
-        path = image_root / photo.image
-        found = path.stat() if path.is_file() else None
-        mark = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
-        digest.update(f"{photo.image}\0{mark}\0".encode())
-    return digest.hexdigest()
+    return stat_digest(image_root, (photo.image for photo in photos))
 
 
 def _table_path(shards_dir: Path, number: int) -> Path:
@@ -276,7 +285,9 @@ def _write_shard_remotely(work: ShardWork, number: int, shard: list[AnnotatedPho
 
 @functools.lru_cache(maxsize=1)
 def _load_detector(work: ShardWork) -> Detector:
-    """The run's detector; a worker that gets several shards loads it once."""
+    """The run's detector; a worker that gets several shards loads it once, and torch with it."""
+    from emoface.yolov5face import load_detector
+
     config = work.config
     return load_detector(
         work.weights.path,

@@ -43,7 +43,7 @@ from emoface.label_statistics import (
 )
 from emoface.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.records import ABSENT, JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
 from emoface.schema import (
     CATEGORIES,
     EMPTY_FACE_REASONS,
@@ -634,11 +634,11 @@ def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, in
 
 
 def _hash_inputs(folder: Path) -> dict[str, str]:
-    """The files that were there to be read; the page's template is one of them."""
+    """What was read, and what would have been; the page's template is one of them."""
     names = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
     template_path = Path(__file__).parents[1] / "templates" / _TEMPLATE
     paths = [*(folder / name for name in names), template_path]
-    return {str(path): file_sha256(path) for path in paths if path.is_file()}
+    return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
 
 
 def _count(audit: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,224 @@
+"""Pipeline files: TOML that names stages and their settings, read and filled in; what a stage means is a job's affair.
+
+    [settings]
+    out = "work"
+
+    [[stage]]
+    job = "split"
+    dir = "${out}"
+    ratios = "70/10/20"
+
+``${out}`` in a stage takes the value from ``[settings]``, which ``--set out=elsewhere`` overrides; ``--set
+split.seed=7`` sets one value of one stage. Relative paths start where the command runs.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emoface.cards import pipelines_dir
+from emoface.errors import SettingsError, did_you_mean
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
+
+
+class Text(str):
+    """A value given as bare text on the command line; the field that takes it decides what type it becomes."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class StageTable:
+    """One stage as the file says it, variables filled in.
+
+    Attributes:
+        name: Unique in the pipeline; the job's word where the file gives none.
+        job: The job's word.
+        values: What the file sets of the job's configuration; bare ``Text`` where the type is still open.
+    """
+
+    name: str
+    job: str
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline file.
+
+    Attributes:
+        path: Where it lies.
+        settings: The variables, as they were filled in.
+        stages: In the order of the file, which is the order they run in.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    stages: tuple[StageTable, ...]
+
+
+def find_pipeline(name: str) -> Path:
+    """The file of a pipeline: a path, or the bare name of one that comes with emoface.
+
+    Raises:
+        SettingsError: There is neither.
+
+    Example:
+        >>> find_pipeline("emotic_face").name
+        'emotic_face.toml'
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    bundled = {one.stem: one for one in sorted(pipelines_dir().glob("*.toml"))}
+    if path.name == name and path.stem in bundled and path.suffix in ("", ".toml"):
+        return bundled[path.stem]
+    raise SettingsError(f"{name}: no such pipeline file, and none of emoface's own{did_you_mean(path.stem, bundled)}")
+
+
+def read_pipeline(name: str, overrides: Mapping[str, str] | None = None) -> Pipeline:
+    """Reads a pipeline file and fills in its variables.
+
+    Args:
+        name: What ``find_pipeline`` understands.
+        overrides: Text by variable (``out``) or by stage and field (``split.seed``).
+
+    Raises:
+        SettingsError: The file is missing, is not TOML, or holds a word that nothing understands.
+    """
+    path = find_pipeline(name)
+    document = _read_toml(path)
+    settings = _table(path, "settings", document.get("settings", {}))
+    tables = document.get("stage", [])
+    if not isinstance(tables, list) or not tables:
+        raise SettingsError(f'{path}: no stages; expected one [[stage]] table for each, with job = "..."')
+    stages = [_read_stage(path, number, table) for number, table in enumerate(tables, 1)]
+    _check_names(path, stages)
+    _check_all_used(path, settings, stages)
+    settings, stages = _override(path, settings, stages, overrides or {})
+    filled = tuple(
+        StageTable(
+            stage.name,
+            stage.job,
+            {
+                key: _fill(f"{path}: stage '{stage.name}': {key}", value, settings)
+                for key, value in stage.values.items()
+            },
+        )
+        for stage in stages
+    )
+    return Pipeline(path, settings, filled)
+
+
+def parse_overrides(words: Iterable[str]) -> dict[str, str]:
+    """Reads the ``KEY=VALUE`` of ``--set``.
+
+    Raises:
+        SettingsError: One has no ``=`` or no key.
+
+    Example:
+        >>> parse_overrides(["out=work", "split.ratios=80/10/10"])
+        {'out': 'work', 'split.ratios': '80/10/10'}
+    """
+    overrides = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise SettingsError(f"--set {word}: expected KEY=VALUE, such as --set out=work")
+        overrides[key.strip()] = value.strip()
+    return overrides
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not TOML ({error})") from error
+    for key in document:
+        if key not in ("settings", "stage"):
+            raise SettingsError(f"{path}: '{key}' is not known here{did_you_mean(key, ('settings', 'stage'))}")
+    return document
+
+
+def _table(path: Path, where: str, table: Any) -> dict[str, Any]:
+    """A table without tables in it."""
+    if not isinstance(table, dict):
+        raise SettingsError(f"{path}: {where} is {table!r}, expected a table of KEY = VALUE lines")
+    for key, value in table.items():
+        if isinstance(value, dict) or not isinstance(value, str | bool | int | float | list):
+            raise SettingsError(f"{path}: {where}: {key} is {value!r}, expected text, a number, true, false or a list")
+    return table
+
+
+def _read_stage(path: Path, number: int, table: Any) -> StageTable:
+    values = dict(_table(path, f"stage {number}", table))
+    if "job" not in values:
+        raise SettingsError(f'{path}: stage {number} names no job; expected job = "parse" or another, found {values}')
+    job = values.pop("job")
+    name = values.pop("name", job)
+    for key, value in (("job", job), ("name", name)):
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise SettingsError(f"{path}: stage {number}: {key} is {value!r}, expected a word of letters and digits")
+    return StageTable(name, job, values)
+
+
+def _check_names(path: Path, stages: list[StageTable]) -> None:
+    names = [stage.name for stage in stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"{path}: two stages are called '{name}'; give each a name = \"...\" of its own")
+
+
+def _check_all_used(path: Path, settings: dict[str, Any], stages: list[StageTable]) -> None:
+    used = {name for stage in stages for value in stage.values.values() for name in _variables(value)}
+    for name in settings:
+        if name not in used:
+            raise SettingsError(f"{path}: setting '{name}' is used by no stage; write ${{{name}}} where it belongs")
+
+
+def _variables(value: Any) -> list[str]:
+    if isinstance(value, list):
+        return [name for part in value for name in _variables(part)]
+    return _VARIABLE.findall(value) if isinstance(value, str) else []
+
+
+def _override(
+    path: Path, settings: dict[str, Any], stages: list[StageTable], overrides: Mapping[str, str]
+) -> tuple[dict[str, Any], list[StageTable]]:
+    """The settings and stages with the command line's values in place of the file's."""
+    settings = dict(settings)
+    values_of = {stage.name: dict(stage.values) for stage in stages}
+    for key, text in overrides.items():
+        stage, dot, field = key.rpartition(".")
+        if dot and stage in values_of:
+            values_of[stage][field] = Text(text)
+        elif key in settings:
+            settings[key] = Text(text)
+        elif dot:
+            raise SettingsError(f"--set {key}: {path} has no stage '{stage}'{did_you_mean(stage, values_of)}")
+        else:
+            raise SettingsError(f"--set {key}: {path} has no setting '{key}'{did_you_mean(key, settings)}")
+    return settings, [StageTable(stage.name, stage.job, values_of[stage.name]) for stage in stages]
+
+
+def _fill(where: str, value: Any, settings: Mapping[str, Any]) -> Any:
+    """A value with its variables filled in; one that stands alone keeps its variable's type."""
+    if isinstance(value, list):
+        return [_fill(where, part, settings) for part in value]
+    if not isinstance(value, str):
+        return value
+    for name in _VARIABLE.findall(value):
+        if name not in settings:
+            raise SettingsError(
+                f"{where} uses ${{{name}}}, which [settings] does not set{did_you_mean(name, settings)}"
+            )
+    if alone := _VARIABLE.fullmatch(value):
+        return settings[alone[1]]
+    return type(value)(_VARIABLE.sub(lambda found: str(settings[found[1]]), value))
