@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from emoface import __version__
-from emoface.cli import dataset
+from emoface.cli import dataset, detector, weights
 from emoface.cli.console import EmofaceGroup, set_debug
 
 
@@ -28,3 +28,5 @@ def main() -> None:
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report):
     main.add_command(_command)
+main.add_command(detector.detector)
+main.add_command(weights.weights)

@@ -1,0 +1,96 @@
+"""The commands of weight files: weights list, fetch, add, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from emoface.cli.console import FILE, EmofaceGroup, print_pairs, print_rows, terminal_progress
+
+
+@click.group(cls=EmofaceGroup)
+def weights() -> None:
+    """Weights of detectors and backbones: what there is, where it lies, and whether it is whole.
+
+    A name is looked for in the folders of EMOFACE_WEIGHTS, in the user's cache (EMOFACE_CACHE moves it), and in
+    the package.
+
+    \b
+    Example:
+      emoface weights list
+      emoface weights fetch yolov5n-face
+    """
+
+
+@weights.command(name="list")
+def list_command() -> None:
+    """Shows every known set of weights: task, licence, format, state, and where it lies or comes from.
+
+    \b
+    Example:
+      emoface weights list
+    """
+    from emoface.weights import list_weights
+
+    columns = ["name", "task", "licence", "format", "state", "where"]
+    print_rows("weights", columns, [[row[column] for column in columns] for row in list_weights()])
+
+
+@weights.command()
+@click.argument("names", nargs=-1, required=True)
+def fetch(names: tuple[str, ...]) -> None:
+    """Downloads NAMES into the cache, and keeps only what has the sha256 of its card.
+
+    \b
+    Example:
+      emoface weights fetch yolov5n-face
+      emoface weights fetch yolov5n-face yolov5n-0.5-face
+    """
+    from emoface.weights import fetch_weights
+
+    for name in names:
+        with terminal_progress() as progress:
+            found = fetch_weights(name, progress)
+        print_pairs(name, {"file": found.path, "sha256": found.sha256})
+
+
+@weights.command()
+@click.argument("file", type=FILE)
+@click.option("--name", help="What to call the weights; the file's own name where it is not given.")
+def add(file: Path, name: str | None) -> None:
+    """Copies FILE into the cache under a name, so that commands find it by name.
+
+    A detector's file is read first, and refused where it is not the network that its name promises; no code of a
+    checkpoint is run.
+
+    \b
+    Example:
+      emoface weights add yolov5s-face.pt
+      emoface weights add Downloads/best.pt --name my-detector
+    """
+    from emoface.jobs.add_weights import AddWeightsConfig, run_add_weights
+
+    record = run_add_weights(AddWeightsConfig(file=file, name=name or file.stem))
+    print_pairs(record.settings["name"], record.counts)
+
+
+@weights.command()
+@click.argument("names", nargs=-1)
+def verify(names: tuple[str, ...]) -> None:
+    """Holds the weights on this machine against the sha256 of their cards; exits 1 where one is wrong.
+
+    \b
+    Example:
+      emoface weights verify
+      emoface weights verify yolov5n-face
+    """
+    from emoface.errors import WeightsError
+    from emoface.weights import verify_weights
+
+    rows = verify_weights(names)
+    columns = ["name", "result", "sha256", "path"]
+    print_rows("weights", columns, [[row[column] for column in columns] for row in rows])
+    wrong = [row["path"] for row in rows if row["result"] in ("wrong", "half a pair")]
+    if wrong:
+        raise WeightsError(f"not what their cards say: {', '.join(wrong)}; remove them and fetch them again")

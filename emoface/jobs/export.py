@@ -1,0 +1,67 @@
+"""The export job: a detector's weights, of whatever format, written as one file that other programs run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emoface.errors import SettingsError, did_you_mean
+from emoface.files import file_sha256
+from emoface.records import JobRecord, code_fingerprint, to_settings
+from emoface.weights import find_weights
+from emoface.yolov5face import load_network, save_network
+
+FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What exporting is told.
+
+    Attributes:
+        weights: A weight file, or the name of weights.
+        format: ``onnx``, ``safetensors``, ``pt`` (plain state dict) or ``torchscript``.
+        out: The file to write, with the format's suffix.
+    """
+
+    weights: str
+    format: str
+    out: Path
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMAT_SUFFIXES:
+            raise SettingsError(f"format is {self.format!r}{did_you_mean(self.format, FORMAT_SUFFIXES)}")
+        wanted = FORMAT_SUFFIXES[self.format]
+        if self.out.suffix != wanted:
+            raise SettingsError(f"{self.out}: expected a name that ends in {wanted} for format {self.format}")
+
+
+def run_export(config: ExportConfig) -> JobRecord:
+    """Writes the file in one step.
+
+    Args:
+        config: What to export, and how.
+
+    Returns:
+        The job's record; it is not kept, the file is all there is.
+
+    Raises:
+        WeightsError: The weights are nowhere, damaged, or of no known network.
+    """
+    path = Path(config.weights)
+    found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
+    network = load_network(found.path, found.network)
+    save_network(network, config.out)
+    return JobRecord(
+        job="export",
+        settings=to_settings(config),
+        inputs={str(found.path): found.sha256},
+        outputs={config.out.name: file_sha256(config.out)},
+        counts={
+            "network": network.name,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "bytes": config.out.stat().st_size,
+            "file": str(config.out),
+        },
+        code=code_fingerprint(__name__),
+    )
