@@ -14,6 +14,10 @@ from emoface.simulator.brush import Brush, Color, bend, shade
 from emoface.simulator.faces import FaceStyle
 
 SHOULDER_X, SHOULDER_Y, HIP_Y, FOOT_Y = 0.86, 1.0, 3.1, 6.4
+
+SLUMPED_DROOP = 0.16
+"""How much lower the head of a slumped body is."""
+
 _CLOTH: tuple[Color, ...] = (
     (58, 84, 126),
     (120, 62, 60),

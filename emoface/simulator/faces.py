@@ -33,7 +33,7 @@ HAIRS: tuple[Color, ...] = (
     (122, 82, 46),
     (178, 136, 80),
     (214, 182, 122),
-    (150, 64, 34),
+    (128, 52, 30),
     (176, 174, 170),
 )
 HAIR_STYLES = ("short", "long", "bob", "bun", "curly", "bald", "fringe")
@@ -232,7 +232,7 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
 
 def draw_head_from_behind(brush: Brush, style: FaceStyle) -> None:
     """Draws the back of a head: hair and ears, no face."""
-    hair = style.hair
+    hair = shade(style.hair, 0.85)
     for side in (-1, 1):
         brush.ellipse(side * (style.half_width + 0.02), 0.02, 0.05, 0.1, shade(style.skin, 0.85))
     bottom = {"long": 1.0, "bob": 0.55, "curly": 0.5}.get(style.hair_style, 0.36)

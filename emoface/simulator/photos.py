@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from emoface.crops import Photo
-from emoface.simulator.bodies import draw_arm, draw_body, draw_headwear
-from emoface.simulator.brush import Brush, Color, new_canvas, paste, shade
+from emoface.simulator.bodies import SLUMPED_DROOP, draw_arm, draw_body, draw_headwear
+from emoface.simulator.brush import Brush, new_canvas, paste, shade
 from emoface.simulator.faces import FACES, draw_hair_behind, draw_head, draw_head_from_behind, face_points
 from emoface.simulator.plans import PersonPlan, PhotoPlan
 from emoface.simulator.scenes import draw_object, draw_place
@@ -142,7 +143,7 @@ def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
 def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
     """Draws body and head; returns the head's brush."""
     cause, posture = person.cause, person.cause.posture
-    droop = 0.16 if posture == "slumped" else 0.0
+    droop = SLUMPED_DROOP if posture == "slumped" else 0.0
     head = brush.moved(0.0, droop, person.face.roll + (6 if posture == "slumped" else 0))
     is_turned = person.hidden_by == "turned_away"
     if not is_turned:
@@ -161,30 +162,23 @@ def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
 
 
 def _draw_cover(head: Brush, person: PersonPlan) -> None:
-    """What a person holds before the face; it covers all of it."""
-    skin, tint = person.face.skin, person.body.lower
-    if person.cover == "hands":
-        for side in (-1, 1):
-            head.limb([(side * 1.0, 1.5), (side * 0.42, 0.55)], [0.3, 0.26], shade(person.body.upper, 0.95))
-            head.ellipse(side * 0.2, 0.02, 0.25, 0.5, shade(skin, 0.94), side * 4)
-            for k in range(4):
-                x = side * (0.06 + 0.1 * k)
-                head.limb([(x, 0.1), (x, -0.52)], [0.11, 0.085], skin)
-                head.line([(x + 0.05, 0.1), (x + 0.05, -0.5)], 0.012, shade(skin, 0.7))
-        return
-    colors: dict[str, Color] = {"book": shade(tint, 1.2), "camera": (36, 36, 40), "sign": (248, 246, 240)}
-    color = colors[person.cover]
-    head.polygon([(-0.56, -0.62), (0.56, -0.62), (0.56, 0.6), (-0.56, 0.6)], color)
-    if person.cover == "book":
-        head.line([(0, -0.62), (0, 0.6)], 0.03, shade(color, 0.7))
-        head.polygon([(0.12, -0.4), (0.44, -0.4), (0.44, -0.25), (0.12, -0.25)], shade(color, 1.5))
-    elif person.cover == "camera":
-        for radius, tone in ((0.36, (60, 60, 66)), (0.28, (20, 22, 30)), (0.14, (50, 60, 90))):
-            head.ellipse(0, 0.02, radius, radius, tone)
-    else:
-        head.polygon([(-0.3, 0.3), (0.0, -0.35), (0.3, 0.3)], (36, 96, 170))
-    for side in (-1, 1):
-        head.ellipse(side * 0.56, 0.25, 0.13, 0.18, skin)
+    """What is before a person's face; it covers all of it."""
+    tint = shade(person.body.lower, 1.25)
+    if person.cover == "box":
+        head.polygon([(-0.6, -0.7), (0.6, -0.7), (0.6, 0.95), (-0.6, 0.95)], (176, 138, 92))
+        head.polygon([(-0.6, -0.7), (-0.4, -0.84), (0.8, -0.84), (0.6, -0.7)], (206, 170, 122))
+        head.polygon([(0.6, -0.7), (0.8, -0.84), (0.8, 0.78), (0.6, 0.95)], (136, 104, 68))
+        head.polygon([(-0.09, -0.7), (0.09, -0.7), (0.09, 0.95), (-0.09, 0.95)], (214, 190, 150))
+    elif person.cover == "placard":
+        head.line([(0, 0.6), (0, 2.4)], 0.1, (150, 112, 74))
+        head.polygon([(-0.66, -0.66), (0.66, -0.66), (0.66, 0.64), (-0.66, 0.64)], (248, 246, 240))
+        head.polygon([(-0.34, 0.36), (0.0, -0.4), (0.34, 0.36)], (36, 96, 170))
+    else:  # an umbrella tilted to the viewer
+        ribs = np.linspace(0, 2 * np.pi, 9)
+        for k, (start, end) in enumerate(pairwise(ribs)):
+            rim = [(1.02 * np.cos(angle), 0.02 + 0.84 * np.sin(angle)) for angle in (start, (start + end) / 2, end)]
+            head.polygon([(0.0, -0.08), *rim], shade(tint, 1.2 if k % 2 else 0.8))
+        head.ellipse(0.0, -0.08, 0.05, 0.05, (40, 40, 44))
 
 
 def _light_from_side(canvas: NDArray[np.uint8], light: float) -> None:

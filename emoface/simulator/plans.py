@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emoface.simulator.bodies import BodyStyle, draw_body_style
+from emoface.simulator.bodies import SLUMPED_DROOP, BodyStyle, draw_body_style
 from emoface.simulator.causes import Cause, draw_cause, draw_scene
 from emoface.simulator.faces import FaceStyle, draw_face_style
 
@@ -24,14 +24,14 @@ OTHER_PERSON_SHARE = 0.06
 BYSTANDER_SHARE = 0.22
 """Share of photos with people whom nobody annotated."""
 
-_TOO_SMALL = (0.006, 0.009)
+_TOO_SMALL = (0.0055, 0.008)
 """Height of a face that is too small to be one, in longer sides of the photo; detectors see 4 to 6 pixels of it."""
 
-_ABOVE_BORDER = (0.42, 0.58)
-"""How far above the photo's upper edge the middle of a cut face lies, in face heights: at most the chin is left."""
+_ABOVE_BORDER = (0.5, 0.64)
+"""How far above the photo's upper edge the middle of a cut face lies, in face heights: the neck is left."""
 
 _PEOPLE_SHARES = (0.68, 0.2, 0.07, 0.03, 0.013, 0.007)
-_COVERS = ("book", "camera", "sign", "hands")
+_COVERS = ("box", "placard", "umbrella")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PersonPlan:
         y: Middle of the face, pixels.
         face_height: Forehead to chin, pixels.
         hidden_by: What is planned to hide the face, empty for nothing.
-        cover: What they hold before the face where ``hidden_by`` is ``covered``.
+        cover: What is before the face where ``hidden_by`` is ``covered``.
     """
 
     is_annotated: bool
@@ -184,7 +184,8 @@ def _hide_face(rng: np.random.Generator, person: PersonPlan, width: int, height:
         return replace(person, face_height=face_height, y=float(rng.uniform(0.4, 0.6)) * height)
     if reason == "cut_by_border":
         face_height = max(person.face_height, 0.12 * height)
-        return replace(person, face_height=face_height, y=-float(rng.uniform(*_ABOVE_BORDER)) * face_height)
+        above = float(rng.uniform(*_ABOVE_BORDER)) + (SLUMPED_DROOP if person.cause.posture == "slumped" else 0.0)
+        return replace(person, face_height=face_height, y=-above * face_height)
     return person
 
 
