@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from emoface import __version__
-from emoface.cli import dataset, detector, weights
+from emoface.cli import dataset, detector, pipelines, weights
 from emoface.cli.console import EmofaceGroup, set_debug
 
 
@@ -27,6 +27,8 @@ def main() -> None:
 
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report):
+    main.add_command(_command)
+for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(detector.detector)
 main.add_command(weights.weights)

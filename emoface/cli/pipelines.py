@@ -1,0 +1,116 @@
+"""The commands that run several jobs: run, status, demo."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+
+from emoface.cli.console import FOLDER, command, print_pairs, print_rows, terminal_progress
+from emoface.progress import Progress
+
+if TYPE_CHECKING:
+    from emoface.jobs.pipeline import PipelineConfig, Stage, StageStatus
+    from emoface.records import JobRecord
+
+_SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A setting of the pipeline (out=work) or one of a stage (split.seed=7); may be repeated.",
+)
+
+
+@command()
+@click.argument("pipeline")
+@_SET
+@click.option(
+    "--rebuild", multiple=True, metavar="STAGE", help="Runs a stage from the start, current or not; may be repeated."
+)
+def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> None:
+    """Runs the stages of a pipeline that are out of date.
+
+    PIPELINE is a TOML file, or the bare name of one that comes with emoface.
+
+    \b
+    Example:
+      emoface run pipelines/emotic_face.toml --set emotic_root=EMOTIC --set out=work
+      emoface run emotic_face --set out=work --rebuild faces
+    """
+    from emoface.jobs.pipeline import run_pipeline
+
+    run_pipeline(_to_config(pipeline, overrides, rebuild), StageLines())
+
+
+@command()
+@click.argument("pipeline")
+@_SET
+def status(pipeline: str, overrides: tuple[str, ...]) -> None:
+    """Says which stages of a pipeline are current, stale, unfinished or missing, and why.
+
+    \b
+    Example:
+      emoface status pipelines/emotic_face.toml --set emotic_root=EMOTIC --set out=work
+    """
+    from emoface.jobs.pipeline import check_pipeline
+
+    statuses = check_pipeline(_to_config(pipeline, overrides))
+    rows = [[one.stage.name, one.state, "; ".join(one.reasons)] for one in statuses]
+    print_rows(f"Stages of {pipeline}", ["stage", "state", "why"], rows)
+
+
+@command()
+@click.option("--out", default="demo-out", show_default=True, type=FOLDER, help="Folder for everything.")
+@click.option("--images", default=160, show_default=True, help="Photos to draw.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same photos and tables.")
+def demo(out: Path, images: int, seed: int) -> None:
+    """Builds and audits EMOTIC_Face from photos that emoface draws itself: no download, no account.
+
+    \b
+    Example:
+      emoface demo
+      emoface demo --out demo-out --images 1000
+    """
+    from emoface.jobs.demo import DemoConfig, run_demo
+
+    record = run_demo(DemoConfig(out=out, images=images, seed=seed), StageLines())
+    print_pairs("EMOTIC_Face from a simulated EMOTIC", record.counts)
+    if note := record.info["detector_note"]:
+        click.echo(f"Note: {note}", err=True)
+    click.echo(f"audit: {out / record.info['audit']}")
+
+
+def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...] = ()) -> PipelineConfig:
+    from emoface.jobs.pipeline import PipelineConfig
+    from emoface.pipelines import parse_overrides
+
+    return PipelineConfig(pipeline, parse_overrides(overrides), rebuild)
+
+
+class StageLines:
+    """One line per stage on standard error: what is done and why, or that it is current; progress bars between."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._started = 0.0
+
+    def skip(self, status: StageStatus) -> None:
+        """Says that a stage is current."""
+        self._console.print(f"[green]{status.stage.name}[/]: current")
+
+    def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
+        """Says why a stage runs."""
+        self._console.print(f"[bold]{status.stage.name}[/]: runs, {status.state}: ", end="")
+        self._console.print("; ".join(status.reasons), markup=False)
+        self._started = time.monotonic()
+        return terminal_progress()
+
+    def end(self, stage: Stage, record: JobRecord) -> None:
+        """Says how long it took."""
+        seconds = time.monotonic() - self._started
+        self._console.print(f"[green]{stage.name}[/]: done in {seconds:,.1f} s")

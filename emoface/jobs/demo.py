@@ -1,0 +1,169 @@
+"""The demo job: the pipeline ``demo.toml`` on photos that emoface draws, and its result held against the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from emoface.errors import SettingsError, WeightsError
+from emoface.files import file_sha256
+from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
+from emoface.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
+from emoface.tables import read_table, vectors_to_array
+from emoface.weights import list_weights
+
+DETECTOR = "yolov5n-face"
+"""The published detector that the demo uses where it is found."""
+
+PACKAGED_DETECTOR = "emoface-yolov5n-0.5"
+"""The detector inside the package, trained on drawn photos alone."""
+
+_UNSEEN = ("image_missing", "image_unreadable")
+_REMEDY = "run 'emoface demo' again"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """What the demo is told.
+
+    Attributes:
+        out: Gets ``EMOTIC/``, the drawn root, and everything that is built from it.
+        images: Photos to draw.
+        seed: The same seed gives the same photos and tables.
+    """
+
+    out: Path = Path("demo-out")
+    images: int = 160
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("images", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
+
+
+def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
+    """Draws a simulated EMOTIC, builds EMOTIC_Face from it, and says how well that went.
+
+    Args:
+        config: Where to, and how much.
+        watcher: Told of every stage.
+
+    Returns:
+        The job's record: what was built, and how it agrees with what was drawn.
+
+    Raises:
+        WeightsError: No face detector's weights are on this machine.
+    """
+    detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
+    settings = {"out": config.out, "images": config.images, "seed": config.seed, "detector": detector}
+    stages = run_pipeline(PipelineConfig("demo", {key: str(value) for key, value in settings.items()}), watcher)
+    truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
+    truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
+    faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])
+    record = JobRecord(
+        job="demo",
+        settings=to_settings(config),
+        inputs={str(path): file_sha256(path) for path in (truth_path, faces_path)},
+        outputs={},
+        counts=_count(detector, stages) | {"against_the_truth": compare_with_truth(faces, truth)},
+        info={"audit": "report/audit.html", "detector_note": note},
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.out, record)
+    return record
+
+
+def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
+    """The published detector where it is on this machine, else the package's own.
+
+    Args:
+        states: Where each known name of weights was found, or ``absent``.
+
+    Returns:
+        Its name, and what the user must know of it (empty where there is nothing).
+
+    Raises:
+        WeightsError: Neither is there.
+
+    Example:
+        >>> choose_detector({"yolov5n-face": "cache", "emoface-yolov5n-0.5": "package"})
+        ('yolov5n-face', '')
+    """
+    if states.get(DETECTOR, "absent") != "absent":
+        return DETECTOR, ""
+    if states.get(PACKAGED_DETECTOR, "absent") != "absent":
+        note = (
+            f"found with {PACKAGED_DETECTOR}, the demonstration detector: it was trained on drawn photos alone. For "
+            f"real photos get a published one with 'emoface weights fetch {DETECTOR}'"
+        )
+        return PACKAGED_DETECTOR, note
+    raise WeightsError(
+        f"the demo needs a face detector, and neither {DETECTOR} nor {PACKAGED_DETECTOR} is in EMOFACE_WEIGHTS, in the "
+        f"cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
+        f"{DETECTOR}.param and .bin in EMOFACE_WEIGHTS"
+    )
+
+
+def compare_with_truth(faces: pa.Table, truth: pa.Table) -> dict[str, Any]:
+    """How the faces that were found agree with the faces that were drawn.
+
+    A face is right where its centre lies inside the true face of the person who got it. People whose photo is missing
+    or broken are left out: nobody could find their faces.
+
+    Args:
+        faces: ``person_id``, ``face_bbox`` and ``face_status`` of ``faces.parquet``.
+        truth: ``person_id``, ``face_bbox`` and ``face_visible`` of ``ground_truth.parquet``.
+
+    Returns:
+        Counts, and as shares of the visible faces ``recall`` and ``wrong_faces``, and of the hidden ones
+        ``false_faces``; None where there are none.
+    """
+    found = _to_frame(faces, ["face_status"])
+    drawn = _to_frame(truth, ["face_visible"])
+    both = found.merge(drawn.dropna(subset=["person_id"]), on="person_id", suffixes=("", "_true"))
+    both = both[~both["face_status"].isin(_UNSEEN)]
+    is_found, is_visible = both["face_status"] == FACE_FOUND, both["face_visible"].astype(bool)
+    is_right = is_found & is_visible
+    for low, high in (("x1", "x2"), ("y1", "y2")):
+        centre = (both[low] + both[high]) / 2
+        is_right &= centre.between(both[f"{low}_true"], both[f"{high}_true"])
+    n_visible, n_hidden = int(is_visible.sum()), int((~is_visible).sum())
+    return {
+        "visible_faces": n_visible,
+        "hidden_faces": n_hidden,
+        "recall": int(is_right.sum()) / n_visible if n_visible else None,
+        "wrong_faces": int((is_found & is_visible & ~is_right).sum()) / n_visible if n_visible else None,
+        "false_faces": int((is_found & ~is_visible).sum()) / n_hidden if n_hidden else None,
+    }
+
+
+def _to_frame(table: pa.Table, columns: list[str]) -> pd.DataFrame:
+    frame: pd.DataFrame = table.select(["person_id", *columns]).to_pandas()
+    boxes = vectors_to_array(table["face_bbox"], 4).astype(np.float64)
+    return frame.assign(**dict(zip(("x1", "y1", "x2", "y2"), boxes.T, strict=True)))
+
+
+def _count(detector: str, stages: Mapping[str, JobRecord]) -> dict[str, Any]:
+    """The results of the stages that a reader looks for first."""
+    faces, split, report = (stages[name].counts for name in ("faces", "split", "report"))
+    status = faces["face_status"]
+    return {
+        "detector": detector,
+        "photos": faces["photos"],
+        "people": faces["people"],
+        "faces_found": status[FACE_FOUND],
+        "empty": {reason: status[reason] for reason in EMPTY_FACE_REASONS if status[reason]},
+        **{name: split[name] for name in SPLITS},
+        "largest_label_deviation": split["largest_label_deviation"],
+        "mean_imbalance_ratio": {
+            name: report[name]["mean_imbalance_ratio"] for name in report if isinstance(report[name], Mapping)
+        },
+    }
