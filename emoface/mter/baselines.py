@@ -1,0 +1,153 @@
+"""The published systems that the thesis compares itself with and that need no other data: Kosti's and CAER-Net-S."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from emoface.mter.base import Mter, MterOutput, masked_features, need_inputs
+from emoface.mter.blocks import FeatureNorm
+from emoface.mter.resnet import ResNet18
+from emoface.schema import N_CATEGORIES
+
+KOSTI_WIDTH = 256
+CAER_CHANNELS = (32, 64, 128, 256, 256)
+CAER_HIDDEN = 128
+N_VAD = 3
+
+
+class Kosti(Mter):
+    """The two-branch network of EMOTIC's authors: body and whole photo, fused at 256.
+
+    Args:
+        dropout: Before the last layer.
+        predicts_vad: Whether it has a head for valence, arousal and dominance; the paper's always has.
+
+    Source: Kosti et al. 2019, "Context Based Emotion Recognition Using EMOTIC Dataset". What differs: their branches
+    are 16-layer networks of one-dimensional filters, of which no trained weights are public; ours are ResNet18
+    without its last layer, as in the code that others published. The heads, the fusion and the inputs (body 128,
+    photo 224) are theirs.
+    """
+
+    def __init__(self, *, dropout: float = 0.5, predicts_vad: bool = False) -> None:
+        super().__init__("kosti", ("body", "context"))
+        self.body = ResNet18(n_features=None)
+        self.context = ResNet18(n_features=None)
+        self.reduce = nn.Linear(self.body.n_features + self.context.n_features, KOSTI_WIDTH)
+        self.norm = FeatureNorm(KOSTI_WIDTH)
+        self.act = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(KOSTI_WIDTH, N_CATEGORIES)
+        self.vad_head = nn.Linear(KOSTI_WIDTH, N_VAD) if predicts_vad else None
+
+    def last_maps(self) -> dict[str, nn.Module]:
+        return {"body": self.body.last_map, "context": self.context.last_map}
+
+    def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
+        need_inputs(self, inputs, has_face)
+        features = torch.cat((self.body(inputs["body"]), self.context(inputs["context"])), dim=1)  # (b, 1024)
+        fused = self.dropout(self.act(self.norm(self.reduce(features))))
+        vad_unit = None if self.vad_head is None else self.vad_head(fused).sigmoid()
+        return MterOutput(self.head(fused), {}, vad_unit)
+
+
+class CaerEncoder(nn.Module):
+    """Five 3x3 convolutions with BatchNorm and ReLU, max pooling after the first four: (b, 3, h, w) to /16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for number, width in enumerate(CAER_CHANNELS):
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            if number < len(CAER_CHANNELS) - 1:
+                layers.append(nn.MaxPool2d(2))
+            channels = width
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x)
+        return out
+
+
+class CaerFace(nn.Module):
+    """The face stream: encoder and global average pooling, (b, 3, h, w) to (b, 256)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = CaerEncoder()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.encoder(x).mean(dim=(2, 3))
+        return out
+
+
+class CaerContext(nn.Module):
+    """The context stream: an encoder whose positions are weighed by an attention map of sum 1, to (b, 256)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = CaerEncoder()
+        self.attention = nn.Sequential(
+            nn.Conv2d(CAER_CHANNELS[-1], CAER_HIDDEN, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CAER_HIDDEN),
+            nn.ReLU(),
+            nn.Conv2d(CAER_HIDDEN, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.encoder(x)  # (b, 256, h, w)
+        weights = self.attention(maps).flatten(2).softmax(dim=2)  # (b, 1, h * w)
+        pooled: Tensor = (maps.flatten(2) * weights).sum(dim=2)
+        return pooled
+
+
+class CaerNetS(Mter):
+    """CAER-Net-S: the face, and the photo with that face blanked, weighed against each other.
+
+    A person without a face has the weight 0 for it and 1 for the context.
+
+    Args:
+        dropout: Before the last layer.
+        predicts_vad: Adds a head for valence, arousal and dominance, which the paper has not.
+
+    Source: Lee et al. 2019, "Context-Aware Emotion Recognition Networks". What differs: 26 independent logits for 7
+    classes, inputs of 128 and 224 pixels as in MTER, and people without a face, whom the paper does not have.
+    """
+
+    def __init__(self, *, dropout: float = 0.5, predicts_vad: bool = False) -> None:
+        super().__init__("caer-net-s", ("face", "context"), masks_face_in_context=True)
+        width = CAER_CHANNELS[-1]
+        self.face = CaerFace()
+        self.context = CaerContext()
+        self.face_weight = _scorer(width)
+        self.context_weight = _scorer(width)
+        self.reduce = nn.Linear(2 * width, CAER_HIDDEN)
+        self.act = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(CAER_HIDDEN, N_CATEGORIES)
+        self.vad_head = nn.Linear(CAER_HIDDEN, N_VAD) if predicts_vad else None
+
+    def last_maps(self) -> dict[str, nn.Module]:
+        return {"face": self.face.encoder, "context": self.context.encoder}
+
+    def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
+        need_inputs(self, inputs, has_face)
+        face = masked_features(self.face, inputs["face"], has_face, CAER_CHANNELS[-1])
+        context = self.context(inputs["context"])
+        weights = self.stream_weights(face, context, has_face)  # (b, 2)
+        fused = torch.cat((face * weights[:, :1], context * weights[:, 1:]), dim=1)
+        fused = self.dropout(self.act(self.reduce(fused)))
+        vad_unit = None if self.vad_head is None else self.vad_head(fused).sigmoid()
+        return MterOutput(self.head(fused), {}, vad_unit)
+
+    def stream_weights(self, face: Tensor, context: Tensor, has_face: Tensor) -> Tensor:
+        """How much each stream counts, (b, 2) of sum 1: face, context."""
+        face_score = self.face_weight(face).masked_fill(~has_face[:, None], float("-inf"))
+        return torch.cat((face_score, self.context_weight(context)), dim=1).softmax(dim=1)
+
+
+def _scorer(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, CAER_HIDDEN), nn.ReLU(), nn.Linear(CAER_HIDDEN, 1))

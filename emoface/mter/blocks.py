@@ -1,0 +1,137 @@
+"""The building blocks of MTER; attribute names are those of the public ImageNet checkpoints.
+
+What those checkpoints have not, such as the squeeze-and-excitation unit, stands beside the named layers and never
+between them, so that no name shifts and a checkpoint loads without a map of names.
+
+Source: Sandler et al. 2018 (inverted residual), Hu et al. 2018 (squeeze and excitation), He et al. 2016 (basic
+block); names as in torchvision's mobilenet_v2 and resnet18.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIN_SQUEEZED = 8
+"""A squeezed width never falls below this, however strong the reduction."""
+
+Gate = Literal["sigmoid", "relu"]
+
+
+class ConvBNReLU6(nn.Sequential):
+    """Convolution, BatchNorm, ReLU6; (b, in, h, w) to (b, out, h / stride, w / stride)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1, *, groups: int = 1
+    ) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU6(inplace=True),
+        )
+
+
+class SqueezeExcitation(nn.Module):
+    """Weighs the channels of a map by what the whole map holds; (b, c, h, w) to the same shape.
+
+    The thesis puts a ReLU after both layers; a ReLU gate is unbounded and a channel whose gate is 0 learns no
+    more. The paper that it cites uses a sigmoid, which is the default here.
+
+    Args:
+        channels: Of the map.
+        reduction: The squeezed width is ``channels / reduction``, at least ``MIN_SQUEEZED``.
+        gate: ``sigmoid``, or ``relu`` for the thesis to the letter.
+
+    Source: thesis, section 3.3 and figure 3-5; Hu et al. 2018.
+    """
+
+    def __init__(self, channels: int, reduction: int, gate: Gate = "sigmoid") -> None:
+        super().__init__()
+        squeezed = max(channels // reduction, MIN_SQUEEZED)
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+        self.act = nn.ReLU(inplace=True)
+        self.gate = nn.Sigmoid() if gate == "sigmoid" else nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.gate(self.fc2(self.act(self.fc1(x.mean(dim=(2, 3))))))  # (b, c)
+        return x * weights[:, :, None, None]
+
+
+class InvertedResidual(nn.Module):
+    """Inverted residual with a linear bottleneck and squeeze and excitation before the projection.
+
+    Args:
+        in_channels: Of the input.
+        out_channels: Of the output; the input is added where shapes agree.
+        stride: Of the depthwise convolution.
+        expansion: Width inside over ``in_channels``; with 1 there is no expanding convolution.
+        reduction: Of the squeeze-and-excitation unit.
+        gate: Of the squeeze-and-excitation unit.
+
+    Source: thesis, figure 3-5.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, expansion: int, reduction: int, gate: Gate = "sigmoid"
+    ) -> None:
+        super().__init__()
+        hidden = in_channels * expansion
+        expand = [] if expansion == 1 else [ConvBNReLU6(in_channels, hidden, kernel=1)]
+        self.conv = nn.Sequential(
+            *expand,
+            ConvBNReLU6(hidden, hidden, stride=stride, groups=hidden),
+            nn.Conv2d(hidden, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.se = SqueezeExcitation(hidden, reduction, gate)
+        self.adds_input = stride == 1 and in_channels == out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        *widen, project, norm = self.conv
+        out = x
+        for layer in widen:
+            out = layer(out)
+        out = norm(project(self.se(out)))
+        return x + out if self.adds_input else out
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut; the shortcut is a 1x1 convolution where shapes differ."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        summed: Tensor = self.relu(out + shortcut)
+        return summed
+
+
+class FeatureNorm(nn.BatchNorm1d):
+    """BatchNorm over features (b, c) that takes a batch of one.
+
+    One row has no spread to normalise by: it is normalised by the running statistics, as in evaluation, and does
+    not change them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] < 2:
+            return functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
+        return super().forward(x)

@@ -1,0 +1,95 @@
+"""The modified MobileNetV2 of table 3-1: squeeze and excitation in every bottleneck, 1000 features at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from emoface.mter.blocks import ConvBNReLU6, Gate, InvertedResidual
+
+STEM_CHANNELS = 32
+N_FEATURES = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of table 3-1.
+
+    Attributes:
+        expansion: ``t``, width inside a bottleneck over its input's.
+        channels: ``c``, of the output.
+        repeats: ``n``, bottlenecks in a row.
+        stride: ``s``, of the first of them.
+        reduction: ``r`` of the squeeze-and-excitation units; the thesis gives it no number.
+    """
+
+    expansion: int
+    channels: int
+    repeats: int
+    stride: int
+    reduction: int = 16
+
+
+STAGES = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 2),
+    Stage(6, 96, 3, 1),
+    Stage(6, 160, 3, 2),
+    Stage(6, 320, 1, 1),
+)
+"""The bottlenecks of table 3-1.
+
+The table prints strides 2, 1, 2 for the last three rows, against its own map sizes (8, 8, 4, 4); the sizes and
+MobileNetV2 say 1, 2, 1.
+"""
+
+
+class MobileNetV2SE(nn.Module):
+    """Photo to feature: (b, 3, h, w), sides multiples of 32, to (b, 1000).
+
+    Layers without squeeze and excitation bear the names of torchvision's ``mobilenet_v2``.
+
+    Args:
+        stages: Rows of table 3-1.
+        gate: Of the squeeze-and-excitation units.
+        n_features: Channels of the last convolution.
+
+    Source: thesis, table 3-1.
+    """
+
+    def __init__(
+        self, stages: tuple[Stage, ...] = STAGES, gate: Gate = "sigmoid", n_features: int = N_FEATURES
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ConvBNReLU6(3, STEM_CHANNELS, stride=2)]
+        channels = STEM_CHANNELS
+        for stage in stages:
+            for repeat in range(stage.repeats):
+                stride = stage.stride if repeat == 0 else 1
+                layers.append(
+                    InvertedResidual(channels, stage.channels, stride, stage.expansion, stage.reduction, gate)
+                )
+                channels = stage.channels
+        layers.append(ConvBNReLU6(channels, n_features, kernel=1))
+        self.features = nn.Sequential(*layers)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.n_features = n_features
+        _initialise(self)
+
+    @property
+    def last_map(self) -> nn.Module:
+        """The layer whose output is the last feature map, for class activation maps."""
+        return self.features[-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pool(self.features(x)).flatten(1)
+        return out
+
+
+def _initialise(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out")

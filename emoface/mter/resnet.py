@@ -1,0 +1,53 @@
+"""ResNet18 up to global average pooling and its fully connected layer of 1000, table 3-2."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from emoface.mter.blocks import BasicBlock
+
+WIDTHS = (64, 128, 256, 512)
+N_FEATURES = 1000
+
+
+class ResNet18(nn.Module):
+    """Photo to feature: (b, 3, h, w) to (b, n_features); layers bear the names of torchvision's ``resnet18``.
+
+    Args:
+        n_features: Of the fully connected layer; None leaves it out and the 512 pooled channels are the feature.
+
+    Source: thesis, table 3-2. What differs: the table leaves the 1x1 convolutions of the shortcuts out; ResNet18
+    has them wherever the map shrinks.
+    """
+
+    def __init__(self, n_features: int | None = N_FEATURES) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = _layer(WIDTHS[0], WIDTHS[0], stride=1)
+        self.layer2 = _layer(WIDTHS[0], WIDTHS[1], stride=2)
+        self.layer3 = _layer(WIDTHS[1], WIDTHS[2], stride=2)
+        self.layer4 = _layer(WIDTHS[2], WIDTHS[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Identity() if n_features is None else nn.Linear(WIDTHS[3], n_features)
+        self.n_features = WIDTHS[3] if n_features is None else n_features
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def last_map(self) -> nn.Module:
+        """The layer whose output is the last feature map, for class activation maps."""
+        return self.layer4
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        out: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return out
+
+
+def _layer(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(BasicBlock(in_channels, out_channels, stride), BasicBlock(out_channels, out_channels, 1))
