@@ -39,6 +39,7 @@ LAYERS = (
         "pipelines",
         "charts",
         "face_labels",
+        "stream_cache",
     ),
     ("yolov5face", "mter"),
     ("jobs",),

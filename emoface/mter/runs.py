@@ -22,7 +22,8 @@ from safetensors.torch import load_file, save_file
 from emoface import __version__
 from emoface.errors import SettingsError, WeightsError
 from emoface.files import atomic_path, write_text
-from emoface.mter.networks import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, Mter, build_model
+from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, Mter
+from emoface.mter.networks import build_model
 from emoface.records import read_record
 from emoface.schema import CATEGORIES
 

@@ -1,0 +1,510 @@
+"""What the streams of a model see of each person, cut and scaled once, in files that are mapped into memory.
+
+A photo is decoded the first time only. Every person keeps a face and a body of 144 x 144 pixels, every photo a
+context of 256 x 256: a little more than a network's 128 and 224, so that random crops still have room. The body is its
+box and the context the whole photo, both scaled to a square without keeping their aspect, as Kosti et al. do: the
+thesis names no other way to 3 x 128 x 128 and 3 x 224 x 224, and nothing of either is lost or invented. The face is the
+crop in the tables, which is square.
+
+The arrays are plain uint8: what a network sees then is exactly what ``cut_person`` makes of a photo, and reading
+costs a tenth of decoding a JPEG; see ``docs/benchmarks/stream_cache.py`` for figures.
+
+A split's cache lies in ``CACHE/SPLIT-DATASET-KEY/``, where the key names everything but the photos that decides its
+bytes. Each shard of 256 photos is three ``.npy`` files and a summary, which is written last and is the mark of a
+finished shard.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emoface.crops import Photo
+from emoface.errors import ImageError, TableError
+from emoface.files import atomic_path, write_text
+from emoface.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
+from emoface.manifest import Manifest
+from emoface.prefetch import map_ahead
+from emoface.progress import SILENT, Progress
+from emoface.records import code_fingerprint
+from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
+from emoface.tables import open_table, vectors_to_array
+
+CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
+"""Side of what is kept for each stream, pixels."""
+
+USABLE = "usable"
+UNUSABLE_REASONS: dict[str, str] = {
+    "image_missing": "the photo is not below the image root",
+    "image_unreadable": "the photo is there but cannot be decoded",
+    "no_body": "the body box is null, or nothing of it is inside the photo",
+}
+"""Why a person cannot be shown to a network."""
+
+_PHOTOS_PER_SHARD = 256
+_REMEDY = "rebuild it with 'emoface split DIR'"
+
+
+@dataclass(frozen=True)
+class PersonPixels:
+    """What is kept of a person.
+
+    Attributes:
+        face: (144, 144, 3) RGB, None where no face was found.
+        body: (144, 144, 3) RGB, the body box.
+        context: (256, 256, 3) RGB, the whole photo.
+        face_in_context: (4,) xyxy of the face in shares of the photo's width and height; None without a face.
+    """
+
+    face: Photo | None
+    body: Photo
+    context: Photo
+    face_in_context: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
+class People:
+    """The usable people of a split, in the order of its table.
+
+    Attributes:
+        index: (n,) their ``index``.
+        images: Path of each person's photo below the image root.
+        labels: (n, 26) 0 or 1.
+        vad: (n, 3) valence, arousal, dominance, 1-10; nan where EMOTIC has none.
+        has_face: (n,) bool.
+        face_in_context: (n, 4) xyxy of the face in shares of the photo's width and height; nan without a face.
+    """
+
+    index: NDArray[np.int64]
+    images: list[str]
+    labels: NDArray[np.uint8]
+    vad: NDArray[np.float32]
+    has_face: NDArray[np.bool_]
+    face_in_context: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def cut_person(
+    photo: Photo, body_xyxy: NDArray[np.float32], face: Photo | None, face_xyxy: NDArray[np.float32] | None
+) -> PersonPixels:
+    """Cuts what the streams see of one person out of a photo.
+
+    Args:
+        photo: (height, width, 3), RGB.
+        body_xyxy: (4,) body box, original pixels.
+        face: (side, side, 3) crop of the face; None without one.
+        face_xyxy: (4,) face box, original pixels; None without one.
+
+    Raises:
+        ValueError: Nothing of the body box is inside the photo, or only one of crop and box of the face is given.
+
+    Example:
+        >>> photo = np.zeros((40, 60, 3), np.uint8)
+        >>> cut = cut_person(photo, np.array([0, 0, 30, 40]), photo[:9, :9], np.array([15, 10, 24, 20]))
+        >>> cut.body.shape, cut.context.shape, cut.face_in_context.tolist()
+        ((144, 144, 3), (256, 256, 3), [0.25, 0.25, 0.4000000059604645, 0.5])
+    """
+    if (face is None) != (face_xyxy is None):
+        raise ValueError("a face needs its crop and its box, both or neither")
+    body = crop_box(photo, body_xyxy)
+    if body is None:
+        raise ValueError(f"nothing of the body box {list(body_xyxy)} is inside a photo of {photo.shape[1::-1]}")
+    return PersonPixels(
+        face=None if face is None else scale_square(face, CACHE_SIZES["face"]),
+        body=scale_square(body, CACHE_SIZES["body"]),
+        context=scale_square(photo, CACHE_SIZES["context"]),
+        face_in_context=None if face_xyxy is None else to_photo_shares(face_xyxy, photo),
+    )
+
+
+def crop_box(photo: Photo, xyxy: NDArray[np.float32]) -> Photo | None:
+    """The pixels that a box touches; None where it is not finite or touches none."""
+    if not np.isfinite(xyxy).all():
+        return None
+    height, width = photo.shape[:2]
+    left, top = (max(0, int(np.floor(value))) for value in xyxy[:2])
+    right, bottom = min(width, int(np.ceil(xyxy[2]))), min(height, int(np.ceil(xyxy[3])))
+    return photo[top:bottom, left:right] if left < right and top < bottom else None
+
+
+def scale_square(photo: Photo, size: int) -> Photo:
+    """Scales a photo to a square: sides that shrink by averaging, sides that grow by interpolation.
+
+    Args:
+        photo: (height, width, 3).
+        size: Side of the result.
+
+    Returns:
+        (size, size, 3).
+    """
+    height, width = photo.shape[:2]
+    shrunk = (min(width, size), min(height, size))
+    if shrunk != (width, height):
+        photo = np.asarray(cv2.resize(photo, shrunk, interpolation=cv2.INTER_AREA), np.uint8)
+    if shrunk != (size, size):
+        photo = np.asarray(cv2.resize(photo, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return photo
+
+
+def to_photo_shares(xyxy: NDArray[np.float32], photo: Photo) -> NDArray[np.float32]:
+    """A box in shares of its photo's width and height."""
+    height, width = photo.shape[:2]
+    return np.asarray(xyxy / np.array([width, height, width, height]), np.float32)
+
+
+class StreamCache:
+    """The usable people of one split and their pixels; many processes may read it at once.
+
+    Attributes:
+        people: Who they are.
+        counts: People of the split: ``people``, ``usable``, and those left out by reason.
+    """
+
+    def __init__(self, folder: Path, people: People, places: NDArray[np.int64], counts: dict[str, int]) -> None:
+        self.people = people
+        self.counts = counts
+        self._folder = folder
+        self._places = places
+        self._arrays: dict[tuple[int, str], NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def read(self, position: int, stream: str) -> Photo | None:
+        """What is kept of one person for one stream: a read-only view of the mapped file.
+
+        Args:
+            position: 0 to n - 1, in the order of ``people``.
+            stream: ``face``, ``body`` or ``context``.
+
+        Returns:
+            (side, side, 3), RGB; None where there is no face.
+        """
+        shard, *places = (int(value) for value in self._places[position])
+        place = places[list(CACHE_SIZES).index(stream)]
+        return None if place < 0 else self._array(shard, stream)[place]
+
+    def read_person(self, position: int) -> PersonPixels:
+        """All that is kept of one person, as ``cut_person`` made it."""
+        face, body, context = (self.read(position, stream) for stream in CACHE_SIZES)
+        assert body is not None and context is not None
+        box = self.people.face_in_context[position] if face is not None else None
+        return PersonPixels(face, body, context, box)
+
+    def _array(self, shard: int, stream: str) -> NDArray[np.uint8]:
+        if (shard, stream) not in self._arrays:
+            self._arrays[shard, stream] = np.load(_array_path(self._folder, shard, stream), mmap_mode="r")
+        return self._arrays[shard, stream]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy for another process maps the files itself."""
+        return {**self.__dict__, "_arrays": {}}
+
+
+@dataclass(frozen=True)
+class _PhotoPeople:
+    """A photo and the rows of its people."""
+
+    image: str
+    image_wh: tuple[int, int]
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A split's table without the face crops."""
+
+    path: Path
+    index: NDArray[np.int64]
+    person_ids: list[str]
+    images: list[str]
+    labels: NDArray[np.uint8]
+    vad: NDArray[np.float32]
+    image_wh: NDArray[np.float32]
+    body_xyxy: NDArray[np.float32]
+    face_xyxy: NDArray[np.float32]
+
+    @property
+    def has_face(self) -> NDArray[np.bool_]:
+        """(n,)."""
+        return np.asarray(np.isfinite(self.face_xyxy).all(axis=1), np.bool_)
+
+
+@dataclass(frozen=True)
+class _CutPhoto:
+    """What came of one photo: its pixels, its people's, and what became of each of them."""
+
+    wh: tuple[int, int] | None
+    context: Photo | None
+    bodies: list[Photo]
+    faces: list[Photo]
+    statuses: list[str]
+
+
+def open_stream_cache(
+    manifest: Manifest, split: str, cache_dir: Path | None = None, progress: Progress = SILENT
+) -> StreamCache:
+    """Opens a split's cache; shards that are missing, or whose photos changed, are made first, on all cores.
+
+    Args:
+        manifest: The data set.
+        split: ``train``, ``val`` or ``test``.
+        cache_dir: Where caches lie; None is ``stream_cache`` beside the manifest.
+        progress: Told of each photo.
+
+    Raises:
+        TableError: The split's table is not what the schema says, a face in it is no photo, or not one person of it
+            has a readable photo.
+    """
+    table = _read_table(manifest.split_path(split))
+    image_root = Path(manifest.image_root)
+    cache_dir = cache_dir or manifest.path.parent / "stream_cache"
+    dataset = f"{split}-{_digest(str(manifest.path.resolve()))[:8]}"
+    folder = cache_dir / f"{dataset}-{_cache_key(manifest, split)}"
+    photos = _group_photos(table)
+    shards = [photos[start : start + _PHOTOS_PER_SHARD] for start in range(0, len(photos), _PHOTOS_PER_SHARD)]
+    pending = [n for n, shard in enumerate(shards) if not _is_shard_done(folder, n, _photo_digest(image_root, shard))]
+    if pending:
+        progress.start(f"pack {split}", sum(len(shards[number]) for number in pending))
+        read_faces = _FaceReader(table.path)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for number in pending:
+                _write_shard(folder, number, shards[number], table, image_root, read_faces, pool, progress)
+    for other in cache_dir.glob(f"{dataset}-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    return _gather(folder, shards, table, manifest)
+
+
+def _read_table(path: Path) -> _Table:
+    columns = ["index", "person_id", "image", "image_wh", "body_bbox", "labels", "face_bbox"]
+    columns += ["valence", "arousal", "dominance"]
+    with open_table(path, SPLIT_SCHEMA, _REMEDY) as opened:
+        table = opened.read(columns=columns)
+    for name in ("index", "image", "labels", "image_wh"):
+        if table[name].null_count:
+            raise TableError(f"{path}: column '{name}' has {table[name].null_count} nulls; {_REMEDY}")
+    labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    vad = [table[name].to_numpy() for name in ("valence", "arousal", "dominance")]
+    return _Table(
+        path=path,
+        index=table["index"].to_numpy(),
+        person_ids=table["person_id"].to_pylist(),
+        images=table["image"].to_pylist(),
+        labels=labels.reshape(-1, N_CATEGORIES),
+        vad=np.stack(vad, axis=1).astype(np.float32),
+        image_wh=vectors_to_array(table["image_wh"], 2),
+        body_xyxy=vectors_to_array(table["body_bbox"], 4),
+        face_xyxy=vectors_to_array(table["face_bbox"], 4),
+    )
+
+
+def _cache_key(manifest: Manifest, split: str) -> str:
+    told = [manifest.splits[split].sha256, manifest.image_root, CACHE_SIZES, code_fingerprint(__name__)]
+    return _digest(json.dumps(told, sort_keys=True))[:16]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _group_photos(table: _Table) -> list[_PhotoPeople]:
+    """The photos in order of first appearance, each with all of its people."""
+    rows_of: dict[str, list[int]] = {}
+    for row, image in enumerate(table.images):
+        rows_of.setdefault(image, []).append(row)
+    return [
+        _PhotoPeople(image, (int(table.image_wh[rows[0], 0]), int(table.image_wh[rows[0], 1])), np.array(rows))
+        for image, rows in rows_of.items()
+    ]
+
+
+def _photo_digest(image_root: Path, photos: list[_PhotoPeople]) -> str:
+    """Changes when a photo of the shard comes, goes or is replaced (by size and time of change)."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        path = image_root / photo.image
+        found = path.stat() if path.is_file() else None
+        mark = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
+        digest.update(f"{photo.image}\0{mark}\0".encode())
+    return digest.hexdigest()
+
+
+def _array_path(folder: Path, number: int, stream: str) -> Path:
+    return folder / f"{number:05d}.{stream}.npy"
+
+
+def _summary_path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.json"
+
+
+def _read_summary(folder: Path, number: int) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(_summary_path(folder, number).read_text(encoding="utf-8"))
+    return summary
+
+
+def _is_shard_done(folder: Path, number: int, photo_digest: str) -> bool:
+    paths = [_summary_path(folder, number), *(_array_path(folder, number, stream) for stream in CACHE_SIZES)]
+    if not all(path.is_file() for path in paths):
+        return False
+    summary = _read_summary(folder, number)
+    sizes = {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
+    return bool(summary["photo_digest"] == photo_digest and summary["n_bytes"] == sizes)
+
+
+class _FaceReader:
+    """Face crops by row of a split's table, read a row group at a time."""
+
+    def __init__(self, path: Path) -> None:
+        with pq.ParquetFile(path) as opened:
+            sizes = [opened.metadata.row_group(n).num_rows for n in range(opened.metadata.num_row_groups)]
+        self._path = path
+        self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        self._read_group = functools.lru_cache(maxsize=4)(self._read_group_uncached)
+
+    def read(self, rows: NDArray[np.int64]) -> dict[int, bytes]:
+        """The encoded crops of those of the rows that have one."""
+        crops: dict[int, bytes] = {}
+        for row in rows.tolist():
+            group = int(np.searchsorted(self._starts, row, side="right")) - 1
+            data = self._read_group(group)[row - int(self._starts[group])].as_py()
+            if data is not None:
+                crops[row] = data
+        return crops
+
+    def _read_group_uncached(self, group: int) -> pa.Array:
+        with pq.ParquetFile(self._path) as opened:
+            faces = opened.read_row_group(group, columns=["face"])["face"].combine_chunks()
+        return pc.struct_field(faces, "bytes")
+
+
+def _write_shard(
+    folder: Path,
+    number: int,
+    shard: list[_PhotoPeople],
+    table: _Table,
+    image_root: Path,
+    read_faces: _FaceReader,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> None:
+    """Works off one shard: its arrays first, its summary last."""
+    photo_digest = _photo_digest(image_root, shard)
+    rows = np.concatenate([photo.rows for photo in shard])
+    crops = read_faces.read(rows)
+    if wrong := sorted(crops.keys() ^ set(rows[table.has_face[rows]].tolist())):
+        raise TableError(
+            f"{table.path}: {table.person_ids[wrong[0]]} has only one of face and face_bbox, expected both or neither; "
+            "rebuild the table with 'emoface faces' and 'emoface split'"
+        )
+    cut = functools.partial(_cut_photo, table, image_root, crops)
+    pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
+    described: list[dict[str, Any]] = []
+    for one in map_ahead(pool, cut, shard, ahead=4 * (os.cpu_count() or 1)):
+        described.append({"wh": one.wh, "statuses": one.statuses})
+        pixels["context"] += [] if one.context is None else [one.context]
+        pixels["body"] += one.bodies
+        pixels["face"] += one.faces
+        progress.advance()
+    _summary_path(folder, number).unlink(missing_ok=True)
+    for stream, size in CACHE_SIZES.items():
+        with atomic_path(_array_path(folder, number, stream)) as temporary:
+            np.save(temporary, np.array(pixels[stream], np.uint8).reshape(-1, size, size, 3))
+    n_bytes = {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
+    summary = {"photo_digest": photo_digest, "n_bytes": n_bytes, "photos": described}
+    write_text(_summary_path(folder, number), json.dumps(summary) + "\n")
+
+
+def _cut_photo(table: _Table, image_root: Path, crops: dict[int, bytes], photo: _PhotoPeople) -> _CutPhoto:
+    """The per-photo boundary: what is wrong with a photo becomes the status of its people."""
+    path = image_root / photo.image
+    if not path.is_file():
+        return _CutPhoto(None, None, [], [], ["image_missing"] * len(photo.rows))
+    try:
+        turn = needs_exif_turn(read_photo_size(path), photo.image_wh)
+        pixels = read_photo(path, apply_exif=turn)
+    except ImageError:
+        return _CutPhoto(None, None, [], [], ["image_unreadable"] * len(photo.rows))
+    bodies, faces, statuses = [], [], []
+    for row in photo.rows.tolist():
+        body = crop_box(pixels, table.body_xyxy[row])
+        if body is None:
+            statuses.append("no_body")
+            continue
+        bodies.append(scale_square(body, CACHE_SIZES["body"]))
+        if row in crops:
+            faces.append(scale_square(_decode_face(table, row, crops[row]), CACHE_SIZES["face"]))
+        statuses.append(USABLE)
+    height, width = pixels.shape[:2]
+    return _CutPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
+
+
+def _decode_face(table: _Table, row: int, data: bytes) -> Photo:
+    try:
+        return decode_photo(data, table.person_ids[row])
+    except ImageError as error:
+        raise TableError(f"{table.path}: face of {error}; rebuild it with 'emoface faces DIR --rebuild'") from error
+
+
+def _gather(folder: Path, shards: list[list[_PhotoPeople]], table: _Table, manifest: Manifest) -> StreamCache:
+    """Joins the shards' summaries and the table; people who cannot be shown stay out, with a count."""
+    n_rows = len(table.index)
+    places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
+    photo_wh = np.full((n_rows, 2), np.nan, np.float32)
+    statuses = np.full(n_rows, USABLE, dtype=object)
+    for number, shard in enumerate(shards):
+        for row, place, status, wh in _shard_places(shard, _read_summary(folder, number), table.has_face):
+            places[row], statuses[row], photo_wh[row] = (number, *place), status, wh
+    counts = Counter(statuses.tolist())
+    usable = np.flatnonzero(statuses == USABLE)
+    if n_rows and not len(usable):
+        raise TableError(
+            f"{table.path}: none of its {n_rows} people can be shown ("
+            + ", ".join(f"{counts[reason]} {reason}" for reason in UNUSABLE_REASONS if counts[reason])
+            + f"); expected their photos below '{manifest.image_root}', the image root in {manifest.path}"
+        )
+    people = People(
+        index=table.index[usable],
+        images=[table.images[row] for row in usable],
+        labels=table.labels[usable],
+        vad=table.vad[usable],
+        has_face=table.has_face[usable],
+        face_in_context=(table.face_xyxy[usable] / np.tile(photo_wh[usable], (1, 2))).astype(np.float32),
+    )
+    told = {"people": n_rows, **{name: counts[name] for name in (USABLE, *UNUSABLE_REASONS)}}
+    return StreamCache(folder, people, places[usable], told)
+
+
+def _shard_places(
+    shard: list[_PhotoPeople], summary: dict[str, Any], has_face: NDArray[np.bool_]
+) -> Iterator[tuple[int, tuple[int, int, int], str, tuple[float, float]]]:
+    """Each person's row, place in the shard's three arrays (-1 for none), status, and size of the photo."""
+    n_faces = n_bodies = n_photos = 0
+    for photo, described in zip(shard, summary["photos"], strict=True):
+        wh = described["wh"] or (np.nan, np.nan)
+        for row, status in zip(photo.rows.tolist(), described["statuses"], strict=True):
+            if status != USABLE:
+                yield row, (-1, -1, -1), status, wh
+                continue
+            yield row, (n_faces if has_face[row] else -1, n_bodies, n_photos), status, wh
+            n_faces += int(has_face[row])
+            n_bodies += 1
+        n_photos += described["wh"] is not None
