@@ -34,6 +34,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Removes what killed processes left beside ``path`` when they died within its ``atomic_path``.
+
+    Args:
+        path: A file that no other process writes now; its name may hold wildcards, as in ``*.jpg``.
+    """
+    for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+        leftover.unlink(missing_ok=True)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a whole file in one step."""
     with atomic_path(path) as temporary:

@@ -6,9 +6,16 @@ The stand-in makes the right answer known to the pixel; the real detector is tes
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -54,13 +61,16 @@ class MagentaDetector:
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector:
     stand_in = MagentaDetector()
-    weights_path = tmp_path / "magenta.bin"
-    weights_path.write_bytes(b"weights")
-    weights = WeightsFile("magenta", "magenta", weights_path, file_sha256(weights_path), "option")
-    monkeypatch.setattr(faces_job, "find_weights", lambda *_: weights)
+    monkeypatch.setattr(faces_job, "find_weights", lambda *_: _stand_in_weights(tmp_path))
     monkeypatch.setattr("emoface.yolov5face.load_detector", lambda *_, **__: stand_in)
     faces_job._load_detector.cache_clear()
     return stand_in
+
+
+def _stand_in_weights(folder: Path) -> WeightsFile:
+    path = folder / "magenta.bin"
+    path.write_bytes(b"weights")
+    return WeightsFile("magenta", "magenta", path, file_sha256(path), "option")
 
 
 def _write_photo(
@@ -176,11 +186,52 @@ def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
     shown = detector.n_photos
     run_faces(config)
     resumed = _tables(dataset)
-    readable_of_done_shards = {1: 0, 4: 3, 7: 4}[n_before_the_kill]
+    readable_of_done_shards = {1: 0, 4: 2, 7: 4}[n_before_the_kill]  # a shard is done once its summary is written
     assert detector.n_photos - shown == 6 - readable_of_done_shards
     faces_job.forget_faces(dataset)
     run_faces(config)
     assert _tables(dataset) == resumed
+
+
+@pytest.mark.parametrize("n_files_before_the_kill", [0, 1, 4, 6, 7, 8])
+def test_kill_between_any_two_files_leaves_no_trace(
+    dataset: Path, detector: MagentaDetector, n_files_before_the_kill: int
+) -> None:
+    """A real SIGKILL: three shards are a table and a summary each, then come two tables and the record."""
+    script = f"import test_faces; test_faces.run_and_kill({str(dataset)!r}, {n_files_before_the_kill})"
+    killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (dataset / "records/faces.json").exists()
+    config = FacesConfig(dataset, shard_size=3, batch_size=2)
+    run_faces(config)
+    resumed = _tree(dataset)
+    assert not [name for name in resumed if Path(name).name.startswith(".")]
+    assert detector.n_photos == {0: 6, 1: 6, 4: 2}.get(n_files_before_the_kill, 0)  # of six that can be read
+    shutil.rmtree(dataset / "faces_shards")
+    run_faces(config)
+    assert _tree(dataset) == resumed
+
+
+def run_and_kill(out: str, n_files: int) -> None:
+    """Runs the job in a process of its own that dies after so many files are in place."""
+    weights = _stand_in_weights(Path(out).parent)
+    rename, n_done = Path.replace, itertools.count()
+
+    def replace(path: Path, target: Path) -> Path:
+        if next(n_done) == n_files:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(path, target)
+
+    with (
+        mock.patch.object(faces_job, "find_weights", lambda *_: weights),
+        mock.patch.object(faces_job, "_load_detector", lambda _: MagentaDetector()),
+        mock.patch.object(Path, "replace", replace),
+    ):
+        run_faces(FacesConfig(Path(out), shard_size=3, batch_size=2))
+
+
+def _tree(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): file_sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector: MagentaDetector) -> None:

@@ -30,7 +30,7 @@ from emoface.boxes import clip_boxes
 from emoface.crops import Photo, align_face, crop_square, square_box
 from emoface.detections import Detections
 from emoface.errors import ImageError, SettingsError, did_you_mean
-from emoface.files import atomic_path, file_sha256, stat_digest, write_text
+from emoface.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
 from emoface.images import encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
@@ -40,6 +40,7 @@ from emoface.records import (
     hash_outputs,
     need_record,
     photo_inputs,
+    record_path,
     to_settings,
     write_record,
 )
@@ -160,6 +161,9 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     shards_dir = config.dir / "faces_shards" / _shards_key(config, weights.sha256, people_sha256, code)
     work = ShardWork(config, image_root, weights, shards_dir)
 
+    tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
+    for path in (*tables, record_path(config.dir, "faces"), shards_dir / "*.parquet", shards_dir / "*.json"):
+        remove_leftovers(path)
     progress.start("faces", len(photos))
     pending = []
     for number, shard in enumerate(shards):
@@ -171,16 +175,17 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     if pending:
         run_shards(work, pending, progress)
 
+    record_path(config.dir, "faces").unlink(missing_ok=True)  # it must not describe tables of two runs
     _merge_shards(config.dir / "faces.parquet", shards_dir, shards)
     statuses = _write_empty_faces(config.dir, people)
-    for other in shards_dir.parent.iterdir():
+    for other in (config.dir / "faces_shards").glob("*"):
         if other != shards_dir:
             shutil.rmtree(other)
     record = JobRecord(
         job="faces",
         settings=to_settings(config),
         inputs=inputs,
-        outputs=hash_outputs(config.dir, [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]),
+        outputs=hash_outputs(config.dir, tables),
         counts={"people": people.num_rows, **_sum_counts(shards_dir, len(shards)), "face_status": statuses},
         info={
             "detector": weights.name,
@@ -250,9 +255,8 @@ def _is_shard_done(shards_dir: Path, number: int, photo_digest: str) -> bool:
     table_path, summary_path = _table_path(shards_dir, number), _summary_path(shards_dir, number)
     if not (table_path.is_file() and summary_path.is_file()):
         return False
-    summary = json.loads(summary_path.read_text(encoding="utf-8"))
-    same_photos: bool = summary["photo_digest"] == photo_digest
-    return same_photos and summary["table_sha256"] == file_sha256(table_path)
+    summary: dict[str, Any] = json.loads(summary_path.read_text(encoding="utf-8"))
+    return bool(summary["photo_digest"] == photo_digest and summary["table_sha256"] == file_sha256(table_path))
 
 
 def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
