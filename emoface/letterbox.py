@@ -59,7 +59,8 @@ class Letterbox:
     @property
     def scale_xy(self) -> NDArray[np.float32]:
         """(2,): network pixels per photo pixel; the two differ by rounding alone."""
-        return np.array(self.scaled_wh, np.float32) / np.array(self.image_wh, np.float32)
+        scale: NDArray[np.float32] = np.divide(self.scaled_wh, self.image_wh, dtype=np.float32)
+        return scale
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Scales and pads the photo; shrinking averages over areas, as faces of few pixels need it.

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import shutil
+import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
 _PACKAGE_DIR = Path(__file__).parent / "weights_data"
 _TIMEOUT_S = 30
 _BLOCK = 1 << 16
+_START = 256
+_PAIR = (".param", ".bin")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -112,20 +117,27 @@ def find_weights(name: str, weights_path: Path | None = None) -> WeightsFile:
     Raises:
         WeightsError: They are nowhere, or damaged.
     """
-    cards = read_cards()
     if weights_path is not None:
         if not weights_path.is_file():
             raise WeightsError(f"{weights_path}: no such weight file")
-        path = _pair_bin(weights_path)
+        path = _whole(weights_path)
         return WeightsFile(weights_path.stem, None, path, file_sha256(path), "option")
-    looked = []
+    cards = read_cards()
+    card = cards.get(name)
     for folder, found_in in _folders():
-        looked.append(str(folder))
-        path = _file_in(folder, name)
-        if path is not None:
-            network = cards[name].network if name in cards else None
-            return WeightsFile(name, network, path, _checked_sha256(path, cards.get(name)), found_in)
-    raise WeightsError(f"no weights '{name}' in {', '.join(looked)}; {_how_to_get(name, cards)}")
+        found = _file_in(folder, name, card)
+        if found is not None:
+            path = _whole(found)
+            network = card.network if card else None
+            return WeightsFile(name, network, path, _checked_sha256(path, card), found_in)
+    looked = ", ".join(str(folder) for folder, _ in _folders())
+    raise WeightsError(f"no weights '{name}' in {looked}; {_how_to_get(name, cards)}")
+
+
+def has_weights(name: str) -> bool:
+    """Whether weights of that name lie on this machine, whole or not."""
+    card = read_cards().get(name)
+    return any(_file_in(folder, name, card) is not None for folder, _ in _folders())
 
 
 def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
@@ -163,48 +175,71 @@ def download_file(source: CardFile, path: Path, progress: Progress = SILENT) -> 
         WeightsError: The server cannot be reached or says no, sends a page instead of a file, the connection is cut,
             or the bytes are not those of the card.
     """
-    digest, n_bytes, start = hashlib.sha256(), 0, b""
-    try:
-        with (
-            urllib.request.urlopen(source.address, timeout=_TIMEOUT_S) as answer,
-            atomic_path(path) as temporary,
-            temporary.open("wb") as stream,
-        ):
-            while block := answer.read(_BLOCK):
-                start = start or block[:256]
+    digest, n_bytes, start, cut = hashlib.sha256(), 0, b"", ""
+    with _open_address(source.address) as answer, atomic_path(path) as temporary, temporary.open("wb") as stream:
+        try:
+            while n_bytes <= source.n_bytes and (block := answer.read(_BLOCK)):
+                start = start or block[:_START]
                 stream.write(block)
                 digest.update(block)
                 n_bytes += len(block)
                 progress.advance(len(block))
-            stream.flush()
-            _check_download(source, n_bytes, start, digest.hexdigest(), answer.headers.get_content_type())
+        except http.client.IncompleteRead as error:
+            n_bytes += len(error.partial)
+            cut = "the server closed it"
+        except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+            cut = str(error) or type(error).__name__
+        stream.flush()
+        if cut or digest.hexdigest() != source.sha256:
+            raise _wrong_download(source, n_bytes, digest.hexdigest(), start, answer.headers.get_content_type(), cut)
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether a file that starts so is a page of a proxy or login, and not data.
+
+    Example:
+        >>> is_web_page(b"  <!DOCTYPE html><html>"), is_web_page(b"7767517")
+        (True, False)
+    """
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<body"))
+
+
+def _open_address(address: str) -> http.client.HTTPResponse:
+    try:
+        answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise WeightsError(
-            f"{source.address}: the server answered {error.code} {error.reason}; see 'emoface weights list' for the "
+            f"{address}: the server answered {error.code} {error.reason}; see 'emoface weights list' for the "
             "origin, or download by hand and use 'emoface weights add'"
         ) from error
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise WeightsError(f"{source.address}: cannot be downloaded ({reason}); check the network and try again") from (
-            error
-        )
+        raise WeightsError(f"{address}: cannot be reached ({reason}); check the network and try again") from error
+    return answer
 
 
-def _check_download(source: CardFile, n_bytes: int, start: bytes, sha256: str, content_type: str) -> None:
-    if sha256 == source.sha256:
-        return
-    if content_type == "text/html" or start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise WeightsError(
+def _wrong_download(
+    source: CardFile, n_bytes: int, sha256: str, start: bytes, content_type: str, cut: str
+) -> WeightsError:
+    """Says which way a download went wrong: a page, a cut, or other bytes."""
+    if content_type == "text/html" or is_web_page(start):
+        return WeightsError(
             f"{source.address}: got a web page instead of the file; a proxy or login page may stand between. "
             "Open the address in a browser, or download elsewhere and use 'emoface weights add'"
         )
-    if n_bytes < source.n_bytes:
-        raise WeightsError(
-            f"{source.address}: the connection was cut after {n_bytes:,} of {source.n_bytes:,} bytes; try again"
+    if cut or n_bytes < source.n_bytes:
+        reason = f" ({cut})" if cut else ""
+        return WeightsError(
+            f"{source.address}: the connection was cut after {n_bytes:,} of {source.n_bytes:,} bytes{reason}; try again"
         )
-    raise WeightsError(
-        f"{source.address}: got {n_bytes:,} bytes with sha256 {sha256}, expected {source.n_bytes:,} bytes with "
-        f"{source.sha256}; the file was changed on its way or at its origin and is not kept"
+    if n_bytes > source.n_bytes:
+        return WeightsError(
+            f"{source.address}: sends more than the {source.n_bytes:,} bytes of the card; it is another file and is "
+            "not kept"
+        )
+    return WeightsError(
+        f"{source.address}: got {n_bytes:,} bytes with sha256 {sha256}, expected {source.sha256}; the file was changed "
+        "on its way or at its origin and is not kept"
     )
 
 
@@ -218,65 +253,91 @@ def add_weights(path: Path, name: str) -> WeightsFile:
     Raises:
         WeightsError: The file is missing or of no known format, or the name has a card whose sha256 differs.
     """
+    check_addable(path, name)
+    path = _whole(path)
+    for part in _parts(path):
+        target = cache_dir() / f"{name}{part.suffix}"
+        if target.exists() and target.samefile(part):
+            continue
+        with atomic_path(target) as temporary:
+            shutil.copyfile(part, temporary)
+    added = cache_dir() / f"{name}{path.suffix}"
+    card = read_cards().get(name)
+    return WeightsFile(name, card.network if card else None, added, file_sha256(added), "cache")
+
+
+def check_addable(path: Path, name: str) -> None:
+    """Holds a file and a name against what ``add_weights`` asks for, before anything is copied.
+
+    Raises:
+        WeightsError: See ``add_weights``.
+    """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
     if path.suffix not in SUFFIXES:
         raise WeightsError(f"{path}: type '{path.suffix}' is not a weight file; known: {', '.join(SUFFIXES)}")
-    if not name or "/" in name or os.sep in name:
+    if not _NAME.fullmatch(name):
         raise WeightsError(f"'{name}' cannot name weights; use letters, digits, '-', '_' and '.'")
-    path = _pair_bin(path)
-    _checked_sha256(path, read_cards().get(name))
-    parts = [path.with_suffix(".param"), path] if path.suffix == ".bin" else [path]
-    for part in parts:
-        with atomic_path(cache_dir() / f"{name}{part.suffix}") as temporary:
-            shutil.copyfile(part, temporary)
-    return find_weights(name, cache_dir() / f"{name}{path.suffix}")
+    _checked_sha256(_whole(path), read_cards().get(name))
 
 
 def list_weights() -> list[dict[str, str]]:
     """Every card and every added file: name, task, licence, format, state, where it lies or comes from."""
     cards = read_cards()
-    names = [*cards, *sorted(_names_on_disk() - cards.keys())]
-    rows = []
-    for name in names:
-        card = cards.get(name)
-        state, where = "absent", card.origin if card else ""
-        for folder, found_in in _folders():
-            path = _file_in(folder, name)
-            if path is not None:
-                state, where = found_in, str(path)
-                break
-        rows.append(
-            {
-                "name": name,
-                "task": card.task if card else "detector",
-                "licence": card.licence if card else "",
-                "format": path.suffix[1:] if path else card.format if card else "",
-                "state": state,
-                "where": where,
-            }
-        )
-    return rows
+    named_files = {Path(one.file).stem for card in cards.values() for one in card.files}
+    names = [*cards, *sorted(_names_on_disk() - cards.keys() - named_files)]
+    return [_describe(name, cards.get(name)) for name in names]
 
 
-def verify_weights() -> list[dict[str, str]]:
-    """Holds every weight file on this machine that has a card against its sha256.
+def _describe(name: str, card: WeightsCard | None) -> dict[str, str]:
+    state, where, path = "absent", card.origin if card else "", None
+    for folder, found_in in _folders():
+        path = _file_in(folder, name, card)
+        if path is not None:
+            state, where = found_in if _missing_part(path) is None else f"{found_in}, half a pair", str(path)
+            break
+    return {
+        "name": name,
+        "task": card.task if card else "detector",
+        "licence": card.licence if card else "",
+        "format": path.suffix[1:] if path else card.format if card else "",
+        "state": state,
+        "where": where,
+    }
+
+
+def verify_weights(names: Iterable[str] = ()) -> list[dict[str, str]]:
+    """Holds weight files on this machine against the sha256 of their cards.
+
+    Args:
+        names: Which weights; none means all that lie in the folders where names are looked for.
 
     Returns:
-        One row per file: name, path, result (``right``, ``wrong`` or ``no card``), sha256.
+        One row per file: name, path, result (``right``, ``wrong``, ``half a pair`` or ``no card``), sha256.
+
+    Raises:
+        WeightsError: A name lies in none of the folders.
     """
     cards, rows = read_cards(), []
+    wanted = tuple(names)
+    for name in wanted:
+        if not has_weights(name):
+            raise WeightsError(f"no weights '{name}' on this machine; {_how_to_get(name, cards)}")
     for folder, _ in _folders():
-        for name in sorted(_names_in(folder)):
-            path = _file_in(folder, name)
-            if path is None:
-                continue
-            for part in (path.with_suffix(".param"), path) if path.suffix == ".bin" else (path,):
-                wanted = _card_sha256(part, cards.get(name))
-                found = file_sha256(part)
-                result = "no card" if wanted is None else "right" if wanted == found else "wrong"
-                rows.append({"name": name, "path": str(part), "result": result, "sha256": found})
+        of_file = {Path(one.file).stem: card.name for card in cards.values() for one in card.files}
+        for name in sorted({of_file.get(stem, stem) for stem in _names_in(folder)}):
+            path = _file_in(folder, name, cards.get(name))
+            if path is not None and (not wanted or name in wanted):
+                rows += [{"name": name, **_verify_part(part, cards.get(name))} for part in _parts(path)]
     return rows
+
+
+def _verify_part(part: Path, card: WeightsCard | None) -> dict[str, str]:
+    if not part.is_file():
+        return {"path": str(part), "result": "half a pair", "sha256": ""}
+    wanted, found = _card_sha256(part, card), file_sha256(part)
+    result = "no card" if wanted is None else "right" if wanted == found else "wrong"
+    return {"path": str(part), "result": result, "sha256": found}
 
 
 def _to_card(name: str, entry: dict[str, Any]) -> WeightsCard:
@@ -293,11 +354,13 @@ def _folders() -> Iterator[tuple[Path, str]]:
     yield _PACKAGE_DIR, "package"
 
 
-def _file_in(folder: Path, name: str) -> Path | None:
-    for suffix in SUFFIXES:
-        path = folder / f"{name}{suffix}"
+def _file_in(folder: Path, name: str, card: WeightsCard | None) -> Path | None:
+    """The file of a name in a folder; of an ncnn pair the ``.bin``, whether or not both are there."""
+    names = [f"{name}{suffix}" for suffix in SUFFIXES] + ([one.file for one in card.files] if card else [])
+    for file in names:
+        path = folder / file
         if path.is_file():
-            return _pair_bin(path)
+            return path.with_suffix(".bin") if path.suffix in _PAIR else path
     return None
 
 
@@ -311,14 +374,21 @@ def _names_on_disk() -> set[str]:
     return set().union(*(_names_in(folder) for folder, _ in _folders()))
 
 
-def _pair_bin(path: Path) -> Path:
-    """Of an ncnn pair the ``.bin``, which holds the numbers; both must be there."""
-    if path.suffix not in (".param", ".bin"):
-        return path
-    for part in (path.with_suffix(".param"), path.with_suffix(".bin")):
-        if not part.is_file():
-            raise WeightsError(f"{part}: no such file; ncnn weights are a .param and a .bin of the same name")
-    return path.with_suffix(".bin")
+def _parts(path: Path) -> list[Path]:
+    """The files that belong together: two of an ncnn pair, else the file alone."""
+    return [path.with_suffix(suffix) for suffix in _PAIR] if path.suffix in _PAIR else [path]
+
+
+def _missing_part(path: Path) -> Path | None:
+    return next((part for part in _parts(path) if not part.is_file()), None)
+
+
+def _whole(path: Path) -> Path:
+    """The file that holds the numbers, of an ncnn pair the ``.bin``; nothing of it may be missing."""
+    missing = _missing_part(path)
+    if missing is not None:
+        raise WeightsError(f"{missing}: no such file; ncnn weights are a .param and a .bin of the same name")
+    return _parts(path)[-1]
 
 
 def _card_sha256(path: Path, card: WeightsCard | None) -> str | None:
@@ -329,10 +399,11 @@ def _card_sha256(path: Path, card: WeightsCard | None) -> str | None:
 
 
 def _checked_sha256(path: Path, card: WeightsCard | None) -> str:
-    parts = [path.with_suffix(".param"), path] if path.suffix == ".bin" else [path]
-    for part in parts:
+    """The sha256 of the file that holds the numbers; each part must have the card's."""
+    found = ""
+    for part in _parts(path):
         found, wanted = file_sha256(part), _card_sha256(part, card)
-        if wanted is not None and found != wanted and card is not None:
+        if card is not None and wanted is not None and found != wanted:
             raise WeightsError(
                 f"{part}: sha256 is {found}, expected {wanted} of the card '{card.name}'; remove the file and run "
                 f"'emoface weights fetch {card.name}', or give it as '--weights {part}' if it is meant"

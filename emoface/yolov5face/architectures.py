@@ -135,7 +135,7 @@ def _c3_architecture(name: str, pyramid: Pyramid) -> Architecture:
     built = _LayerList()
     built.add(Layer("stem", pyramid.width(64), kernel=3, stride=2))
     built.add(Layer("c3", pyramid.width(128), repeats=pyramid.depth(3)))
-    stages = []
+    stages: list[int] = []
     for channels, repeats in zip(pyramid.stage_channels, pyramid.stage_repeats, strict=True):
         width = pyramid.width(channels)
         is_last = len(stages) == len(pyramid.stage_channels) - 1

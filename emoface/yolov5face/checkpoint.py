@@ -66,16 +66,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
-    except WeightsError:
-        raise
-    except (pickle.UnpicklingError, EOFError, OSError, KeyError, IndexError, RuntimeError) as error:
+        named = dict(_named_tensors(_weights_in(content)))
+    except (pickle.UnpicklingError, EOFError, OSError, LookupError, RuntimeError, MemoryError) as error:
         raise _damaged(path, error) from error
-    except (TypeError, ValueError, AttributeError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
-    state = {name.removeprefix("module."): tensor for name, tensor in _named_tensors(_weights_in(content))}
-    if not state:
+    if not named:
         raise WeightsError(f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'")
-    return state
+    return {name.removeprefix("module."): tensor for name, tensor in named.items()}
 
 
 def _damaged(path: Path, error: Exception) -> WeightsError:
@@ -126,19 +124,30 @@ class _Unpickler(pickle.Unpickler):
         return self._load_storage(pid)
 
 
-def _rebuild_tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return storage.as_strided(tuple(size), tuple(stride), offset)
+class _Rebuilt:
+    """Called for a tensor; a class of its own, so that a pickle cannot change what it calls."""
+
+    def __new__(cls, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:  # type: ignore[misc]
+        return storage.as_strided(tuple(size), tuple(stride), offset)
+
+    def __setstate__(self, _: Any) -> None:
+        raise TypeError("a function cannot be given a state")
 
 
-def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
-    return tensor
+class _Parameter(_Rebuilt):
+    """Called for a parameter, whose tensor is all that is kept."""
+
+    def __new__(cls, tensor: Tensor, *_: Any) -> Tensor:  # type: ignore[misc]
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"a parameter holds {type(tensor).__name__}, expected a tensor")
+        return tensor
 
 
 _REBUILDERS = {
-    "_rebuild_tensor": _rebuild_tensor,
-    "_rebuild_tensor_v2": _rebuild_tensor,
-    "_rebuild_parameter": _rebuild_parameter,
-    "_rebuild_parameter_with_state": _rebuild_parameter,
+    "_rebuild_tensor": _Rebuilt,
+    "_rebuild_tensor_v2": _Rebuilt,
+    "_rebuild_parameter": _Parameter,
+    "_rebuild_parameter_with_state": _Parameter,
 }
 
 
@@ -151,6 +160,10 @@ def _read_zip(path: Path) -> Any:
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}constants.pkl" in archive.namelist():
             raise WeightsError(f"{path}: a TorchScript file, which holds code; expected a state dict or checkpoint")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise WeightsError(f"{path}: a compressed zip, expected a file written by torch.save")
+        if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+            raise WeightsError(f"{path}: written on a big-endian machine; save it anew on another")
         storages: dict[str, Tensor] = {}
 
         def load_storage(pid: Any) -> Tensor:

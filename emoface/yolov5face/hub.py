@@ -3,26 +3,69 @@
 Its entry points build 80 classes and fetch weights that do not exist. One of them, ``custom``, rebuilds a network
 from any object with a ``yaml`` and a state dict: it is given ours, read safely, so that no pickle is ever loaded.
 The repository's code does run, which is why the commit is pinned, and only this backend does it.
+
+The repository imports packages that its network does not use (torchvision for its own suppression, seaborn for
+plots...). Where they are not installed, a stand-in lets the import pass and raises at the first use.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
+import cv2
 import torch
 from torch import Tensor, nn
 
 from emoface.errors import WeightsError
-from emoface.yolov5face.architectures import find_architecture
 from emoface.yolov5face.network import YoloV5Face
 
 HUB_REPO = "deepcam-cn/yolov5-face:84ef013381e3a155b7a746215974dca7894e0f3e"
+HUB_REPO_VARIABLE = "EMOFACE_HUB_REPO"
 _PACKAGES = ("models", "utils", "hubconf")
+_UNUSED_BY_NETWORK = ("torchvision", "requests", "thop", "seaborn", "tqdm", "pkg_resources")
 _YAML_NAMES = {"yolov5-blazeface": "blazeface", "yolov5-blazeface-fpn": "blazeface_fpn"}
+
+
+def load_reference_network(network: YoloV5Face, repo: str | None = None) -> nn.Module:
+    """Builds the reference repository's network with our weights.
+
+    Args:
+        network: Whose structure and weights.
+        repo: ``OWNER/NAME[:REF]`` on GitHub, downloaded into torch.hub's folder on first use, or the folder of a
+            local clone; None is what ``EMOFACE_HUB_REPO`` says, else the pinned commit on GitHub.
+
+    Returns:
+        A module that maps (b, 3, h, w) to decoded predictions and raw heads (b, anchors, gh, gw, 16).
+
+    Raises:
+        WeightsError: The repository cannot be had or imported, or its network differs.
+    """
+    repo = repo or os.environ.get(HUB_REPO_VARIABLE) or HUB_REPO
+    folder = _repo_folder(repo)
+    yaml_name = _YAML_NAMES.get(network.name, network.name.removesuffix("-face"))
+    yaml_path = folder / "models" / f"{yaml_name}.yaml"
+    if not yaml_path.is_file():
+        raise WeightsError(f"{yaml_path}: no such file; {repo} has no network {network.name}")
+    try:
+        with _foreign_code():
+            reference: nn.Module = torch.hub.load(
+                str(folder), "custom", source="local", path_or_model=_HubWeights(network, yaml_path), autoshape=False
+            )
+    except (ImportError, RuntimeError, OSError, AttributeError, TypeError, ValueError, KeyError) as error:
+        raise WeightsError(
+            f"{repo}: its 'custom' entry point failed ({type(error).__name__}: {error}); install what it asks for, or "
+            "use another backend: '--backend auto'"
+        ) from error
+    return reference.eval()
 
 
 class _HubWeights(nn.Module):
@@ -39,44 +82,6 @@ class _HubWeights(nn.Module):
         return dict(self._network.state_dict())
 
 
-def load_reference_network(network: YoloV5Face, repo: str | None = None) -> nn.Module:
-    """Builds the reference repository's network with our weights.
-
-    Args:
-        network: Whose structure and weights.
-        repo: ``OWNER/NAME[:REF]`` on GitHub, downloaded into torch.hub's folder on first use, or the folder of a
-            local clone; None is the pinned commit on GitHub.
-
-    Returns:
-        A module that maps (b, 3, h, w) to decoded predictions and raw heads (b, anchors, gh, gw, 16).
-
-    Raises:
-        WeightsError: The repository cannot be had or imported, or its network differs.
-    """
-    find_architecture(network.name)
-    repo = repo or HUB_REPO
-    try:
-        folder = _repo_folder(repo)
-        yaml_name = _YAML_NAMES.get(network.name, network.name.removesuffix("-face"))
-        yaml_path = folder / "models" / f"{yaml_name}.yaml"
-        if not yaml_path.is_file():
-            raise WeightsError(f"{yaml_path}: no such file; {repo} has no network {network.name}")
-        with _own_modules():
-            reference: nn.Module = torch.hub.load(
-                str(folder),
-                "custom",
-                source="local",
-                path_or_model=_HubWeights(network, yaml_path),
-                autoshape=False,
-            )
-    except (ImportError, RuntimeError, OSError, AttributeError, TypeError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"{repo}: cannot be used through torch.hub ({error}); it needs torchvision, pyyaml, requests, tqdm, "
-            "matplotlib, seaborn and thop, or use another backend: '--backend auto'"
-        ) from error
-    return reference
-
-
 def _repo_folder(repo: str) -> Path:
     """Where the repository lies; downloads it where it must."""
     if Path(repo).is_dir():
@@ -87,21 +92,80 @@ def _repo_folder(repo: str) -> Path:
         raise WeightsError(f"{repo}: neither a folder nor OWNER/NAME[:REF] on GitHub")
     cached = Path(torch.hub.get_dir()) / "_".join((owner, name, (ref or "master").replace("/", "_")))
     if not (cached / "hubconf.py").is_file():
-        with _own_modules():
-            torch.hub.list(f"{owner_name}:{ref or 'master'}", trust_repo=True, skip_validation=True)
+        try:
+            with _foreign_code():
+                torch.hub.list(f"{owner_name}:{ref or 'master'}", trust_repo=True, skip_validation=True)
+        except (ImportError, RuntimeError, OSError, ValueError) as error:
+            raise WeightsError(
+                f"{repo}: cannot be downloaded through torch.hub ({error}); check the network, or name the folder of "
+                f"a local clone in {HUB_REPO_VARIABLE}"
+            ) from error
     return cached
 
 
 @contextmanager
-def _own_modules() -> Iterator[None]:
-    """Lets a repository import its top-level ``models`` and ``utils``, without leaving or meeting others so named."""
-
-    def take() -> dict[str, ModuleType]:
-        return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in _PACKAGES}
-
-    mine = take()
+def _foreign_code() -> Iterator[None]:
+    """Lets a repository import its top-level ``models`` and ``utils``, and puts back what its import changes."""
+    finder = _StandInFinder()
+    own_modules, root, path = _take_modules(), logging.getLogger(), list(sys.path)
+    threads, level, handlers = cv2.getNumThreads(), root.level, list(root.handlers)
+    sys.meta_path.append(finder)
+    root.addHandler(logging.NullHandler())  # a root logger with a handler keeps the repository's own set-up away
     try:
         yield
     finally:
-        take()
-        sys.modules.update(mine)
+        sys.meta_path.remove(finder)
+        _take_modules()
+        sys.modules.update(own_modules)
+        sys.path[:] = path
+        cv2.setNumThreads(threads)
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+def _take_modules() -> dict[str, ModuleType]:
+    """Takes the repository's modules and all stand-ins out of ``sys.modules``."""
+    foreign = [
+        name
+        for name, module in sys.modules.items()
+        if name.split(".")[0] in _PACKAGES or isinstance(module, _StandInModule)
+    ]
+    return {name: sys.modules.pop(name) for name in foreign}
+
+
+class _StandIn:
+    """Stands for a function of a package that is not installed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, *_: object, **__: object) -> NoReturn:
+        raise ImportError(f"{self._name} was called, but its package is not installed")
+
+    def __getattr__(self, name: str) -> _StandIn:
+        return _StandIn(f"{self._name}.{name}")
+
+
+class _StandInModule(ModuleType):
+    """Stands for a package that is not installed."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _StandIn(f"{self.__name__}.{name}")
+
+
+class _StandInFinder(MetaPathFinder, Loader):
+    """Asked last, so that an installed package always wins."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
+        """Knows the packages that the network does not use."""
+        if fullname.split(".")[0] not in _UNUSED_BY_NETWORK:
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _StandInModule(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Leaves the stand-in empty."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from emoface.errors import WeightsError
+from emoface.errors import SettingsError, WeightsError
+from emoface.files import write_bytes
+from emoface.weights import is_web_page
 from emoface.yolov5face.architectures import ARCHITECTURES, find_architecture
 from emoface.yolov5face.checkpoint import read_checkpoint
 from emoface.yolov5face.folding import FoldedConv, conv_slots, fill_folded
@@ -40,6 +43,9 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
         find_architecture(network)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weight file")
+    with path.open("rb") as stream:
+        if is_web_page(stream.read(256)):
+            raise WeightsError(f"{path}: a web page, not weights; a proxy or login page was saved, download it again")
     if path.suffix in _NCNN:
         built = _network_from_convs(path, read_ncnn(path), network)
     elif path.suffix == _ONNX:
@@ -57,13 +63,40 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
 
 
 def save_network(network: YoloV5Face, path: Path) -> None:
-    """Writes a network's state dict as ``.safetensors``, its name in the metadata."""
+    """Writes a network in one step, in the format of the path's suffix.
+
+    Args:
+        network: Any mode; not changed.
+        path: ``.safetensors`` (state dict, the network's name in the metadata), ``.pt`` (plain state dict), ``.onnx``
+            or ``.torchscript`` (both for inference alone: BatchNorms folded, any batch and size).
+
+    Raises:
+        SettingsError: The suffix is none of these.
+    """
+    from emoface.yolov5face.onnx_files import to_onnx, to_torchscript
+
+    match path.suffix:
+        case ".safetensors":
+            data = _to_safetensors(network)
+        case ".pt":
+            stream = io.BytesIO()
+            torch.save(network.state_dict(), stream)
+            data = stream.getvalue()
+        case ".onnx":
+            data = to_onnx(network)
+        case ".torchscript":
+            data = to_torchscript(network)
+        case _:
+            raise SettingsError(f"{path}: weights are written as .safetensors, .pt, .onnx or .torchscript")
+    write_bytes(path, data)
+
+
+def _to_safetensors(network: YoloV5Face) -> bytes:
     from safetensors.torch import save
 
-    from emoface.files import write_bytes
-
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    write_bytes(path, save(state, metadata={"network": network.name}))
+    data: bytes = save(state, metadata={"network": network.name})
+    return data
 
 
 def numbers_path(path: Path) -> Path:

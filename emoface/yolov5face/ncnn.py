@@ -22,8 +22,10 @@ from emoface.yolov5face.folding import FoldedConv
 _MAGIC = "7767517"
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 _WITHOUT_NUMBERS = frozenset(
-    "BinaryOp Concat Eltwise Input Interp Noop Permute Pooling Reshape ShuffleChannel Sigmoid Slice Split Swish "
-    "UnaryOp".split()
+    (
+        *("BinaryOp", "Concat", "Eltwise", "Input", "Interp", "Noop", "Permute", "Pooling"),
+        *("Reshape", "ShuffleChannel", "Sigmoid", "Slice", "Split", "Swish", "UnaryOp"),
+    )
 )
 _FP16_TAG, _FP32_TAG = 0x01306B47, 0
 
@@ -97,7 +99,8 @@ def _read_param(path: Path) -> list[_ConvLine]:
     except UnicodeDecodeError as error:
         raise WeightsError(f"{path}: not a text file; binary .param.bin files are not read") from error
     if not rows or rows[0] != [_MAGIC]:
-        raise WeightsError(f"{path}: starts with {rows[0] if rows else 'nothing'}, expected {_MAGIC}")
+        start = " ".join(rows[0])[:40] if rows else ""
+        raise WeightsError(f"{path}: starts with {start!r}, expected the ncnn mark {_MAGIC}; fetch the file again")
     layers = rows[2:]
     try:
         n_layers = int(rows[1][0])

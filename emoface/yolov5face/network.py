@@ -156,7 +156,7 @@ def build_network(name: str) -> YoloV5Face:
     Example:
         >>> network = build_network("yolov5n-face")
         >>> sum(parameter.numel() for parameter in network.parameters())
-        1726008
+        1725744
     """
     return YoloV5Face(find_architecture(name))
 

@@ -1,7 +1,8 @@
-"""ONNX files of YOLOv5-Face: written with any batch and size, read back as a network."""
+"""Files that other programs run: ONNX, which is read back as well, and TorchScript; of any batch and size."""
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,10 @@ class _RawHeads(nn.Module):
 
     def __init__(self, network: YoloV5Face) -> None:
         super().__init__()
-        self.network = network
+        self.network = fold_batch_norms(network)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.network.raw_heads(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.network.raw_heads(images))
 
 
 def to_onnx(network: YoloV5Face) -> bytes:
@@ -36,20 +37,16 @@ def to_onnx(network: YoloV5Face) -> bytes:
     stride. Outputs ``stride8``, ``stride16``...: (batch, anchors * 16, height / stride, width / stride), before any
     sigmoid. The network's name is in the metadata.
     """
-    import io
-
     import onnx
 
-    folded = _RawHeads(fold_batch_norms(network))
     outputs = [f"stride{stride}" for stride in network.strides]
     axes = {name: {0: "batch", 2: f"height_{name}", 3: f"width_{name}"} for name in (INPUT_NAME, *outputs)}
-    side = 2 * max(network.strides)
-    stream = io.BytesIO()
+    stream: Any = io.BytesIO()  # the exporter takes one, though its annotation names paths alone
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is the older one
         torch.onnx.export(
-            folded,
-            (torch.zeros(1, 3, side, side + max(network.strides)),),
+            _RawHeads(network),
+            (_example_images(network),),
             stream,
             dynamo=False,
             opset_version=_OPSET,
@@ -61,6 +58,22 @@ def to_onnx(network: YoloV5Face) -> bytes:
     onnx.helper.set_model_props(model, {"network": network.name})
     written: bytes = model.SerializeToString()
     return written
+
+
+def to_torchscript(network: YoloV5Face) -> bytes:
+    """A network as a TorchScript program; input and outputs as those of ``to_onnx``, the outputs a tuple."""
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is no longer developed, but still read
+        traced = torch.jit.trace(_RawHeads(network), _example_images(network))
+        torch.jit.save(traced, stream)
+    return stream.getvalue()
+
+
+def _example_images(network: YoloV5Face) -> Tensor:
+    """The least input that is not square, so that no side is taken for the other."""
+    side = max(network.strides)
+    return torch.zeros(1, 3, 2 * side, 3 * side)
 
 
 def export_onnx(network: YoloV5Face, path: Path) -> None:
@@ -84,10 +97,7 @@ def read_onnx(path: Path) -> list[FoldedConv]:
         model = onnx.load_model(path)
     except (DecodeError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a readable ONNX model ({error})") from error
-    values = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+    values = _constants(model.graph)
     foreign = {"BatchNormalization", "QLinearConv", "ConvInteger"} & {node.op_type for node in model.graph.node}
     if foreign:
         raise WeightsError(
@@ -96,14 +106,29 @@ def read_onnx(path: Path) -> list[FoldedConv]:
     return [_read_conv(path, node, values) for node in model.graph.node if node.op_type == "Conv"]
 
 
+def _constants(graph: Any) -> dict[str, Any]:
+    """Arrays by name; exporters write equal ones once and point at them through Identity nodes."""
+    import onnx
+
+    values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            arrays = [onnx.numpy_helper.to_array(one.t) for one in node.attribute if one.name == "value"]
+            values |= dict(zip(node.output, arrays, strict=False))
+        elif node.op_type == "Identity" and node.input[0] in values:
+            values[node.output[0]] = values[node.input[0]]
+    return values
+
+
 def _read_conv(path: Path, node: Any, values: dict[str, Any]) -> FoldedConv:
     import onnx
 
     label = node.name or node.output[0]
-    if node.input[1] not in values:
-        raise WeightsError(f"{path}: the weights of convolution {label} are not in the file")
+    for name in node.input[1:]:
+        if name not in values:
+            raise WeightsError(f"{path}: {name} of convolution {label} is worked out while it runs, expected numbers")
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     weight = torch.tensor(values[node.input[1]], dtype=torch.float32)
-    has_bias = len(node.input) > 2 and node.input[2] in values
+    has_bias = len(node.input) > 2
     bias = torch.tensor(values[node.input[2]], dtype=torch.float32) if has_bias else torch.zeros(len(weight))
     return FoldedConv(label, weight, bias, attributes.get("strides", [1])[0], attributes.get("group", 1))
