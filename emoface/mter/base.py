@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from emoface.mter.blocks import Backbone
+
 STREAMS = ("face", "body", "context")
 STREAM_SIZES: dict[str, int] = {"face": 128, "body": 128, "context": 224}
 """Side of each stream's square input, pixels."""
@@ -56,9 +58,13 @@ class Mter(nn.Module):
         """
         raise NotImplementedError
 
+    def backbones(self) -> dict[str, Backbone]:
+        """The network of each stream up to its feature."""
+        raise NotImplementedError
+
     def last_maps(self) -> dict[str, nn.Module]:
         """Per stream the layer whose output is its last feature map, for class activation maps."""
-        raise NotImplementedError
+        return {stream: backbone.last_map for stream, backbone in self.backbones().items()}
 
 
 def need_inputs(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> None:
@@ -77,7 +83,7 @@ def need_inputs(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> 
         raise ValueError(f"has_face is {has_face.dtype} of shape {tuple(has_face.shape)}, expected bool of (b,)")
 
 
-def masked_features(backbone: nn.Module, x: Tensor, has_face: Tensor, n_features: int) -> Tensor:
+def masked_features(backbone: Backbone, x: Tensor, has_face: Tensor) -> Tensor:
     """Features of the people with a face, zeros for the others.
 
     The backbone runs on rows with a face alone, so the others reach neither its BatchNorm statistics nor its
@@ -88,19 +94,18 @@ def masked_features(backbone: nn.Module, x: Tensor, has_face: Tensor, n_features
         backbone: (n, 3, s, s) to (n, n_features).
         x: (b, 3, s, s).
         has_face: (b,) bool.
-        n_features: Of the backbone.
 
     Returns:
         (b, n_features).
     """
     if bool(has_face.all()):
-        features: Tensor = backbone(x) if len(x) else x.new_zeros(0, n_features)
+        features: Tensor = backbone(x) if len(x) else x.new_zeros(0, backbone.n_features)
         return features
     rows = has_face.nonzero().squeeze(1)
     if len(rows):
         seen = backbone(x[rows])
-        return torch.zeros(len(x), n_features, dtype=seen.dtype, device=seen.device).index_copy(0, rows, seen)
-    features = x.new_zeros(len(x), n_features)
+        return torch.zeros(len(x), seen.shape[1], dtype=seen.dtype, device=seen.device).index_copy(0, rows, seen)
+    features = x.new_zeros(len(x), backbone.n_features)
     if backbone.training and torch.is_grad_enabled():
         features = features + 0.0 * torch.stack([one.sum() for one in backbone.parameters()]).sum()
     return features

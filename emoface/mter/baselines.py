@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.mter.base import Mter, MterOutput, masked_features, need_inputs
-from emoface.mter.blocks import FeatureNorm
+from emoface.mter.blocks import Backbone, FeatureNorm
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
 
@@ -42,8 +42,8 @@ class Kosti(Mter):
         self.head = nn.Linear(KOSTI_WIDTH, N_CATEGORIES)
         self.vad_head = nn.Linear(KOSTI_WIDTH, N_VAD) if predicts_vad else None
 
-    def last_maps(self) -> dict[str, nn.Module]:
-        return {"body": self.body.last_map, "context": self.context.last_map}
+    def backbones(self) -> dict[str, Backbone]:
+        return {"body": self.body, "context": self.context}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
         need_inputs(self, inputs, has_face)
@@ -72,30 +72,40 @@ class CaerEncoder(nn.Module):
         return out
 
 
-class CaerFace(nn.Module):
+class CaerFace(Backbone):
     """The face stream: encoder and global average pooling, (b, 3, h, w) to (b, 256)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = CaerEncoder()
+        self.n_features = CAER_CHANNELS[-1]
+
+    @property
+    def last_map(self) -> nn.Module:
+        return self.encoder
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.encoder(x).mean(dim=(2, 3))
         return out
 
 
-class CaerContext(nn.Module):
+class CaerContext(Backbone):
     """The context stream: an encoder whose positions are weighed by an attention map of sum 1, to (b, 256)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = CaerEncoder()
+        self.n_features = CAER_CHANNELS[-1]
         self.attention = nn.Sequential(
             nn.Conv2d(CAER_CHANNELS[-1], CAER_HIDDEN, 3, padding=1, bias=False),
             nn.BatchNorm2d(CAER_HIDDEN),
             nn.ReLU(),
             nn.Conv2d(CAER_HIDDEN, 1, 3, padding=1),
         )
+
+    @property
+    def last_map(self) -> nn.Module:
+        return self.encoder
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.encoder(x)  # (b, 256, h, w)
@@ -130,12 +140,12 @@ class CaerNetS(Mter):
         self.head = nn.Linear(CAER_HIDDEN, N_CATEGORIES)
         self.vad_head = nn.Linear(CAER_HIDDEN, N_VAD) if predicts_vad else None
 
-    def last_maps(self) -> dict[str, nn.Module]:
-        return {"face": self.face.encoder, "context": self.context.encoder}
+    def backbones(self) -> dict[str, Backbone]:
+        return {"face": self.face, "context": self.context}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
         need_inputs(self, inputs, has_face)
-        face = masked_features(self.face, inputs["face"], has_face, CAER_CHANNELS[-1])
+        face = masked_features(self.face, inputs["face"], has_face)
         context = self.context(inputs["context"])
         weights = self.stream_weights(face, context, has_face)  # (b, 2)
         fused = torch.cat((face * weights[:, :1], context * weights[:, 1:]), dim=1)

@@ -122,6 +122,17 @@ class BasicBlock(nn.Module):
         return summed
 
 
+class Backbone(nn.Module):
+    """Photo to feature: (b, 3, h, w) to (b, ``n_features``)."""
+
+    n_features: int
+
+    @property
+    def last_map(self) -> nn.Module:
+        """The layer whose output is the last feature map, for class activation maps."""
+        raise NotImplementedError
+
+
 class FeatureNorm(nn.BatchNorm1d):
     """BatchNorm over features (b, c) that takes a batch of one.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from emoface.mter.blocks import ConvBNReLU6, Gate, InvertedResidual
+from emoface.mter.blocks import Backbone, ConvBNReLU6, Gate, InvertedResidual
 
 STEM_CHANNELS = 32
 N_FEATURES = 1000
@@ -47,7 +47,7 @@ MobileNetV2 say 1, 2, 1.
 """
 
 
-class MobileNetV2SE(nn.Module):
+class MobileNetV2SE(Backbone):
     """Photo to feature: (b, 3, h, w), sides multiples of 32, to (b, 1000).
 
     Layers without squeeze and excitation bear the names of torchvision's ``mobilenet_v2``.
@@ -81,7 +81,6 @@ class MobileNetV2SE(nn.Module):
 
     @property
     def last_map(self) -> nn.Module:
-        """The layer whose output is the last feature map, for class activation maps."""
         return self.features[-1]
 
     def forward(self, x: Tensor) -> Tensor:

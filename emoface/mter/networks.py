@@ -25,7 +25,7 @@ from emoface.mter.base import (
     need_inputs,
 )
 from emoface.mter.baselines import CaerNetS, Kosti
-from emoface.mter.blocks import FeatureNorm, Gate
+from emoface.mter.blocks import Backbone, FeatureNorm, Gate
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE, Stage
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
@@ -61,7 +61,7 @@ MODEL_NAMES = (*_BACKBONES, "kosti", "caer-net-s")
 class Stream(nn.Module):
     """A backbone and the stream's own head of 26 logits."""
 
-    def __init__(self, backbone: MobileNetV2SE | ResNet18) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = nn.Linear(backbone.n_features, N_CATEGORIES)
@@ -101,17 +101,15 @@ class StreamsModel(Mter):
         predicts_vad: Whether it has a head for valence, arousal and dominance.
     """
 
-    def __init__(
-        self, name: str, backbones: Mapping[str, MobileNetV2SE | ResNet18], dropout: float, predicts_vad: bool
-    ) -> None:
+    def __init__(self, name: str, backbones: Mapping[str, Backbone], dropout: float, predicts_vad: bool) -> None:
         super().__init__(name, tuple(backbones))
         self.stream = nn.ModuleDict({stream: Stream(backbones[stream]) for stream in self.streams})
         n_features = sum(backbones[stream].n_features for stream in self.streams)
         self.fusion = Fusion(n_features, dropout, predicts_vad) if len(self.streams) > 1 else None
         self.vad_head = nn.Linear(n_features, N_VAD) if predicts_vad and self.fusion is None else None
 
-    def last_maps(self) -> dict[str, nn.Module]:
-        return {stream: self._stream(stream).backbone.last_map for stream in self.streams}
+    def backbones(self) -> dict[str, Backbone]:
+        return {stream: self._stream(stream).backbone for stream in self.streams}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
         need_inputs(self, inputs, has_face)
@@ -132,7 +130,7 @@ class StreamsModel(Mter):
     def _features(self, stream: str, x: Tensor, has_face: Tensor) -> Tensor:
         backbone = self._stream(stream).backbone
         if stream == "face":
-            return masked_features(backbone, x, has_face, backbone.n_features)
+            return masked_features(backbone, x, has_face)
         features: Tensor = backbone(x)
         return features
 
@@ -170,7 +168,7 @@ def build_model(
         return Kosti(dropout=dropout, predicts_vad=predicts_vad)
     if name == "caer-net-s":
         return CaerNetS(dropout=dropout, predicts_vad=predicts_vad)
-    backbones = {
+    backbones: dict[str, Backbone] = {
         stream: MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
         for stream, kind in _BACKBONES[name].items()
     }

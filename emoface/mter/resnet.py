@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emoface.mter.blocks import BasicBlock
+from emoface.mter.blocks import Backbone, BasicBlock
 
 WIDTHS = (64, 128, 256, 512)
 N_FEATURES = 1000
 
 
-class ResNet18(nn.Module):
+class ResNet18(Backbone):
     """Photo to feature: (b, 3, h, w) to (b, n_features); layers bear the names of torchvision's ``resnet18``.
 
     Args:
@@ -39,7 +39,6 @@ class ResNet18(nn.Module):
 
     @property
     def last_map(self) -> nn.Module:
-        """The layer whose output is the last feature map, for class activation maps."""
         return self.layer4
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,216 @@
+"""What training minimises: label terms of the system and of each stream's own head, and valence-arousal-dominance.
+
+Every term is summed over its labels and averaged over all people of the batch; people whom a term does not concern
+(no face, no rating) count 0 in it. So the terms of two halves of a batch average to those of the whole, whoever has
+a face, which is what distributed training does.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from emoface.mter.base import MterOutput
+
+LossKind = Literal["bce", "weighted_euclidean", "asymmetric"]
+LOSS_KINDS: tuple[str, ...] = get_args(LossKind)
+
+VAD_SPAN = 9.0
+"""Ratings go from 1 to 10, 0-1 inside a network."""
+
+
+def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
+    """Weights of the discrete loss: the rarer a label, the more it counts.
+
+    Args:
+        prevalences: (26,) share of the training people who have each label, 0-1.
+        c: Keeps the weights finite; with 1.2 they lie between 1.27 and 5.48.
+
+    Returns:
+        (26,) ``1 / ln(c + p)``.
+
+    Raises:
+        ValueError: ``c`` is 1 or less, or a share is outside 0-1.
+
+    Example:
+        >>> kosti_label_weights(torch.tensor([0.0, 1.0])).round(decimals=3).tolist()
+        [5.484999656677246, 1.2680000066757202]
+
+    Source: Kosti et al. 2019, section 4.1.
+    """
+    if c <= 1:
+        raise ValueError(f"c is {c}, expected more than 1")
+    if not bool(((prevalences >= 0) & (prevalences <= 1)).all()):
+        raise ValueError(f"prevalences lie outside 0-1: {prevalences.tolist()}")
+    return 1 / torch.log(c + prevalences)
+
+
+def label_losses(
+    output: MterOutput,
+    labels: Tensor,
+    *,
+    has_face: Tensor,
+    kind: LossKind = "bce",
+    stream_weight: float = 0.3,
+    label_weights: Tensor | None = None,
+    ohem_ratio: float | None = None,
+    vad_unit: Tensor | None = None,
+    vad_weight: float = 0.5,
+) -> dict[str, Tensor]:
+    """The terms of a batch by name, weighted already; their sum is minimised.
+
+    ``labels`` is the term of the system's answer; ``labels_face``, ``labels_body`` and ``labels_context`` those of
+    the streams' own heads, where the system is more than one stream; ``vad`` that of valence, arousal and dominance,
+    where the model has that head.
+
+    Args:
+        output: Of a model, for b people.
+        labels: (b, 26), 0 or 1.
+        has_face: (b,) bool; the terms of a face head concern these people only.
+        kind: The label loss.
+        stream_weight: Of each stream's own head.
+        label_weights: (26,) how much each label counts; None counts all once. ``weighted_euclidean`` needs them.
+        ohem_ratio: Of each person's absent labels only the hardest this many per present label count; None is all.
+        vad_unit: (b, 3) ratings 0-1, nan where EMOTIC has none; needed where the model has the head.
+        vad_weight: Of the ``vad`` term.
+
+    Returns:
+        Scalars by name.
+
+    Raises:
+        ValueError: Weights or ratings are missing, or a setting is out of range.
+    """
+    everybody = torch.ones_like(has_face)
+    concerned = {"face": has_face}
+
+    def term(logits: Tensor, who: Tensor) -> Tensor:
+        terms = label_terms(logits, labels, kind)  # (b, 26)
+        if label_weights is not None:
+            terms = terms * label_weights
+        if ohem_ratio is not None:
+            terms = terms * hardest_labels(terms, labels, ohem_ratio)
+        return _mean_over_people(terms.sum(dim=1), who)
+
+    if kind == "weighted_euclidean" and label_weights is None:
+        raise ValueError("weighted_euclidean needs label_weights, see kosti_label_weights")
+    streams = output.stream_logits
+    only = next(iter(streams)) if len(streams) == 1 else ""
+    losses = {"labels": term(output.logits, concerned.get(only, everybody))}
+    if len(streams) > 1:
+        for stream, logits in streams.items():
+            losses[f"labels_{stream}"] = stream_weight * term(logits, concerned.get(stream, everybody))
+    if output.vad_unit is not None:
+        if vad_unit is None:
+            raise ValueError("the model has a head for valence, arousal and dominance, and no ratings were given")
+        losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, concerned.get(only, everybody))
+    return losses
+
+
+def label_terms(logits: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
+    """The loss of each label of each person, (b, 26), unweighted.
+
+    Args:
+        logits: (b, 26).
+        labels: (b, 26), 0 or 1.
+        kind: Of the loss.
+
+    Raises:
+        ValueError: No loss is called so.
+    """
+    logits, labels = logits.float(), labels.float()
+    if kind == "bce":
+        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    if kind == "weighted_euclidean":
+        return (logits.sigmoid() - labels).square()
+    if kind == "asymmetric":
+        return asymmetric_terms(logits, labels)
+    raise ValueError(f"no loss is called '{kind}'; known: {', '.join(LOSS_KINDS)}")
+
+
+def asymmetric_terms(
+    logits: Tensor, labels: Tensor, *, gamma_pos: float = 1.0, gamma_neg: float = 4.0, clip: float = 0.05
+) -> Tensor:
+    """Asymmetric loss: easy absent labels fade by their own power and drop out below ``clip``.
+
+    With both powers and ``clip`` 0 it is binary cross-entropy.
+
+    Args:
+        logits: (b, 26).
+        labels: (b, 26), 0 or 1.
+        gamma_pos: Power of a present label's ``1 - p``.
+        gamma_neg: Power of an absent label's shifted probability.
+        clip: What an absent label's probability is lowered by, 0 or more and less than 1.
+
+    Returns:
+        (b, 26).
+
+    Source: Ben-Baruch et al. 2021, "Asymmetric Loss for Multi-Label Classification", equations 4-7.
+    """
+    probabilities = logits.sigmoid()
+    present = -((1 - probabilities) ** gamma_pos) * functional.logsigmoid(logits)
+    shifted = (probabilities - clip).clamp(min=0)
+    log_absent = functional.logsigmoid(-logits) if clip == 0 else ((-logits).sigmoid() + clip).clamp(max=1).log()
+    absent = -(shifted**gamma_neg) * log_absent
+    return torch.where(labels > 0, present, absent)
+
+
+def hardest_labels(terms: Tensor, labels: Tensor, ratio: float) -> Tensor:
+    """Which terms count under online hard mining: all present labels and the hardest absent ones of each person.
+
+    Mining within a person, not within a batch, keeps a person's loss independent of who else is in the batch.
+
+    Args:
+        terms: (b, 26).
+        labels: (b, 26), 0 or 1.
+        ratio: Absent labels per present one, rounded up; a person without labels is taken to have one.
+
+    Returns:
+        (b, 26) of 0 and 1.
+
+    Raises:
+        ValueError: ``ratio`` is not above 0.
+
+    Example:
+        >>> terms, labels = torch.tensor([[0.1, 0.9, 0.5, 0.7]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+        >>> hardest_labels(terms, labels, ratio=2).tolist()
+        [[1.0, 1.0, 0.0, 1.0]]
+
+    Source: thesis, section 4.4 (2), where it mines anchors; MTER has none, so it mines labels.
+    """
+    if not ratio > 0 or math.isinf(ratio):
+        raise ValueError(f"ohem_ratio is {ratio}, expected more than 0")
+    is_present = labels > 0
+    n_kept = torch.ceil(ratio * is_present.sum(dim=1, keepdim=True).clamp(min=1))  # (b, 1)
+    hardness = terms.detach().masked_fill(is_present, -math.inf)
+    rank = hardness.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return (is_present | (rank < n_kept)).to(terms.dtype)
+
+
+def vad_loss(predicted_unit: Tensor, vad_unit: Tensor, who: Tensor) -> Tensor:
+    """Smooth L1 of the ratings, on EMOTIC's scale of 1-10, summed over the three.
+
+    Args:
+        predicted_unit: (b, 3), 0-1.
+        vad_unit: (b, 3), 0-1, nan where there is no rating.
+        who: (b,) bool, the people concerned.
+
+    Returns:
+        Scalar, averaged over all b people.
+
+    Source: Kosti et al. 2019, section 4.1, whose smooth L1 has its bend at 1 on that scale.
+    """
+    is_rated = ~vad_unit.isnan()
+    target = torch.where(is_rated, vad_unit, predicted_unit.detach())
+    terms = functional.smooth_l1_loss(
+        VAD_SPAN * predicted_unit.float(), VAD_SPAN * target.float(), reduction="none", beta=1.0
+    )
+    return _mean_over_people((terms * is_rated).sum(dim=1), who)
+
+
+def _mean_over_people(per_person: Tensor, who: Tensor) -> Tensor:
+    """Mean over all people, (b,) to scalar, of what concerns some of them; 0 for no people."""
+    return (per_person * who).sum() / max(len(who), 1)
