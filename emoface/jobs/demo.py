@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from emoface.cards import pipelines_dir
 from emoface.errors import SettingsError, WeightsError
 from emoface.files import file_sha256
 from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
@@ -64,7 +65,8 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
     """
     detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
     settings = {"out": config.out, "images": config.images, "seed": config.seed, "detector": detector}
-    stages = run_pipeline(PipelineConfig("demo", {key: str(value) for key, value in settings.items()}), watcher)
+    overrides = {key: str(value) for key, value in settings.items()}
+    stages = run_pipeline(PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides), watcher)
     truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
     truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
     faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])

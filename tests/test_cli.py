@@ -1,0 +1,147 @@
+"""The command line: every command helps with an example, and says in one line what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from emoface import __version__
+from emoface.cli import main
+
+PIPELINE = """
+[settings]
+out = "work"
+
+[[stage]]
+job = "report"
+dir = "${out}"
+seed = 1
+"""
+
+
+def _walk(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, child in sorted(command.commands.items()):
+            yield from _walk((*words, name), child)
+
+
+COMMANDS = list(_walk((), main))
+LEAVES = [one for one in COMMANDS if not isinstance(one[1], click.Group)]
+
+
+def _name(value: object) -> str:
+    return " ".join(value) or "emoface" if isinstance(value, tuple) else ""
+
+
+def _call(*words: str) -> Result:
+    return CliRunner().invoke(main, words)
+
+
+@pytest.mark.parametrize(("words", "command"), COMMANDS, ids=_name)
+def test_help_shows_an_example_that_the_command_understands(words: tuple[str, ...], command: click.Command) -> None:
+    answer = _call(*words, "--help")
+    assert answer.exit_code == 0
+    examples = [line.split()[1:] for line in answer.output.splitlines() if line.startswith("    emoface ")]
+    assert "Example:" in answer.output and examples
+    for example in examples:
+        assert tuple(example[: len(words)]) == words
+        if not isinstance(command, click.Group):
+            command.make_context(words[-1], example[len(words) :], resilient_parsing=False)
+
+
+@pytest.mark.parametrize(("words", "command"), COMMANDS, ids=_name)
+def test_every_option_and_command_is_described(words: tuple[str, ...], command: click.Command) -> None:
+    assert command.help and command.help.splitlines()[0].endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{' '.join(words)} {parameter.opts}"
+
+
+@pytest.mark.parametrize(("words", "command"), LEAVES, ids=_name)
+def test_bad_usage_exits_with_2(words: tuple[str, ...], command: click.Command) -> None:
+    answer = _call(*words, "--no-such-option")
+    assert answer.exit_code == 2
+    assert "No such option" in answer.output
+    if any(isinstance(one, click.Argument) and one.required for one in command.params):
+        answer = _call(*words)
+        assert answer.exit_code == 2
+        assert "Missing argument" in answer.output
+
+
+def test_unknown_command_exits_with_2() -> None:
+    answer = _call("spilt")
+    assert answer.exit_code == 2
+    assert "No such command 'spilt'" in answer.output
+
+
+def test_version() -> None:
+    assert _call("--version").output == f"emoface, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["parse", "nowhere", "--out", "work"], "nowhere"),
+        (["faces", "nowhere"], "nowhere/people.parquet: no such file; rebuild it with 'emoface parse"),
+        (["split", "nowhere"], "nowhere/records/parse.json: no such file; run 'emoface parse' first"),
+        (["split", "nowhere", "--ratios", "70/30"], "ratios are '70/30', expected three shares"),
+        (["report", "nowhere"], "nowhere/people.parquet: no such file"),
+        (["simulate", "sim", "--images", "0"], "images is 0, expected 1 or more"),
+        (["demo", "--images", "0"], "images is 0, expected 1 or more"),
+        (["run", "p.toml"], "people.parquet: no such file"),
+        (["run", "p.toml", "--set", "uot=x"], "--set uot: p.toml has no setting 'uot'; did you mean 'out'?"),
+        (["run", "p.toml", "--set", "report.sed=1"], "report has no setting 'sed'; did you mean 'seed'?"),
+        (["run", "p.toml", "--rebuild", "reprot"], "--rebuild reprot: p.toml has no stage 'reprot'; did you mean"),
+        (["status", "emotic_fase"], "emotic_fase: no such pipeline file"),
+        (["status", "p.toml", "--set", "report.seed=two"], "stage 'report': seed is 'two', expected a whole number"),
+    ],
+)
+def test_what_a_user_can_mend_is_said_in_one_line(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text(PIPELINE)
+    answer = _call(*words)
+    assert answer.exit_code == 1
+    lines = [line for line in answer.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1 and message in lines[0], answer.output
+    assert lines[0] == answer.stderr.splitlines()[-1]
+    assert "Traceback" not in answer.output and answer.stdout == ""
+
+
+@pytest.mark.parametrize("words", [["--debug", "report", "nowhere"], ["report", "nowhere", "--debug"]])
+def test_debug_shows_the_traceback(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = _call(*words)
+    assert answer.exit_code == 1
+    assert "Traceback" in answer.stderr and "in run_report" in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith("Error: nowhere/people.parquet: no such file")
+
+
+def test_file_that_may_not_be_written_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("a file where a folder is wanted")
+    answer = _call("simulate", "taken/sim", "--images", "1")
+    assert answer.exit_code == 1
+    assert answer.stderr.splitlines()[-1].startswith("Error: taken/sim")
+
+
+def test_status_prints_one_line_per_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text(PIPELINE)
+    answer = _call("status", "p.toml")
+    assert answer.exit_code == 0
+    assert answer.output == f"stage\tstate\twhy\nreport\tmissing\thas not run in {tmp_path / 'work'}\n"
+
+
+def test_program_and_module_are_the_same() -> None:
+    for call in ([sys.executable, "-m", "emoface"], [str(Path(sys.executable).with_name("emoface"))]):
+        answer = subprocess.run([*call, "--version"], capture_output=True, text=True, check=True)
+        assert answer.stdout == f"emoface, version {__version__}\n"
