@@ -241,8 +241,8 @@ def draw_head_from_behind(brush: Brush, style: FaceStyle) -> None:
     points += [(style.half_width * 0.85, bottom), (-style.half_width * 0.85, bottom)]
     brush.polygon(points, hair)
     rng = np.random.default_rng(int(1000 * style.half_width + 10 * sum(hair)))
-    for x in rng.uniform(-style.half_width, style.half_width, 14):
-        strand = shade(hair, float(rng.uniform(0.75, 1.18)))
+    for x in rng.uniform(-style.half_width, style.half_width, 24):
+        strand = shade(hair, float(rng.uniform(0.55, 1.25)))
         brush.curve([(x * 0.4, -0.62), (x * 1.05, -0.2), (x * 0.9, bottom * 0.95)], 0.018, strand)
     if style.hair_style == "bun":
         brush.ellipse(0, -0.5, 0.17, 0.16, shade(hair, 0.9))
@@ -383,8 +383,9 @@ def _draw_mouth(brush: Brush, style: FaceStyle, expression: Expression) -> None:
         brush.polygon(np.vstack([line, upper]), shade(style.lips, 0.9))
         brush.polygon(np.vstack([line, lower]), style.lips)
         brush.line(line, 0.014, shade(style.lips, 0.42))
-    brush.curve([(middle - 0.05, low_y + 0.085 + opening * 0.5), (middle, low_y + 0.095 + opening * 0.5),
-                 (middle + 0.05, low_y + 0.085 + opening * 0.5)], 0.012, shade(style.skin, 0.76))  # fmt: skip
+    chin_y = min(low_y + 0.085 + opening * 0.5, 0.43)
+    crease = [(middle - 0.05, chin_y), (middle, chin_y + 0.01), (middle + 0.05, chin_y)]
+    brush.curve(crease, 0.012, shade(style.skin, 0.76))
     if curve > 0.05:
         for side, x, y in ((-1, left, left_y), (1, right, right_y)):
             brush.curve([(x + side * 0.02, y - 0.12), (x + side * 0.045, y - 0.05), (x + side * 0.03, y + 0.02)], 0.012,
