@@ -33,6 +33,10 @@ class SettingsError(EmofaceError):
     """A setting or a pipeline file that cannot be used."""
 
 
+class TrainingError(EmofaceError):
+    """A training run that cannot go on; the message says where it was."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Suggests the nearest known word, as the end of an error sentence.
 

@@ -14,6 +14,12 @@ class Progress(Protocol):
     def advance(self, n: int = 1) -> None:
         """Reports ``n`` more units as done."""
 
+    def describe(self, text: str) -> None:
+        """Says how the stretch is going, in place of what was said before."""
+
+    def note(self, text: str) -> None:
+        """Says something that is to stay readable."""
+
 
 class Silent:
     """A progress that nobody watches."""
@@ -22,6 +28,12 @@ class Silent:
         """Does nothing."""
 
     def advance(self, n: int = 1) -> None:
+        """Does nothing."""
+
+    def describe(self, text: str) -> None:
+        """Does nothing."""
+
+    def note(self, text: str) -> None:
         """Does nothing."""
 
 

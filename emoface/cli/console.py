@@ -124,6 +124,15 @@ class TerminalProgress:
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, n)
 
+    def describe(self, text: str) -> None:
+        """Puts a text in front of the bar; says nothing where there is no bar."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+
+    def note(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def close(self) -> None:
         """Takes the bar off the terminal."""
         if self._bar is not None:
