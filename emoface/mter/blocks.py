@@ -56,7 +56,7 @@ class SqueezeExcitation(nn.Module):
         self.gate = nn.Sigmoid() if gate == "sigmoid" else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = self.gate(self.fc2(self.act(self.fc1(x.mean(dim=(2, 3))))))  # (b, c)
+        weights: Tensor = self.gate(self.fc2(self.act(self.fc1(x.mean(dim=(2, 3))))))  # (b, c)
         return x * weights[:, :, None, None]
 
 
@@ -91,7 +91,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         *widen, project, norm = self.conv
-        out = x
+        out: Tensor = x
         for layer in widen:
             out = layer(out)
         out = norm(project(self.se(out)))

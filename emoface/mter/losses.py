@@ -8,7 +8,6 @@ a face, which is what distributed training does.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,8 +15,7 @@ from torch.nn import functional
 
 from emoface.mter.base import MterOutput
 
-LossKind = Literal["bce", "weighted_euclidean", "asymmetric"]
-LOSS_KINDS: tuple[str, ...] = get_args(LossKind)
+LOSS_KINDS = ("bce", "weighted_euclidean", "asymmetric")
 
 VAD_SPAN = 9.0
 """Ratings go from 1 to 10, 0-1 inside a network."""
@@ -37,8 +35,8 @@ def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
         ValueError: ``c`` is 1 or less, or a share is outside 0-1.
 
     Example:
-        >>> kosti_label_weights(torch.tensor([0.0, 1.0])).round(decimals=3).tolist()
-        [5.484999656677246, 1.2680000066757202]
+        >>> [round(weight, 3) for weight in kosti_label_weights(torch.tensor([0.0, 1.0])).tolist()]
+        [5.485, 1.268]
 
     Source: Kosti et al. 2019, section 4.1.
     """
@@ -54,7 +52,7 @@ def label_losses(
     labels: Tensor,
     *,
     has_face: Tensor,
-    kind: LossKind = "bce",
+    kind: str = "bce",
     stream_weight: float = 0.3,
     label_weights: Tensor | None = None,
     ohem_ratio: float | None = None,
@@ -71,7 +69,7 @@ def label_losses(
         output: Of a model, for b people.
         labels: (b, 26), 0 or 1.
         has_face: (b,) bool; the terms of a face head concern these people only.
-        kind: The label loss.
+        kind: The label loss, one of ``LOSS_KINDS``.
         stream_weight: Of each stream's own head.
         label_weights: (26,) how much each label counts; None counts all once. ``weighted_euclidean`` needs them.
         ohem_ratio: Of each person's absent labels only the hardest this many per present label count; None is all.
@@ -110,13 +108,13 @@ def label_losses(
     return losses
 
 
-def label_terms(logits: Tensor, labels: Tensor, kind: LossKind) -> Tensor:
+def label_terms(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
     """The loss of each label of each person, (b, 26), unweighted.
 
     Args:
         logits: (b, 26).
         labels: (b, 26), 0 or 1.
-        kind: Of the loss.
+        kind: One of ``LOSS_KINDS``.
 
     Raises:
         ValueError: No loss is called so.

@@ -77,6 +77,7 @@ class MobileNetV2SE(Backbone):
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.n_features = n_features
+        self.stages = stages
         _initialise(self)
 
     @property

@@ -1,0 +1,315 @@
+"""What a model costs: parameters, multiply-adds and latency, and its layers as the thesis tabulates them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from emoface.mter.base import STREAM_SIZES, Mter
+from emoface.mter.blocks import Backbone
+from emoface.mter.mobilenet import MobileNetV2SE
+from emoface.mter.networks import StreamsModel
+from emoface.mter.resnet import ResNet18
+
+_ROWS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
+"""Layers with weights, each a row of its own where it is in no row of the thesis."""
+
+_SHORTCUT = "shortcut"
+_TABLES: dict[tuple[str, type[Backbone]], str] = {
+    ("face", MobileNetV2SE): "table_3_1",
+    ("body", MobileNetV2SE): "table_3_1",
+    ("context", ResNet18): "table_3_2",
+}
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A row of the layer table: one layer, or a stage of blocks as the thesis has it.
+
+    Attributes:
+        part: The stream, or ``fusion``.
+        operator: In words.
+        input_shape: (c, h, w) or (c,) of one person.
+        output_shape: Likewise.
+        n_parameters: Of all modules of the row.
+        n_macs: Multiply-adds for one person.
+        table_row: Which row of which table of the thesis it is, from 0.
+    """
+
+    part: str
+    operator: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    n_parameters: int
+    n_macs: int
+    table_row: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class ModelCost:
+    """What a model costs for one person with a face.
+
+    Attributes:
+        model: Its name.
+        n_parameters: Trainable numbers.
+        n_macs: Multiply-adds of convolutions and fully connected layers; BatchNorm (which folds into them),
+            activations, pooling and the scaling by a gate are not counted, as is usual.
+        rows: The layer table, in the order in which layers run.
+    """
+
+    model: str
+    n_parameters: int
+    n_macs: int
+    rows: tuple[LayerRow, ...]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long one batch takes where this runs.
+
+    Attributes:
+        median_ms: Of the runs, milliseconds.
+        fastest_ms: Of the runs.
+        batch_size: People per batch.
+        n_runs: Timed, after some that were not.
+        device: ``cpu``, or the accelerator's name.
+        n_threads: That torch uses on the CPU.
+    """
+
+    median_ms: float
+    fastest_ms: float
+    batch_size: int
+    n_runs: int
+    device: str
+    n_threads: int
+
+
+@dataclass(frozen=True)
+class LayerCall:
+    """One module as it ran.
+
+    Attributes:
+        input_shape: Without the batch.
+        output_shape: Without the batch.
+        n_macs: Multiply-adds of this module alone, not of those inside.
+    """
+
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    n_macs: int
+
+
+def measure_cost(model: Mter) -> ModelCost:
+    """Counts a model's parameters and multiply-adds by running it once on empty inputs.
+
+    The model's mode and weights are left as they were.
+
+    Example:
+        >>> from emoface.mter import build_model
+        >>> measure_cost(build_model("task3")).n_parameters
+        11715538
+    """
+    calls = trace_shapes(model, empty_inputs(model, 1))
+    rows, seen = [], set()
+    for part, operator, names, table_row in _table_rows(model):
+        inside = [name for name in calls if any(name == one or name.startswith(f"{one}.") for one in names)]
+        rows.append(
+            (
+                list(calls).index(inside[0]),
+                LayerRow(
+                    part,
+                    operator,
+                    calls[names[0]].input_shape,
+                    calls[names[-1]].output_shape,
+                    sum(_n_parameters(model.get_submodule(name)) for name in names),
+                    sum(calls[name].n_macs for name in inside),
+                    table_row,
+                ),
+            )
+        )
+        seen.update(inside)
+    for position, name in enumerate(calls):
+        module = model.get_submodule(name)
+        if name in seen or not isinstance(module, _ROWS):
+            continue
+        call = calls[name]
+        part = next((one for one in model.streams if f".{one}." in f".{name}."), "fusion")
+        operator = _operator(module)
+        row = LayerRow(part, operator, call.input_shape, call.output_shape, _n_parameters(module), call.n_macs)
+        rows.append((position, row))
+    return ModelCost(
+        model=model.name,
+        n_parameters=_n_parameters(model),
+        n_macs=sum(call.n_macs for call in calls.values()),
+        rows=tuple(row for _, row in sorted(rows, key=lambda entry: entry[0])),
+    )
+
+
+def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]:
+    """Runs a model once and notes each module that ran, in order of its start, with shapes without the batch.
+
+    Args:
+        model: Left in the mode that it was in.
+        inputs: Per stream, for any number of people; all are taken to have a face.
+    """
+    first = next(iter(inputs.values()))
+    calls: dict[str, LayerCall] = {}
+    order: list[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def before(module: nn.Module, _: object) -> None:
+        order.append(names[module])
+
+    def after(module: nn.Module, given: tuple[Tensor, ...], result: object) -> None:
+        if given and isinstance(given[0], Tensor) and isinstance(result, Tensor):
+            shapes = tuple(given[0].shape[1:]), tuple(result.shape[1:])
+            calls[names[module]] = LayerCall(*shapes, count_macs(module, *shapes))
+
+    was_training = model.training
+    handles = [module.register_forward_pre_hook(before) for module in names]
+    handles += [module.register_forward_hook(after) for module in names]
+    try:
+        with torch.inference_mode():
+            model.eval()(inputs, torch.ones(len(first), dtype=torch.bool, device=first.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    return {name: calls[name] for name in order if name in calls}
+
+
+def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+    """Multiply-adds of one layer for one input.
+
+    Args:
+        module: Any; only convolutions and fully connected layers count.
+        input_shape: Without the batch.
+        output_shape: Without the batch.
+
+    Example:
+        >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (3, 4, 5), (8, 4, 5))  # 8 * 4 * 5 values of 3 * 3 * 3
+        4320
+        >>> count_macs(nn.Linear(10, 4), (10,), (4,))
+        40
+    """
+    if isinstance(module, nn.Conv2d):
+        height, width = module.kernel_size
+        return math.prod(output_shape) * (input_shape[0] // module.groups) * height * width
+    if isinstance(module, nn.Linear):
+        return math.prod(output_shape) * input_shape[-1]
+    return 0
+
+
+def measure_latency(model: Mter, *, batch_size: int = 1, n_runs: int = 20, device: str = "cpu") -> Latency:
+    """Times a model in evaluation mode on empty inputs, everybody with a face.
+
+    Args:
+        model: Moved to the device, left in evaluation mode.
+        batch_size: People per batch.
+        n_runs: Timed runs; a quarter as many go before.
+        device: ``cpu``, ``cuda``...
+    """
+    place = torch.device(device)
+    model = model.to(place).eval()
+    inputs = empty_inputs(model, batch_size)
+    has_face = torch.ones(batch_size, dtype=torch.bool, device=place)
+    times_ms = []
+    with torch.inference_mode():
+        for run in range(-max(n_runs // 4, 1), n_runs):
+            start = time.perf_counter()
+            model(inputs, has_face)
+            if place.type == "cuda":
+                torch.cuda.synchronize(place)
+            if run >= 0:
+                times_ms.append(1000 * (time.perf_counter() - start))
+    return Latency(
+        median_ms=statistics.median(times_ms),
+        fastest_ms=min(times_ms),
+        batch_size=batch_size,
+        n_runs=n_runs,
+        device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        n_threads=torch.get_num_threads(),
+    )
+
+
+def empty_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
+    """Zeros of the right shape for every stream of a model, where the model is."""
+    device = next(model.parameters()).device
+    return {
+        stream: torch.zeros(n_people, 3, STREAM_SIZES[stream], STREAM_SIZES[stream], device=device)
+        for stream in model.streams
+    }
+
+
+def _table_rows(model: Mter) -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, int] | None]]:
+    """Rows as the thesis has them: part, operator, names of the modules, and the row where the thesis prints it.
+
+    Table 3-1 is printed for the face and the body, table 3-2 for the context; the shortcuts of ResNet18 are in none.
+    """
+    names = {module: name for name, module in model.named_modules()}
+    is_ours = isinstance(model, StreamsModel)
+    for stream, backbone in model.backbones().items():
+        table = _TABLES.get((stream, type(backbone))) if is_ours else None
+        prefix, number = names[backbone], 0
+        for operator, inside in _backbone_rows(backbone):
+            table_row = None if table is None or operator.startswith(_SHORTCUT) else (table, number)
+            yield stream, operator, tuple(f"{prefix}.{name}" for name in inside), table_row
+            number += table_row is not None
+        if table == "table_3_1":
+            yield stream, "fully connected", (f"stream.{stream}.head",), (table, number)
+
+
+def _backbone_rows(backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...]]]:
+    if isinstance(backbone, MobileNetV2SE):
+        yield from _mobilenet_rows(backbone)
+    elif isinstance(backbone, ResNet18):
+        yield from _resnet_rows(backbone)
+
+
+def _mobilenet_rows(backbone: MobileNetV2SE) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Table 3-1: a row per stage."""
+    yield _operator(backbone.features[0]), ("features.0",)
+    first = 1
+    for stage in backbone.stages:
+        inside = tuple(f"features.{number}" for number in range(first, first + stage.repeats))
+        yield f"bottleneck t={stage.expansion} n={stage.repeats} s={stage.stride}", inside
+        first += stage.repeats
+    yield _operator(backbone.features[first]), (f"features.{first}",)
+    yield "average pooling", ("pool",)
+
+
+def _resnet_rows(backbone: ResNet18) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Table 3-2: a row per convolution, which the BatchNorm after it belongs to."""
+    yield _operator(backbone.conv1), ("conv1", "bn1")
+    yield "max pooling 3x3 s=2", ("maxpool",)
+    for layer in ("layer1", "layer2", "layer3", "layer4"):
+        for block in ("0", "1"):
+            for conv, norm in (("conv1", "bn1"), ("conv2", "bn2")):
+                name = f"{layer}.{block}.{conv}"
+                yield _operator(backbone.get_submodule(name)), (name, f"{layer}.{block}.{norm}")
+        if layer != "layer1":
+            name = f"{layer}.0.downsample"
+            yield f"{_SHORTCUT} {_operator(backbone.get_submodule(f'{name}.0'))}", (name,)
+    yield "average pooling", ("avgpool",)
+    if isinstance(backbone.fc, nn.Linear):
+        yield _operator(backbone.fc), ("fc",)
+
+
+def _operator(module: nn.Module) -> str:
+    if isinstance(module, nn.Sequential):
+        return _operator(module[0])
+    if isinstance(module, nn.Conv2d):
+        return f"conv {module.kernel_size[0]}x{module.kernel_size[1]} s={module.stride[0]}"
+    if isinstance(module, nn.Linear):
+        return "fully connected"
+    return "BatchNorm" if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) else type(module).__name__
+
+
+def _n_parameters(module: nn.Module) -> int:
+    return sum(one.numel() for one in module.parameters())

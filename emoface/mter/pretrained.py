@@ -1,0 +1,254 @@
+"""Public weights for the streams' backbones: torchvision's ImageNet files and ResNet18 of Places365.
+
+The networks bear the names of those files, so a tensor is taken where name and shape agree, and the report says which
+were not and why. Files are read as tensors only; nothing that a pickle names is run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from emoface.errors import SettingsError, WeightsError, did_you_mean
+from emoface.mter.base import Mter
+from emoface.mter.blocks import Backbone
+from emoface.mter.mobilenet import MobileNetV2SE
+from emoface.mter.resnet import ResNet18
+from emoface.progress import SILENT, Progress
+from emoface.weights import WeightsFile, fetch_weights, find_weights
+
+PRETRAINED: dict[str, dict[type[Backbone], str]] = {
+    "imagenet": {MobileNetV2SE: "mobilenet_v2-b0353104", ResNet18: "resnet18-f37072fd"},
+    "places365": {ResNet18: "resnet18_places365"},
+}
+"""Per data set, the card of each network. ``imagenet`` has the MobileNetV2 of the thesis' time; the later
+``mobilenet_v2-7ebf99e0`` is reached by ``files``."""
+
+_COUNTER = "num_batches_tracked"
+_PREFIX = "module."
+_MIN_SHARE_TAKEN = 0.5
+
+
+@dataclass(frozen=True)
+class NotTaken:
+    """A tensor that keeps the weights it had.
+
+    Attributes:
+        name: In the network.
+        reason: ``not in the file``, or the two shapes.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TakenWeights:
+    """What a network took from a file.
+
+    BatchNorm's counters of batches are left out: files of early torch have none, and nothing here reads them.
+
+    Attributes:
+        network: What was filled: a stream's name.
+        source: The file's name.
+        sha256: Of the file; empty where the weights came from no file.
+        n_tensors: Taken.
+        n_parameters: Numbers in them, BatchNorm's running statistics among them.
+        not_taken: Tensors of the network that keep what they had.
+        unused: Tensors of the file that the network does not have.
+    """
+
+    network: str
+    source: str
+    sha256: str
+    n_tensors: int
+    n_parameters: int
+    not_taken: tuple[NotTaken, ...]
+    unused: tuple[str, ...]
+
+
+def load_pretrained(
+    model: Mter,
+    data_set: str = "imagenet",
+    *,
+    files: Mapping[str, Path] | None = None,
+    fetch: bool = False,
+    progress: Progress = SILENT,
+) -> tuple[TakenWeights, ...]:
+    """Fills a model's backbones with public weights.
+
+    Args:
+        model: Fresh; changed in place.
+        data_set: ``imagenet`` for every stream; ``places365`` for the context stream and ``imagenet`` for the others,
+            for Places365 has scenes and no people.
+        files: Per stream a file to use instead of the card's.
+        fetch: Downloads what is not on this machine; otherwise it is an error that says how to get it.
+        progress: Told of downloads.
+
+    Returns:
+        One report per stream.
+
+    Raises:
+        SettingsError: The data set is unknown, or no public weights exist for a stream's network.
+        WeightsError: A file is nowhere, damaged, or of another network.
+    """
+    if data_set not in PRETRAINED:
+        raise SettingsError(f"no public weights are called '{data_set}'{did_you_mean(data_set, PRETRAINED)}")
+    given = dict(files or {})
+    if unknown := sorted(given.keys() - set(model.streams)):
+        raise SettingsError(f"weights are given for '{unknown[0]}', {model.name} has {', '.join(model.streams)}")
+    reports = []
+    for stream, backbone in model.backbones().items():
+        found = _find(model, stream, backbone, data_set, given.get(stream), fetch, progress)
+        state = read_public_weights(found.path)
+        reports.append(take_weights(backbone, state, stream, found.path.name, found.sha256))
+    return tuple(reports)
+
+
+def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = "") -> tuple[TakenWeights, ...]:
+    """Fills the streams that a model shares with another MTER model, backbone and head: ``task1`` inside ``mter2``.
+
+    Args:
+        model: Changed in place.
+        state: State dict of the other model.
+        source: What the report calls it.
+
+    Returns:
+        One report per stream that both have, every tensor of it taken.
+
+    Raises:
+        WeightsError: The two have no stream in common, or a shared stream is of another network.
+    """
+    reports, own = [], {name.split(".")[1] for name in model.state_dict() if name.startswith("stream.")}
+    for stream in model.streams:
+        prefix = f"stream.{stream}."
+        part = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if not part or stream not in own:
+            continue
+        report = take_weights(model.get_submodule(prefix[:-1]), part, stream, source)
+        if report.not_taken:
+            first = report.not_taken[0]
+            raise WeightsError(
+                f"{source or 'the given weights'}: stream '{stream}' is not that of {model.name} "
+                f"({prefix}{first.name}: {first.reason}); use weights of a model with the same '{stream}' network"
+            )
+        reports.append(report)
+    if not reports:
+        raise WeightsError(
+            f"{source or 'the given weights'}: no stream of {model.name} ({', '.join(model.streams)}) is in them; use "
+            "weights of a model that shares one, as task1 does with mter2"
+        )
+    return tuple(reports)
+
+
+def read_public_weights(path: Path) -> dict[str, Tensor]:
+    """Reads a state dict, or the ``state_dict`` of a checkpoint, of any torch since 0.1.10.
+
+    The prefix ``module.`` of data-parallel training is dropped. Strings of files that Python 2 wrote, such as those
+    of Places365, are read as Latin-1.
+
+    Args:
+        path: ``.pth``, ``.pt`` or ``.pth.tar``, which is no archive.
+
+    Raises:
+        WeightsError: The file is damaged, or holds anything but tensors and plain values.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: not a file of plain weights ({_first_line(error)}); nothing of it was run. Fetch it again, or "
+            "save its state dict with torch.save"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not a readable torch file ({_first_line(error)}); fetch it again") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    named = content.items() if isinstance(content, Mapping) else ()
+    state = {str(name).removeprefix(_PREFIX): value for name, value in named if isinstance(value, Tensor)}
+    if not state:
+        raise WeightsError(f"{path}: holds no named tensors, expected a state dict")
+    return state
+
+
+def take_weights(
+    network: nn.Module, state: Mapping[str, Tensor], name: str, source: str = "", sha256: str = ""
+) -> TakenWeights:
+    """Copies every tensor whose name and shape agree into a network.
+
+    Args:
+        network: Changed in place.
+        state: Tensors by name.
+        name: What the report calls the network.
+        source: What the report calls the file.
+        sha256: Of the file.
+
+    Raises:
+        WeightsError: Fewer than half of the network's tensors agree: the file is of another network. Nothing is
+            copied then.
+    """
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
+    theirs = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
+    taken, not_taken = {}, []
+    for key, value in own.items():
+        if key not in theirs:
+            not_taken.append(NotTaken(key, "not in the file"))
+        elif theirs[key].shape != value.shape:
+            reason = f"shape {tuple(value.shape)}, in the file {tuple(theirs[key].shape)}"
+            not_taken.append(NotTaken(key, reason))
+        else:
+            taken[key] = theirs[key]
+    if len(taken) < _MIN_SHARE_TAKEN * len(own):
+        raise WeightsError(
+            f"{source or 'the given weights'}: {len(taken)} of the {len(own)} tensors of the {name} stream's "
+            f"{type(network).__name__} are in them by name and shape; they are of another network"
+        )
+    network.load_state_dict(taken, strict=False)
+    return TakenWeights(
+        network=name,
+        source=source,
+        sha256=sha256,
+        n_tensors=len(taken),
+        n_parameters=sum(value.numel() for value in taken.values()),
+        not_taken=tuple(not_taken),
+        unused=tuple(sorted(theirs.keys() - own.keys())),
+    )
+
+
+def _find(
+    model: Mter,
+    stream: str,
+    backbone: Backbone,
+    data_set: str,
+    given: Path | None,
+    fetch: bool,
+    progress: Progress,
+) -> WeightsFile:
+    wanted = data_set if stream == "context" else "imagenet"
+    card = PRETRAINED[wanted].get(type(backbone))
+    if given is not None:
+        return find_weights(given.stem, given)
+    if card is None:
+        raise SettingsError(
+            f"no public {wanted} weights fit the {stream} stream of {model.name} ({type(backbone).__name__}); train it "
+            "without pretrained weights, or choose another data set or model"
+        )
+    try:
+        return find_weights(card)
+    except WeightsError:
+        if not fetch:
+            raise
+    return fetch_weights(card, progress)
+
+
+def _first_line(error: Exception) -> str:
+    if named := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        return f"it asks for {named[1]}"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
