@@ -1,0 +1,294 @@
+"""``Annotations.mat`` and ``CVPR17_Annotations.mat``, read and written by field name, never by position.
+
+The file holds the variables ``train``, ``val`` and ``test``, each a 1 x photos struct array with ``filename``,
+``folder``, ``image_size`` {``n_col``, ``n_row``}, ``original_database`` {``name``, ``info``} and ``person``, a
+1 x people struct array. A person has ``body_bbox``, ``annotations_categories`` {``categories``},
+``annotations_continuous`` {``valence``, ``arousal``, ``dominance``}, ``gender`` and ``age``; in val and test the two
+annotations are 1 x annotators, and ``combined_categories`` and ``combined_continuous`` say what they come to.
+
+MATLAB stores a one-element cell, struct array or vector in several shapes, so every value is read whatever its shape.
+
+Source: the released files, as described by Kosti et al. 2019 and read by Tandon-A/emotic, ``mat2py.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+from scipy.io.matlab import MatReadError
+
+from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad
+from emoface.errors import AnnotationsError
+from emoface.files import write_bytes
+from emoface.schema import DIMENSIONS, SPLITS
+
+_HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
+_HEADER_BYTES = 116
+_HDF5 = b"\x89HDF"
+
+
+def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
+    """Reads a released annotation file.
+
+    Args:
+        path: ``Annotations.mat`` (PAMI) or ``CVPR17_Annotations.mat``.
+
+    Returns:
+        The photos of train, val and test, in that order and as stored, those without people too.
+
+    Raises:
+        AnnotationsError: The file is missing, no MATLAB 5 file, or has another layout.
+    """
+    variables = _load(path)
+    photos = []
+    for split in SPLITS:
+        for number, photo in enumerate(_elements(variables[split])):
+            try:
+                photos.append(_to_photo(photo, split))
+            except (KeyError, ValueError, TypeError) as error:
+                raise AnnotationsError(
+                    f"{path}: {split}({number + 1}) cannot be understood ({error}); expected a struct with filename, "
+                    "folder, image_size and person"
+                ) from error
+    return photos
+
+
+def _load(path: Path) -> dict[str, Any]:
+    remedy = "download it again, or name another file with --annotations"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise AnnotationsError(f"{path}: cannot be read ({error.strerror})") from error
+    if data.startswith(_HDF5) or data[:32].startswith(b"MATLAB 7.3"):
+        raise AnnotationsError(
+            f"{path}: a MATLAB 7.3 (HDF5) file, expected version 5 as released; save it in MATLAB with '-v7'"
+        )
+    if not data.startswith(b"MATLAB 5.0"):
+        raise AnnotationsError(f"{path}: starts with {data[:16]!r}, expected a MATLAB 5 file; {remedy}")
+    try:
+        variables: dict[str, Any] = scipy.io.loadmat(io.BytesIO(data), variable_names=SPLITS)
+    except (MatReadError, ValueError, TypeError, OSError, EOFError, MemoryError, OverflowError) as error:
+        raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
+    except Exception as error:  # zlib.error is what a flipped byte in a compressed variable raises
+        if type(error).__module__ != "zlib":
+            raise
+        raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
+    missing = [name for name in SPLITS if name not in variables]
+    if missing:
+        found = ", ".join(name for name, *_ in scipy.io.whosmat(io.BytesIO(data))) or "none"
+        raise AnnotationsError(f"{path}: variables {', '.join(missing)} are missing, found {found}; {remedy}")
+    for name in SPLITS:
+        if variables[name].dtype.names is None and variables[name].size:
+            raise AnnotationsError(
+                f"{path}: variable {name} is an array of {variables[name].dtype}, expected structs; {remedy}"
+            )
+    return variables
+
+
+def _to_photo(photo: Any, split: str) -> PhotoAnnotation:
+    database = _first(_field(photo, "original_database"))
+    return PhotoAnnotation(
+        filename=_need_text(photo, "filename"),
+        folder=_need_text(photo, "folder").strip("/"),
+        image_wh=_to_image_wh(_first(_field(photo, "image_size"))),
+        source_split=split,
+        database_name=(_text(_field(database, "name")) if database is not None else None) or "",
+        people=tuple(_to_person(person, split) for person in _elements(_field(photo, "person"))),
+    )
+
+
+def _to_image_wh(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    width, height = _number(_field(size, "n_col")), _number(_field(size, "n_row"))
+    return None if math.isnan(width + height) else (int(width), int(height))
+
+
+def _to_person(person: Any, split: str) -> PersonAnnotation:
+    squeezed: list[str] = []
+    categories = [
+        _texts(_field(one, "categories"), "annotations_categories", squeezed)
+        for one in _elements(_field(person, "annotations_categories"))
+    ]
+    vads = [_to_vad(one) for one in _elements(_field(person, "annotations_continuous"))]
+    if split == "train" and len(categories) <= 1:
+        combined, vad = (categories[0] if categories else ()), (vads[0] if vads else _NO_VAD)
+    else:
+        combined = _texts(_field(person, "combined_categories"), "combined_categories", squeezed)
+        one = _first(_field(person, "combined_continuous"))
+        vad = _NO_VAD if one is None else _to_vad(one)
+    return PersonAnnotation(
+        body_bbox=_numbers(_field(person, "body_bbox")),
+        annotator_categories=tuple(categories),
+        annotator_vad=tuple(vads),
+        categories=combined,
+        vad=vad,
+        gender=_text(_field(person, "gender")),
+        age=_text(_field(person, "age")),
+        squeezed=tuple(dict.fromkeys(squeezed)),
+    )
+
+
+_NO_VAD: Vad = (math.nan,) * len(DIMENSIONS)
+
+
+def _to_vad(one: Any) -> Vad:
+    return tuple(_number(_field(one, name)) for name in DIMENSIONS)
+
+
+def _field(struct: Any, name: str) -> Any:
+    """A field of one struct, None where it has no such field."""
+    names = getattr(getattr(struct, "dtype", None), "names", None)
+    return struct[name] if names and name in names else None
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    """The structs of a struct array of any shape, of a cell of structs, or of a lone struct."""
+    if value is None:
+        return
+    if isinstance(value, np.void):
+        yield value
+        return
+    array = np.asarray(value)
+    if array.dtype.names is not None:
+        yield from array.ravel()
+    elif array.dtype == object:
+        for one in array.ravel():
+            yield from _elements(one)
+    elif array.size:
+        raise ValueError(f"an array of {array.dtype} where structs are expected")
+
+
+def _first(value: Any) -> Any:
+    return next(_elements(value), None) if value is not None else None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    array = np.asarray(value)
+    if array.dtype == object:
+        return tuple(number for one in array.ravel() for number in _numbers(one))
+    if array.dtype.kind not in "iufb":
+        return ()
+    return tuple(float(number) for number in array.ravel())
+
+
+def _number(value: Any) -> float:
+    numbers = _numbers(value)
+    return numbers[0] if numbers else math.nan
+
+
+def _texts(value: Any, name: str, squeezed: list[str]) -> tuple[str, ...]:
+    """The strings of a cell; a cell that was stored as its one string is noted in ``squeezed``."""
+    if value is None:
+        return ()
+    array = np.asarray(value)
+    if array.dtype.kind in "US":
+        if array.size:
+            squeezed.append(name)
+        return tuple(str(one) for one in array.ravel())
+    if array.dtype != object:
+        return ()
+    texts: list[str] = []
+    for one in array.ravel():
+        inner = np.asarray(one)
+        texts += _texts(inner, name, squeezed) if inner.dtype == object else [str(text) for text in inner.ravel()]
+    return tuple(texts)
+
+
+def _text(value: Any) -> str | None:
+    """A string, None where there is none or it is empty."""
+    texts = _texts(value, "", [])
+    return texts[0].strip() or None if texts else None
+
+
+def _need_text(photo: Any, name: str) -> str:
+    text = _text(_field(photo, name))
+    if text is None:
+        raise ValueError(f"no {name}")
+    return text
+
+
+def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None:
+    """Writes annotations in the layout of the released ``Annotations.mat``, in one step.
+
+    The same photos give the same bytes: the file's header holds no time.
+
+    Args:
+        path: The file to write.
+        photos: In any order; each goes to the variable of its ``source_split``.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    for photo in photos:
+        rows[photo.source_split].append(_from_photo(photo))
+    fields = ("filename", "folder", "image_size", "original_database", "person")
+    stream = io.BytesIO()
+    scipy.io.savemat(
+        stream, {name: _struct_array(rows[name], fields) for name in SPLITS}, do_compression=True, oned_as="row"
+    )
+    data = bytearray(stream.getvalue())
+    data[:_HEADER_BYTES] = _HEADER.ljust(_HEADER_BYTES)
+    write_bytes(path, bytes(data))
+
+
+_TRAIN_FIELDS = ("body_bbox", "annotations_categories", "annotations_continuous", "gender", "age")
+_COMBINED_FIELDS = ("combined_categories", "combined_continuous")
+
+
+def _from_photo(photo: PhotoAnnotation) -> dict[str, Any]:
+    is_train = photo.source_split == "train"
+    fields = _TRAIN_FIELDS if is_train else (*_TRAIN_FIELDS[:3], *_COMBINED_FIELDS, *_TRAIN_FIELDS[3:])
+    size = [] if photo.image_wh is None else [dict(zip(("n_col", "n_row"), map(float, photo.image_wh), strict=True))]
+    return {
+        "filename": photo.filename,
+        "folder": photo.folder,
+        "image_size": _struct_array(size, ("n_col", "n_row")),
+        "original_database": _struct_array(
+            [{"name": photo.database_name, "info": _struct_array([photo.database_info], tuple(photo.database_info))}],
+            ("name", "info"),
+        ),
+        "person": _struct_array([_from_person(person, is_train) for person in photo.people], fields),
+    }
+
+
+def _from_person(person: PersonAnnotation, is_train: bool) -> dict[str, Any]:
+    annotated: dict[str, Any] = {
+        "body_bbox": np.array(person.body_bbox, dtype=np.float64).reshape(1, -1),
+        "annotations_categories": _struct_array(
+            [{"categories": _cell(names)} for names in person.annotator_categories], ("categories",)
+        ),
+        "annotations_continuous": _struct_array([_from_vad(vad) for vad in person.annotator_vad], DIMENSIONS),
+        "gender": person.gender or "",
+        "age": person.age or "",
+    }
+    if not is_train:
+        annotated["combined_categories"] = _cell(person.categories)
+        annotated["combined_continuous"] = _struct_array([_from_vad(person.vad)], DIMENSIONS)
+    return annotated
+
+
+def _from_vad(vad: Vad) -> dict[str, Any]:
+    return dict(zip(DIMENSIONS, vad, strict=True))
+
+
+def _cell(texts: Sequence[str]) -> Any:
+    cell = np.empty((1, len(texts)), dtype=object)
+    cell[0] = texts
+    return cell
+
+
+def _struct_array(rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> Any:
+    """A 1 x n struct array; without fields an empty array, as MATLAB has no struct that scipy could write so."""
+    if not fields:
+        return np.zeros((0, 0))
+    array = np.empty((1, len(rows)), dtype=[(name, object) for name in fields])
+    for number, row in enumerate(rows):
+        array[0, number] = tuple(row[name] for name in fields)
+    return array

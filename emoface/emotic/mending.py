@@ -1,0 +1,240 @@
+"""Rules for what is irregular in EMOTIC's annotations: each is mended or refused, and each is noted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from emoface.boxes import clip_boxes
+from emoface.emotic.annotations import PersonAnnotation
+from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS, N_CATEGORIES
+
+PEOPLE_NOTES: dict[str, str] = {
+    "box_corners_swapped": "x1 above x2 or y1 above y2: the corners are sorted",
+    "box_outside_photo": "part of the box is beyond the photo: it is clipped",
+    "box_fractional": "the box has fractions of pixels: it is kept so",
+    "box_refused": "no four finite numbers, or no area inside the photo: body_bbox is null",
+    "category_spelling": "another spelling of a category (case, spaces): EMOTIC's is taken",
+    "category_unknown": "a word that is no category: it is left out",
+    "category_repeated": "a category named twice by one annotator: it counts once",
+    "categories_missing": "no category is left: labels are all 0",
+    "categories_uncombined": "the combined categories are missing: those of all annotators are taken",
+    "cell_squeezed": "a one-element cell was stored as its element: it is read as the cell",
+    "dimension_missing": "valence, arousal or dominance is no number: it is null",
+    "dimension_out_of_range": "valence, arousal or dominance is not within 1-10: it is null",
+    "dimensions_uncombined": "the combined dimensions are missing: the mean over the annotators is taken",
+    "gender_missing": "there is no gender: it is null",
+    "gender_spelling": "another spelling of a gender: EMOTIC's is taken",
+    "gender_unknown": "a word that is no gender of EMOTIC's: it is null",
+    "age_missing": "there is no age: it is null",
+    "age_spelling": "another spelling of an age: EMOTIC's is taken",
+    "age_unknown": "a word that is no age of EMOTIC's: it is null",
+}
+"""What may be irregular about a person, and what is done."""
+
+PHOTO_NOTES: dict[str, str] = {
+    "photo_without_people": "nobody is annotated: the photo has no row",
+    "photo_repeated": "the photo is listed a second time: its people are numbered on",
+    "image_size_differs": "the photo has another size than annotated: the photo's own is taken",
+    "image_size_missing": "no size is annotated and the photo is not there: boxes are not clipped",
+    "photo_unreadable": "the photo cannot be opened: the annotated size is taken",
+    "source_unknown": "the folder is none of EMOTIC's: its first part is the source",
+}
+"""What may be irregular about a photo, and what is done."""
+
+Noter = Callable[[str, object, object], None]
+"""Takes what is irregular, as it stands, and what was made of it."""
+
+GENDERS = ("Male", "Female")
+AGES = ("Kid", "Teenager", "Adult")
+_LEAST, _MOST = 1.0, 10.0
+
+
+@dataclass(frozen=True)
+class Note:
+    """One irregularity.
+
+    Attributes:
+        person_id: Whose; of a photo, its path.
+        what: A key of ``PEOPLE_NOTES`` or ``PHOTO_NOTES``.
+        before: As it stands in the file.
+        after: What was made of it.
+    """
+
+    person_id: str
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class MendedPerson:
+    """One person as the rules leave them.
+
+    Attributes:
+        body_bbox: xyxy in original pixels, clipped to the photo; None where the box was refused.
+        categories: EMOTIC's spelling, in EMOTIC's order.
+        labels: (26,) indicator.
+        annotator_votes: (26,) how many annotators chose each.
+        n_annotators: How many annotators there are.
+        vad: Valence, arousal, dominance, each 1-10 or None.
+        gender: ``Male``, ``Female`` or None.
+        age: ``Kid``, ``Teenager``, ``Adult`` or None.
+    """
+
+    body_bbox: tuple[float, ...] | None
+    categories: tuple[str, ...]
+    labels: tuple[int, ...]
+    annotator_votes: tuple[int, ...]
+    n_annotators: int
+    vad: tuple[float | None, ...]
+    gender: str | None
+    age: str | None
+
+
+def mend_person(
+    person: PersonAnnotation, person_id: str, image_wh: tuple[int, int] | None
+) -> tuple[MendedPerson, list[Note]]:
+    """Applies every rule to one person.
+
+    Args:
+        person: As stored.
+        person_id: For the notes.
+        image_wh: Width and height of the photo, pixels; None where nobody knows.
+
+    Returns:
+        The person, and a note per irregularity.
+
+    Example:
+        >>> told = PersonAnnotation((8, 9, 2, 3), (("Peace",),), ((5, 5, 5),), ("Peace",), (5, 5, 5), "Male", "Adult")
+        >>> person, notes = mend_person(told, "a/b.jpg#0", (640, 480))
+        >>> person.body_bbox, [note.what for note in notes]
+        ((2.0, 3.0, 8.0, 9.0), ['box_corners_swapped'])
+    """
+    notes: list[Note] = []
+
+    def note(what: str, before: object, after: object) -> None:
+        notes.append(Note(person_id, what, _to_text(before), _to_text(after)))
+
+    for name in person.squeezed:
+        note("cell_squeezed", name, f"cell of {name}")
+    body_bbox = _mend_box(person.body_bbox, image_wh, note)
+    chosen = [_mend_categories(names, note) for names in person.annotator_categories]
+    combined = _mend_categories(person.categories, note, tuple(person.annotator_categories))
+    if not person.categories and any(chosen):
+        combined = tuple(name for name in CATEGORIES if any(name in names for names in chosen))
+        note("categories_uncombined", "", combined)
+    if not combined:
+        note("categories_missing", person.categories, "")
+    votes = np.sum([_to_indicator(names) for names in chosen], axis=0, dtype=int) if chosen else np.zeros(N_CATEGORIES)
+    return (
+        MendedPerson(
+            body_bbox=body_bbox,
+            categories=combined,
+            labels=_to_indicator(combined),
+            annotator_votes=tuple(int(vote) for vote in votes),
+            n_annotators=len(chosen),
+            vad=_mend_dimensions(person, note),
+            gender=_mend_word("gender", person.gender, GENDERS, note),
+            age=_mend_word("age", person.age, AGES, note),
+        ),
+        notes,
+    )
+
+
+def _mend_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: Noter) -> tuple[float, ...] | None:
+    if len(box) != 4 or not all(math.isfinite(value) for value in box):
+        note("box_refused", box, "")
+        return None
+    x1, y1, x2, y2 = box
+    ordered = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+    if ordered != box:
+        note("box_corners_swapped", box, ordered)
+    if any(value != int(value) for value in ordered):
+        note("box_fractional", ordered, ordered)
+    clipped = ordered
+    if image_wh is not None:
+        x1, y1, x2, y2 = clip_boxes(np.array([ordered], np.float32), image_wh)[0].tolist()
+        clipped = (x1, y1, x2, y2)
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        note("box_refused", box, "")
+        return None
+    if clipped != ordered:
+        note("box_outside_photo", ordered, clipped)
+    return tuple(float(value) for value in clipped)
+
+
+def _mend_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, ...], ...] = ()) -> tuple[str, ...]:
+    """EMOTIC's categories among ``names``; what an annotator in ``noted`` spelled the same way is not noted twice."""
+    known: list[str] = []
+    for name in names:
+        found = _SPELLINGS.get(_plain(name))
+        is_noted = any(name in others for others in noted)
+        if found is None:
+            if not is_noted:
+                note("category_unknown", name, "")
+        elif found in known:
+            if not is_noted:
+                note("category_repeated", name, found)
+        else:
+            if found != name and not is_noted:
+                note("category_spelling", name, found)
+            known.append(found)
+    return tuple(known)
+
+
+def _mend_dimensions(person: PersonAnnotation, note: Noter) -> tuple[float | None, ...]:
+    told = person.vad
+    if all(math.isnan(value) for value in told) and len(person.annotator_vad) > 1:
+        means = [_mean([vad[k] for vad in person.annotator_vad]) for k in range(len(DIMENSIONS))]
+        if not all(math.isnan(value) for value in means):
+            note("dimensions_uncombined", "", means)
+            told = tuple(means)
+    values: list[float | None] = []
+    for name, value in zip(DIMENSIONS, told, strict=True):
+        if not math.isfinite(value):
+            note("dimension_missing", f"{name} {value}", "")
+        elif not _LEAST <= value <= _MOST:
+            note("dimension_out_of_range", f"{name} {value:g}", "")
+        values.append(value if math.isfinite(value) and _LEAST <= value <= _MOST else None)
+    return tuple(values)
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if math.isfinite(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _mend_word(name: str, word: str | None, known: tuple[str, ...], note: Noter) -> str | None:
+    if word is None or not word.strip():
+        note(f"{name}_missing", "", "")
+        return None
+    found = next((one for one in known if one.lower() == word.strip().lower()), None)
+    if found is None:
+        note(f"{name}_unknown", word, "")
+    elif found != word:
+        note(f"{name}_spelling", word, found)
+    return found
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+_SPELLINGS = {_plain(name): name for name in CATEGORIES} | {"doubt": "Doubt/Confusion", "confusion": "Doubt/Confusion"}
+
+
+def _to_indicator(names: Iterable[str]) -> tuple[int, ...]:
+    labels = [0] * N_CATEGORIES
+    for name in names:
+        labels[CATEGORY_INDEX[name]] = 1
+    return tuple(labels)
+
+
+def _to_text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(f"{one:g}" if isinstance(one, float | int) else str(one) for one in value)
+    return str(value)
