@@ -119,8 +119,10 @@ class _Unpickler(pickle.Unpickler):
             "nothing of it was run. Use a file from a source that you trust"
         )
 
-    def persistent_load(self, pid: Any) -> Tensor:
-        """The numbers behind a tensor."""
+    def persistent_load(self, pid: Any) -> Any:
+        """The numbers behind a tensor; or a class, which old files hold together with its source text."""
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
+            return pid[1]
         return self._load_storage(pid)
 
 

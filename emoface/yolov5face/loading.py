@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping
 from pathlib import Path
@@ -200,7 +201,8 @@ def _unfold_state(network: YoloV5Face, state: Mapping[str, Tensor]) -> dict[str,
     return unfolded
 
 
+@functools.cache
 def _hollow(name: str) -> YoloV5Face:
-    """A network of shapes alone."""
+    """A network of shapes alone, to compare with and never to fill."""
     with torch.device("meta"):
         return YoloV5Face(find_architecture(name))
