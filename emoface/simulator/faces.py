@@ -232,20 +232,26 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
 
 def draw_head_from_behind(brush: Brush, style: FaceStyle) -> None:
     """Draws the back of a head: hair and ears, no face."""
-    hair = shade(style.hair, 0.85)
-    for side in (-1, 1):
-        brush.ellipse(side * (style.half_width + 0.02), 0.02, 0.05, 0.1, shade(style.skin, 0.85))
-    bottom = {"long": 1.0, "bob": 0.55, "curly": 0.5}.get(style.hair_style, 0.36)
-    brush.ellipse(0, -0.1, style.half_width + 0.05, 0.55, hair)
-    points = [(-style.half_width - 0.05, -0.1), (style.half_width + 0.05, -0.1)]
-    points += [(style.half_width * 0.85, bottom), (-style.half_width * 0.85, bottom)]
-    brush.polygon(points, hair)
-    rng = np.random.default_rng(int(1000 * style.half_width + 10 * sum(hair)))
-    for x in rng.uniform(-style.half_width, style.half_width, 24):
-        strand = shade(hair, float(rng.uniform(0.55, 1.25)))
-        brush.curve([(x * 0.4, -0.62), (x * 1.05, -0.2), (x * 0.9, bottom * 0.95)], 0.018, strand)
+    hair, width = shade(style.hair, 0.85), style.half_width + 0.06
+    is_long = style.hair_style in ("long", "bob", "curly")
+    bottom = {"long": 1.0, "bob": 0.55, "curly": 0.5}.get(style.hair_style, 0.3)
+    flare = 1.12 if is_long else 0.8
+    if not is_long:
+        for side in (-1, 1):
+            brush.ellipse(side * (style.half_width + 0.04), 0.02, 0.06, 0.11, shade(style.skin, 0.85))
+    brush.ellipse(0, -0.1, width, 0.55, hair)
+    brush.polygon([(-width, -0.1), (width, -0.1), (width * flare, bottom), (-width * flare, bottom)], hair)
+    crown = (0.1, -0.36)
+    for k, across in enumerate(np.linspace(-0.92, 0.92, 19)):
+        end = (width * flare * across, bottom * (1 - 0.25 * across**2) if is_long else 0.42 * np.sqrt(1 - across**2))
+        middle = ((crown[0] + end[0]) * 0.6 + 0.1 * across, (crown[1] + end[1]) * 0.45)
+        brush.curve([crown, middle, end], 0.02, shade(hair, (0.68, 1.1, 0.85)[k % 3]))
+    for k, angle in enumerate(np.linspace(np.pi, 2 * np.pi, 15)):
+        rim = (width * 0.94 * np.cos(angle), -0.1 + 0.52 * np.sin(angle))
+        brush.line([crown, rim], 0.016, shade(hair, (0.68, 1.1, 0.85)[k % 3]))
     if style.hair_style == "bun":
-        brush.ellipse(0, -0.5, 0.17, 0.16, shade(hair, 0.9))
+        brush.ellipse(0, -0.4, 0.2, 0.19, shade(hair, 0.75))
+        brush.ellipse(0.02, -0.42, 0.14, 0.13, shade(hair, 1.1))
 
 
 def _turned_x(style: FaceStyle) -> Callable[[float], float]:
