@@ -88,7 +88,7 @@ def read_pipeline(name: str, overrides: Mapping[str, str] | None = None) -> Pipe
 
     Args:
         name: What ``find_pipeline`` understands.
-        overrides: Text by variable (``out``) or by stage and field (``split.seed``).
+        overrides: Text by variable (``out``), or by stage and field (``split.seed``, ``train.recipe.epochs``).
 
     Raises:
         SettingsError: The file is missing, is not TOML, or holds a word that nothing understands.
@@ -147,18 +147,20 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return document
 
 
-def _table(path: Path, where: str, table: Any) -> dict[str, Any]:
-    """A table without tables in it."""
+def _table(path: Path, where: str, table: Any, may_nest: bool = False) -> dict[str, Any]:
+    """A table of plain values; in a stage a field may be a table of such values itself."""
     if not isinstance(table, dict):
         raise SettingsError(f"{path}: {where} is {table!r}, expected a table of KEY = VALUE lines")
     for key, value in table.items():
-        if isinstance(value, dict) or not isinstance(value, str | bool | int | float | list):
+        if may_nest and isinstance(value, dict):
+            _table(path, f"{where}: {key}", value)
+        elif not isinstance(value, str | bool | int | float | list):
             raise SettingsError(f"{path}: {where}: {key} is {value!r}, expected text, a number, true, false or a list")
     return table
 
 
 def _read_stage(path: Path, number: int, table: Any) -> StageTable:
-    values = dict(_table(path, f"stage {number}", table))
+    values = dict(_table(path, f"stage {number}", table, may_nest=True))
     if "job" not in values:
         raise SettingsError(f'{path}: stage {number} names no job; expected job = "parse" or another, found {values}')
     job = values.pop("job")
@@ -177,13 +179,15 @@ def _check_names(path: Path, stages: list[StageTable]) -> None:
 
 
 def _check_all_used(path: Path, settings: dict[str, Any], stages: list[StageTable]) -> None:
-    used = {name for stage in stages for value in stage.values.values() for name in _variables(value)}
+    used = {name for stage in stages for name in _variables(stage.values)}
     for name in settings:
         if name not in used:
             raise SettingsError(f"{path}: setting '{name}' is used by no stage; write ${{{name}}} where it belongs")
 
 
 def _variables(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
     if isinstance(value, list):
         return [name for part in value for name in _variables(part)]
     return _VARIABLE.findall(value) if isinstance(value, str) else []
@@ -196,9 +200,12 @@ def _override(
     settings = dict(settings)
     values_of = {stage.name: dict(stage.values) for stage in stages}
     for key, text in overrides.items():
-        stage, dot, field = key.rpartition(".")
+        stage, dot, field = key.partition(".")
         if dot and stage in values_of:
-            values_of[stage][field] = Text(text)
+            field, nested, part = field.partition(".")
+            before = values_of[stage].get(field)
+            inner = dict(before) if isinstance(before, dict) else {}
+            values_of[stage][field] = {**inner, part: Text(text)} if nested else Text(text)
         elif key in settings:
             settings[key] = Text(text)
         elif dot:
@@ -210,6 +217,8 @@ def _override(
 
 def _fill(where: str, value: Any, settings: Mapping[str, Any]) -> Any:
     """A value with its variables filled in; one that stands alone keeps its variable's type."""
+    if isinstance(value, dict):
+        return {key: _fill(f"{where}.{key}", part, settings) for key, part in value.items()}
     if isinstance(value, list):
         return [_fill(where, part, settings) for part in value]
     if not isinstance(value, str):

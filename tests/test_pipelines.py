@@ -9,9 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class ShoutConfig:
     words: tuple[str, ...] = ()
     limit: int | None = None
     other: Path | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.times < 1:
@@ -137,7 +138,9 @@ dir = "${out}"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a pipeline of the two stand-ins."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(JOBS, "shout", Job(__name__, "ShoutConfig", "run_shout", "out", ("draft.txt",), "drafts"))
+    monkeypatch.setitem(
+        JOBS, "shout", Job(__name__, "ShoutConfig", "run_shout", "out", ("draft.txt",), ("drafts", "resume.txt"))
+    )
     monkeypatch.setitem(JOBS, "count", Job(__name__, "CountConfig", "run_count"))
     RUNS.clear()
     (tmp_path / "text.txt").write_text("hello")
@@ -280,8 +283,9 @@ def test_rebuild_runs_a_current_stage_from_the_start(folder: Path) -> None:
     _run()
     (folder / "work/drafts").mkdir()
     (folder / "work/drafts/0.txt").write_text("H")
+    (folder / "work/resume.txt").write_text("H")
     assert _run(rebuild=("shout",)) == ["shout"]
-    assert not (folder / "work/drafts").exists()
+    assert not (folder / "work/drafts").exists() and not (folder / "work/resume.txt").exists()
     with pytest.raises(SettingsError, match=r"--rebuild shot: p.toml has no stage 'shot'; did you mean 'shout'\?"):
         _run(rebuild=("shot",))
 
@@ -426,7 +430,9 @@ def test_paths_become_absolute(folder: Path) -> None:
         ("words = [3]", r"stage 'shout': words is 3, expected text"),
         ("times = 0", r"stage 'shout': times is 0, expected 1 or more"),
         ("marks = 1", r"stage 'shout': shout has no setting 'marks'; did you mean 'mark'\?"),
-        ("mark = {a = 1}", r"stage 1: mark is \{'a': 1\}, expected text, a number, true, false or a list"),
+        ("mark = {a = 1}", r"stage 'shout': mark is \{'a': 1\}, expected text"),
+        ("recipe = {a = {b = 1}}", r"stage 1: recipe: a is \{'b': 1\}, expected text, a number"),
+        ("recipe = 3", r"stage 'shout': recipe is 3, expected a table; one value of it is set as recipe\.KEY"),
         ("mark = 2020-01-01", r"stage 1: mark is .*, expected text, a number"),
     ],
 )
@@ -512,6 +518,23 @@ def test_variables_keep_their_type_alone_and_become_text_inside_text(folder: Pat
     assert values["words"] == ["?", "b"]
     assert values["times"] == 1
     assert pipeline.settings == {"out": "work", "mark": "?", "times": 1}
+
+
+def test_field_that_is_a_table_is_filled_and_overridden_value_by_value(folder: Path) -> None:
+    (folder / "p.toml").write_text(
+        PIPELINE.replace('text = "text.txt"', 'text = "text.txt"\nrecipe = {mark = "${mark}", rate = 0.5, epochs = 9}')
+    )
+    overrides = ("shout.recipe.epochs=3", "shout.recipe.loss=focal", "shout.recipe.steps=[1, 2]", "mark=?")
+    assert read_stages(_config(*overrides))[0].config.recipe == {
+        "mark": "?",
+        "rate": 0.5,
+        "epochs": 3,
+        "loss": "focal",
+        "steps": [1, 2],
+    }
+    _run()
+    assert _states("shout.recipe.rate=0.25")["shout"][0] == STALE
+    assert _run("shout.recipe.rate=0.25") == ["shout"]
 
 
 def test_pipelines_that_come_with_emoface_are_found_by_name() -> None:

@@ -11,6 +11,7 @@ import functools
 import importlib
 import json
 import shutil
+import tomllib
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ class Job:
         run: Name of its function, ``run(config, progress) -> JobRecord``.
         folder: The field with the folder that holds the job's record.
         marks: What an unfinished run leaves in that folder.
-        shards: The folder in it that an interrupted run is resumed from; ``--rebuild`` removes it.
+        resumes_from: What in it an interrupted run goes on from; ``--rebuild`` removes it.
     """
 
     module: str
@@ -58,15 +59,15 @@ class Job:
     run: str
     folder: str = "dir"
     marks: tuple[str, ...] = ()
-    shards: str | None = None
+    resumes_from: tuple[str, ...] = ()
 
 
 JOBS: dict[str, Job] = {
     "simulate": Job(
-        "emoface.jobs.simulate", "SimulateConfig", "run_simulate", "out", ("simulation.json",), "simulate_shards"
+        "emoface.jobs.simulate", "SimulateConfig", "run_simulate", "out", ("simulation.json",), ("simulate_shards",)
     ),
     "parse": Job("emoface.jobs.parse", "ParseConfig", "run_parse", "out", ("people.parquet",)),
-    "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), "faces_shards"),
+    "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
 }
@@ -337,8 +338,12 @@ def _sha256_of(path: Path, *_: int) -> str:
 
 def _forget(stage: Stage) -> None:
     record_path(stage.out, stage.word).unlink(missing_ok=True)
-    if stage.job.shards is not None:
-        shutil.rmtree(stage.out / stage.job.shards, ignore_errors=True)
+    for name in stage.job.resumes_from:
+        path = stage.out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _to_stage(pipeline: Pipeline, table: StageTable) -> Stage:
@@ -383,6 +388,8 @@ def _to_value(where: str, value: Any, hint: Any) -> Any:
     kind = next(choice for choice in choices if choice is not types.NoneType)
     if typing.get_origin(kind) in (tuple, list):
         return _to_sequence(where, value, kind)
+    if typing.get_origin(kind) is Mapping:
+        return _to_mapping(where, value)
     if kind not in _READERS:
         raise SettingsError(f"{where} cannot be set in a pipeline; leave it out")
     expected, accepted, read = _READERS[kind]
@@ -407,6 +414,22 @@ def _to_sequence(where: str, value: Any, kind: Any) -> Any:
     part_types = [parts[0]] * len(value) if is_open else parts
     read = [_to_value(where, part, part_type) for part, part_type in zip(value, part_types, strict=True)]
     return tuple(read) if typing.get_origin(kind) is tuple else read
+
+
+def _to_mapping(where: str, value: Any) -> dict[str, Any]:
+    """A table whose values the job checks itself; bare text is a number, true or a list where it reads as one."""
+    if not isinstance(value, dict):
+        raise SettingsError(
+            f"{where} is {value!r}, expected a table; one value of it is set as {where.split(': ')[-1]}.KEY"
+        )
+    return {key: _guess(part) if isinstance(part, Text) else part for key, part in value.items()}
+
+
+def _guess(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return str(text)
 
 
 def _to_bool(value: bool | str) -> bool:
