@@ -150,6 +150,9 @@ def build_detector(
     stride = max(network.strides)
     if image_size < stride or image_size % stride:
         raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {network.name}")
+    for name, value in (("conf_threshold", conf_threshold), ("iou_threshold", iou_threshold)):
+        if not 0 <= value <= 1:
+            raise SettingsError(f"{name} is {value}, expected 0 to 1")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if backend == "auto":
         backend = "onnx" if device == "cpu" else "torch"
