@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from emoface import __version__
-from emoface.cli import dataset, detector, pipelines, weights
+from emoface.cli import dataset, detector, pipelines, train, weights
 from emoface.cli.console import EmofaceGroup, set_debug
 
 
@@ -30,5 +30,6 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
+main.add_command(train.train)
 main.add_command(detector.detector)
 main.add_command(weights.weights)
