@@ -36,7 +36,8 @@ def draw_object(rng: np.random.Generator, photo: NDArray[np.uint8], thing: str) 
     size = float(rng.uniform(0.13, 0.2))
     if thing in _THINGS:
         _THINGS[thing](rng, brush, aspect, side, size)
-        paste(photo, canvas, 0, 0)
+        left, top, wide, high = cv2.boundingRect(np.ascontiguousarray(canvas[..., 3]))
+        paste(photo, canvas[top : top + high, left : left + wide], left, top)
 
 
 def _fill(brush: Brush, aspect: float, top: float, bottom: float, upper: Color, lower: Color) -> None:
