@@ -31,7 +31,7 @@ STREAMS_OF = {
     "kosti": ("body", "context"),
     "caer-net-s": ("face", "context"),
 }
-WITH_FACE = [name for name, streams in STREAMS_OF.items() if "face" in streams]
+WITH_FACE = ["task1", "mter2", "caer-net-s"]  # one stream, fusion, and the baseline's own way
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,16 @@ def _seed() -> None:
 
 def draw_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
     return {stream: torch.randn_like(x) for stream, x in empty_inputs(model, n_people).items()}
+
+
+def settle(model: Mter) -> Mter:
+    """Gives BatchNorm the statistics of some people, without which a fresh network's features vanish."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(draw_inputs(model, 4), torch.ones(4, dtype=torch.bool))
+    return model.eval()
 
 
 def size(printed: str) -> tuple[int, ...]:
@@ -94,11 +104,8 @@ def test_table_3_2_line_by_line() -> None:
             kind = "conv" if found[1] == "Conv" else "max pooling"
             assert row.operator == f"{kind} {found[2]}x{found[2]} s={found[3]}"
     (context,) = model.backbones().values()
-    convs = [
-        layer for name, layer in context.named_modules() if isinstance(layer, nn.Conv2d) and "downsample" not in name
-    ]
-    assert {layer.padding[0] for layer in convs[1:]} == {1}
-    assert convs[0].padding == (3, 3)
+    padding = {layer.kernel_size: layer.padding for layer in context.modules() if isinstance(layer, nn.Conv2d)}
+    assert padding == {(7, 7): (3, 3), (3, 3): (1, 1), (1, 1): (0, 0)}
 
 
 def test_every_model_reads_its_streams_and_answers_for_each_person() -> None:
@@ -115,8 +122,8 @@ def test_every_model_reads_its_streams_and_answers_for_each_person() -> None:
         heads = () if name in ("kosti", "caer-net-s") else model.streams
         assert tuple(output.stream_logits) == heads
         assert tuple(model.last_maps()) == model.streams
-        assert build_model(name).eval()(draw_inputs(model, 1), torch.tensor([True])).vad_unit is None
-    assert [name for name in MODEL_NAMES if build_model(name).masks_face_in_context] == ["caer-net-s"]
+        assert model.masks_face_in_context == (name == "caer-net-s")
+        assert not any("vad" in key for key in build_model(name).state_dict())
 
 
 def test_mter1_has_three_modified_mobilenets_and_mter2_a_resnet_for_the_context() -> None:
@@ -152,7 +159,7 @@ def test_what_stands_in_an_absent_face_changes_nothing(name: str, training: bool
     outputs, states = [], []
     for given in (inputs, other):
         torch.manual_seed(1)
-        model = build_model(name).train(training)
+        model = settle(build_model(name)).train(training)
         outputs.append(model(given, has_face))
         states.append(model.state_dict())
     assert torch.equal(outputs[0].logits, outputs[1].logits)
@@ -174,7 +181,7 @@ def test_face_statistics_are_those_of_the_rows_with_a_face_alone() -> None:
 
 
 def test_an_absent_face_adds_nothing_to_the_fusion() -> None:
-    model = build_model("mter2").eval()
+    model = settle(build_model("mter2"))
     assert isinstance(model, StreamsModel)
     assert model.fusion is not None
     inputs = draw_inputs(model, 2)
@@ -191,7 +198,7 @@ def test_an_absent_face_adds_nothing_to_the_fusion() -> None:
 
 
 def test_face_stream_alone_answers_with_its_bias_for_a_person_without_a_face() -> None:
-    model = build_model("task1").eval()
+    model = settle(build_model("task1"))
     output = model(draw_inputs(model, 3), torch.tensor([False, True, False]))
     bias = model.get_parameter("stream.face.head.bias")
     assert torch.equal(output.logits[0], bias)
@@ -234,9 +241,8 @@ def test_batch_without_any_face_trains_with_gradients_of_zero(name: str) -> None
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None, key  # or a distributed run would wait for it forever
         assert bool(parameter.grad.isfinite().all()), key
-    assert all(
-        float(one.grad.abs().sum()) == 0 for one in model.backbones()["face"].parameters() if one.grad is not None
-    )
+        if key.startswith(("stream.face.backbone.", "face.")):
+            assert not bool(parameter.grad.any()), key
     for key, value in model.backbones()["face"].state_dict().items():
         assert torch.equal(value, before[key]), key
 
@@ -257,8 +263,8 @@ def test_norm_of_one_row_uses_the_running_statistics_and_keeps_them() -> None:
     out = norm(torch.tensor([[5.0, -1.0]]))  # (5 - 1) / 2, (-1 - 2) / 3
     torch.testing.assert_close(out, torch.tensor([[2.0, -1.0]]), rtol=1e-5, atol=1e-5)
     assert norm.running_mean.tolist() == [1.0, 2.0]
-    norm(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
-    assert norm.running_mean.tolist() != [1.0, 2.0]
+    norm(torch.tensor([[0.0, 0.0], [4.0, 8.0]]))  # moves a tenth of the way to the means 2 and 4
+    torch.testing.assert_close(norm.running_mean, torch.tensor([1.1, 2.2]))
 
 
 def test_nobody_is_an_ordinary_input() -> None:
@@ -268,12 +274,12 @@ def test_nobody_is_an_ordinary_input() -> None:
 
 
 def test_answers_do_not_depend_on_the_rest_of_the_batch() -> None:
-    model = build_model("mter2").eval()
+    model = settle(build_model("mter2"))
     inputs, has_face = draw_inputs(model, 3), torch.tensor([True, False, True])
     with torch.no_grad():
         together = model(inputs, has_face).logits
         single = [model({key: x[i : i + 1] for key, x in inputs.items()}, has_face[i : i + 1]).logits for i in range(3)]
-    torch.testing.assert_close(together, torch.cat(single), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(together, torch.cat(single), rtol=1e-3, atol=1e-4)
 
 
 def test_squeeze_and_excitation_by_hand() -> None:
@@ -368,7 +374,8 @@ def test_half_precision_and_gradients_flow(name: str) -> None:
     for has_face in ([True, False], [False, False]):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             output = model(draw_inputs(model, 2), torch.tensor(has_face))
-        output.logits.float().square().sum().backward()
-    assert all(
-        one.grad is not None and bool(one.grad.isfinite().all()) for one in model.backbones()["face"].parameters()
-    )
+        heads = [output.logits, *output.stream_logits.values()]
+        sum(logits.float().square().sum() for logits in heads).backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None, key
+        assert bool(parameter.grad.isfinite().all()), key
