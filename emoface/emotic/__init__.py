@@ -4,15 +4,20 @@ from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat, write_annotations_mat
 from emoface.emotic.mending import PEOPLE_NOTES, PHOTO_NOTES, MendedPerson, Note, mend_person
+from emoface.emotic.release import AnnotationFiles, find_annotations, find_image_root, read_annotations
 
 __all__ = [
     "PEOPLE_NOTES",
     "PHOTO_NOTES",
+    "AnnotationFiles",
     "MendedPerson",
     "Note",
     "PersonAnnotation",
     "PhotoAnnotation",
+    "find_annotations",
+    "find_image_root",
     "mend_person",
+    "read_annotations",
     "read_annotations_csv",
     "read_annotations_mat",
     "write_annotations_mat",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import numpy as np
 import scipy.io
 from scipy.io.matlab import MatReadError
 
-from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad
+from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
 from emoface.files import write_bytes
 from emoface.schema import DIMENSIONS, SPLITS
@@ -31,6 +32,8 @@ from emoface.schema import DIMENSIONS, SPLITS
 _HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
 _HEADER_BYTES = 116
 _HDF5 = b"\x89HDF"
+_DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, KeyError, IndexError, OSError, MemoryError, OverflowError)
+"""What scipy's reader raises on a damaged file."""
 
 
 def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
@@ -46,17 +49,7 @@ def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
         AnnotationsError: The file is missing, no MATLAB 5 file, or has another layout.
     """
     variables = _load(path)
-    photos = []
-    for split in SPLITS:
-        for number, photo in enumerate(_elements(variables[split])):
-            try:
-                photos.append(_to_photo(photo, split))
-            except (KeyError, ValueError, TypeError) as error:
-                raise AnnotationsError(
-                    f"{path}: {split}({number + 1}) cannot be understood ({error}); expected a struct with filename, "
-                    "folder, image_size and person"
-                ) from error
-    return photos
+    return [_to_photo(photo, split) for split in SPLITS for photo in _elements(variables[split])]
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -73,11 +66,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise AnnotationsError(f"{path}: starts with {data[:16]!r}, expected a MATLAB 5 file; {remedy}")
     try:
         variables: dict[str, Any] = scipy.io.loadmat(io.BytesIO(data), variable_names=SPLITS)
-    except (MatReadError, ValueError, TypeError, OSError, EOFError, MemoryError, OverflowError) as error:
-        raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
-    except Exception as error:  # zlib.error is what a flipped byte in a compressed variable raises
-        if type(error).__module__ != "zlib":
-            raise
+    except _DAMAGE as error:
         raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
     missing = [name for name in SPLITS if name not in variables]
     if missing:
@@ -94,8 +83,8 @@ def _load(path: Path) -> dict[str, Any]:
 def _to_photo(photo: Any, split: str) -> PhotoAnnotation:
     database = _first(_field(photo, "original_database"))
     return PhotoAnnotation(
-        filename=_need_text(photo, "filename"),
-        folder=_need_text(photo, "folder").strip("/"),
+        filename=_text(_field(photo, "filename")) or "",
+        folder=to_folder(_text(_field(photo, "folder")) or ""),
         image_wh=_to_image_wh(_first(_field(photo, "image_size"))),
         source_split=split,
         database_name=(_text(_field(database, "name")) if database is not None else None) or "",
@@ -107,15 +96,12 @@ def _to_image_wh(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
     width, height = _number(_field(size, "n_col")), _number(_field(size, "n_row"))
-    return None if math.isnan(width + height) else (int(width), int(height))
+    return to_image_wh(width, height)
 
 
 def _to_person(person: Any, split: str) -> PersonAnnotation:
     squeezed: list[str] = []
-    categories = [
-        _texts(_field(one, "categories"), "annotations_categories", squeezed)
-        for one in _elements(_field(person, "annotations_categories"))
-    ]
+    categories = _to_annotator_categories(_field(person, "annotations_categories"), squeezed)
     vads = [_to_vad(one) for one in _elements(_field(person, "annotations_continuous"))]
     if split == "train" and len(categories) <= 1:
         combined, vad = (categories[0] if categories else ()), (vads[0] if vads else _NO_VAD)
@@ -135,6 +121,15 @@ def _to_person(person: Any, split: str) -> PersonAnnotation:
     )
 
 
+def _to_annotator_categories(value: Any, squeezed: list[str]) -> list[tuple[str, ...]]:
+    """The words of each annotator; a cell of words without a struct around it is one annotator's."""
+    structs = list(_elements(value))
+    if structs:
+        return [_texts(_field(one, "categories"), "annotations_categories", squeezed) for one in structs]
+    words = _texts(value, "annotations_categories", squeezed)
+    return [words] if words else []
+
+
 _NO_VAD: Vad = (math.nan,) * len(DIMENSIONS)
 
 
@@ -149,7 +144,7 @@ def _field(struct: Any, name: str) -> Any:
 
 
 def _elements(value: Any) -> Iterator[Any]:
-    """The structs of a struct array of any shape, of a cell of structs, or of a lone struct."""
+    """The structs of a struct array of any shape, of a cell of structs, or of a lone struct; none of anything else."""
     if value is None:
         return
     if isinstance(value, np.void):
@@ -161,8 +156,6 @@ def _elements(value: Any) -> Iterator[Any]:
     elif array.dtype == object:
         for one in array.ravel():
             yield from _elements(one)
-    elif array.size:
-        raise ValueError(f"an array of {array.dtype} where structs are expected")
 
 
 def _first(value: Any) -> Any:
@@ -207,13 +200,6 @@ def _text(value: Any) -> str | None:
     """A string, None where there is none or it is empty."""
     texts = _texts(value, "", [])
     return texts[0].strip() or None if texts else None
-
-
-def _need_text(photo: Any, name: str) -> str:
-    text = _text(_field(photo, name))
-    if text is None:
-        raise ValueError(f"no {name}")
-    return text
 
 
 def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emoface.boxes import clip_boxes
 from emoface.emotic.annotations import PersonAnnotation
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS, N_CATEGORIES
 
@@ -22,6 +21,7 @@ PEOPLE_NOTES: dict[str, str] = {
     "category_repeated": "a category named twice by one annotator: it counts once",
     "categories_missing": "no category is left: labels are all 0",
     "categories_uncombined": "the combined categories are missing: those of all annotators are taken",
+    "value_unreadable": "a value of a CSV file is no list: it counts as missing",
     "cell_squeezed": "a one-element cell was stored as its element: it is read as the cell",
     "dimension_missing": "valence, arousal or dominance is no number: it is null",
     "dimension_out_of_range": "valence, arousal or dominance is not within 1-10: it is null",
@@ -36,12 +36,15 @@ PEOPLE_NOTES: dict[str, str] = {
 """What may be irregular about a person, and what is done."""
 
 PHOTO_NOTES: dict[str, str] = {
+    "photo_unnamed": "the photo has no filename: it is refused, and its people have no row",
     "photo_without_people": "nobody is annotated: the photo has no row",
     "photo_repeated": "the photo is listed a second time: its people are numbered on",
-    "image_size_differs": "the photo has another size than annotated: the photo's own is taken",
-    "image_size_missing": "no size is annotated and the photo is not there: boxes are not clipped",
+    "photo_missing": "the photo is not below the image root: the annotated size is taken",
     "photo_unreadable": "the photo cannot be opened: the annotated size is taken",
-    "source_unknown": "the folder is none of EMOTIC's: its first part is the source",
+    "photo_turned": "the annotated size is that of the photo as its EXIF orientation turns it: so are the boxes",
+    "image_size_differs": "the photo has another size than annotated: the photo's own is taken, boxes are not scaled",
+    "image_size_missing": "no size is annotated: the photo's own is taken; without a photo 0, 0 and no clipping",
+    "source_unknown": "the folder begins with none of EMOTIC's collections: its first part is the source",
 }
 """What may be irregular about a photo, and what is done."""
 
@@ -78,8 +81,8 @@ class MendedPerson:
         body_bbox: xyxy in original pixels, clipped to the photo; None where the box was refused.
         categories: EMOTIC's spelling, in EMOTIC's order.
         labels: (26,) indicator.
-        annotator_votes: (26,) how many annotators chose each.
-        n_annotators: How many annotators there are.
+        annotator_votes: (26,) how many annotators chose each; None where the single choices are not known.
+        n_annotators: How many annotators there are; None where the single choices are not known.
         vad: Valence, arousal, dominance, each 1-10 or None.
         gender: ``Male``, ``Female`` or None.
         age: ``Kid``, ``Teenager``, ``Adult`` or None.
@@ -88,8 +91,8 @@ class MendedPerson:
     body_bbox: tuple[float, ...] | None
     categories: tuple[str, ...]
     labels: tuple[int, ...]
-    annotator_votes: tuple[int, ...]
-    n_annotators: int
+    annotator_votes: tuple[int, ...] | None
+    n_annotators: int | None
     vad: tuple[float | None, ...]
     gender: str | None
     age: str | None
@@ -121,6 +124,8 @@ def mend_person(
 
     for name in person.squeezed:
         note("cell_squeezed", name, f"cell of {name}")
+    for text in person.unreadable:
+        note("value_unreadable", text, "")
     body_bbox = _mend_box(person.body_bbox, image_wh, note)
     chosen = [_mend_categories(names, note) for names in person.annotator_categories]
     combined = _mend_categories(person.categories, note, tuple(person.annotator_categories))
@@ -129,14 +134,14 @@ def mend_person(
         note("categories_uncombined", "", combined)
     if not combined:
         note("categories_missing", person.categories, "")
-    votes = np.sum([_to_indicator(names) for names in chosen], axis=0, dtype=int) if chosen else np.zeros(N_CATEGORIES)
+    votes = np.sum([_to_indicator(names) for names in chosen], axis=0, dtype=int)
     return (
         MendedPerson(
             body_bbox=body_bbox,
             categories=combined,
             labels=_to_indicator(combined),
-            annotator_votes=tuple(int(vote) for vote in votes),
-            n_annotators=len(chosen),
+            annotator_votes=tuple(int(vote) for vote in votes) if chosen else None,
+            n_annotators=len(chosen) or None,
             vad=_mend_dimensions(person, note),
             gender=_mend_word("gender", person.gender, GENDERS, note),
             age=_mend_word("age", person.age, AGES, note),
@@ -155,16 +160,18 @@ def _mend_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: No
         note("box_corners_swapped", box, ordered)
     if any(value != int(value) for value in ordered):
         note("box_fractional", ordered, ordered)
-    clipped = ordered
-    if image_wh is not None:
-        x1, y1, x2, y2 = clip_boxes(np.array([ordered], np.float32), image_wh)[0].tolist()
-        clipped = (x1, y1, x2, y2)
+    clipped = ordered if image_wh is None else _clip(ordered, image_wh)
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         note("box_refused", box, "")
         return None
     if clipped != ordered:
         note("box_outside_photo", ordered, clipped)
-    return tuple(float(value) for value in clipped)
+    return clipped
+
+
+def _clip(xyxy: Sequence[float], image_wh: tuple[int, int]) -> tuple[float, ...]:
+    """``clip_boxes`` for one box of any precision: float32 would make each fractional box another."""
+    return tuple(min(max(value, 0.0), float(side)) for value, side in zip(xyxy, image_wh * 2, strict=True))
 
 
 def _mend_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, ...], ...] = ()) -> tuple[str, ...]:

@@ -1,0 +1,120 @@
+"""Where a download keeps its annotations and photos, and reading whichever form is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from emoface.emotic.annotations import PhotoAnnotation
+from emoface.emotic.csv_files import read_annotations_csv
+from emoface.emotic.mat_files import read_annotations_mat
+from emoface.errors import AnnotationsError, SettingsError
+from emoface.schema import SOURCES, SPLITS
+
+MAT_NAMES = ("Annotations.mat", "CVPR17_Annotations.mat")
+CSV_NAMES = tuple(f"{split}.csv" for split in SPLITS)
+IMAGE_ROOT_NAMES = ("emotic", "cvpr_emotic")
+
+
+@dataclass(frozen=True)
+class AnnotationFiles:
+    """The annotation files of one download.
+
+    Attributes:
+        mat_path: The MATLAB file; None where the annotations are CSV files.
+        csv_paths: The CSV file of each split; empty where there is a MATLAB file.
+        absent: Files that would have been read instead, had they been there.
+    """
+
+    mat_path: Path | None
+    csv_paths: dict[str, Path]
+    absent: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that is read."""
+        return tuple(self.csv_paths.values()) if self.mat_path is None else (self.mat_path,)
+
+
+def find_annotations(emotic_root: Path, annotations: Path | None = None) -> AnnotationFiles:
+    """Looks for annotations: the PAMI file first, then the CVPR 2017 file, then CSV files.
+
+    Args:
+        emotic_root: The download; ``Annotations/`` in it is searched before the folder itself.
+        annotations: A file, or a folder to search instead. A CSV file is of the split that it is named after, and
+            of train where it is named after none.
+
+    Raises:
+        AnnotationsError: Nothing was found; the message names every place.
+    """
+    if annotations is not None and annotations.is_file():
+        if annotations.suffix.lower() == ".csv":
+            split = annotations.stem.lower()
+            return AnnotationFiles(None, {split if split in SPLITS else "train": annotations})
+        return AnnotationFiles(annotations, {})
+    if annotations is not None and not annotations.is_dir():
+        raise AnnotationsError(f"{annotations}: no such file or folder; name the annotations with --annotations")
+    folders = (emotic_root / "Annotations", emotic_root) if annotations is None else (annotations,)
+    absent: list[Path] = []
+    for path in (folder / name for name in MAT_NAMES for folder in folders):
+        if path.is_file():
+            return AnnotationFiles(path, {}, tuple(absent))
+        absent.append(path)
+    for folder in folders:
+        paths = {split: folder / name for split, name in zip(SPLITS, CSV_NAMES, strict=True)}
+        found = {split: path for split, path in paths.items() if path.is_file()}
+        absent += [path for split, path in paths.items() if split not in found]
+        if found:
+            return AnnotationFiles(None, found, tuple(absent))
+    raise AnnotationsError(
+        f"{annotations or emotic_root}: no annotations; looked for {', '.join(map(str, absent))}; "
+        "name the file or folder with --annotations"
+    )
+
+
+def find_image_root(emotic_root: Path, images: Path | None = None) -> Path:
+    """Looks for the folder that holds ``mscoco/images`` and the others.
+
+    Args:
+        emotic_root: The download.
+        images: The image root itself, where it is elsewhere.
+
+    Returns:
+        The image root; ``EMOTIC_ROOT/emotic`` where no photos are there at all, which is no error.
+
+    Raises:
+        SettingsError: ``images`` is no folder.
+    """
+    if images is not None:
+        if not images.is_dir():
+            raise SettingsError(f"{images}: no such folder, expected the one that holds {_folders()}; see --images")
+        return images
+    for name in IMAGE_ROOT_NAMES:
+        if (emotic_root / name).is_dir():
+            return emotic_root / name
+    is_root = any((emotic_root / source).is_dir() for source in SOURCES)
+    return emotic_root if is_root else emotic_root / IMAGE_ROOT_NAMES[0]
+
+
+def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
+    """Reads annotations of either form, as stored.
+
+    Raises:
+        AnnotationsError: A file cannot be read, or no photo in it has a name.
+    """
+    photos = read_annotations_csv(files.csv_paths) if files.mat_path is None else read_annotations_mat(files.mat_path)
+    if photos and not any(photo.filename for photo in photos):
+        raise AnnotationsError(
+            f"{_names(files.paths)}: none of the {len(photos):,} photos has a filename; expected the layout of "
+            "EMOTIC's Annotations.mat"
+        )
+    return photos
+
+
+def _names(paths: Iterable[Path]) -> str:
+    return ", ".join(map(str, paths))
+
+
+def _folders() -> str:
+    return ", ".join(f"{source}/images" for source in SOURCES)
