@@ -12,9 +12,11 @@ import json
 import multiprocessing
 import os
 import shutil
+import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +27,10 @@ from PIL import Image
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
-from emoface.files import write_bytes, write_text
+from emoface.files import remove_leftovers, write_bytes, write_text
 from emoface.images import encode_jpeg
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
@@ -98,6 +100,7 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
     """
     code = code_fingerprint(__name__)
     shards_dir = _prepare(config, code)
+    record_path(config.out, "simulate").unlink(missing_ok=True)  # it must not vouch for a simulation in the making
     shards = [range(start, min(start + _PHOTOS_PER_SHARD, config.images)) for start in _starts(config.images)]
     progress.start("simulate", config.images)
     pending = []
@@ -106,7 +109,9 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
             progress.advance(len(shard))
         else:
             pending.append((number, shard))
-    _draw_shards(config, shards_dir, pending, progress)
+    if pending:
+        _remove_all_leftovers(config.out, shards_dir)
+        _draw_shards(config, shards_dir, pending, progress)
 
     photos: list[PhotoAnnotation] = []
     truths: list[dict[str, Any]] = []
@@ -141,8 +146,9 @@ def _prepare(config: SimulateConfig, code: str) -> Path:
     if marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")).get("key") == key:
             return shards_dir
-        for name in ("emotic", "Annotations", "simulate_shards"):
-            shutil.rmtree(config.out / name, ignore_errors=True)
+        for folder in (config.out / name for name in ("emotic", "Annotations", "simulate_shards")):
+            if folder.exists():
+                shutil.rmtree(folder)
         (config.out / "ground_truth.parquet").unlink(missing_ok=True)
     elif any((config.out / name).exists() for name in ("emotic", "Annotations", "ground_truth.parquet")):
         raise SettingsError(
@@ -150,6 +156,13 @@ def _prepare(config: SimulateConfig, code: str) -> Path:
         )
     write_text(marker, json.dumps({"key": key, "images": config.images, "seed": config.seed}) + "\n")
     return shards_dir
+
+
+def _remove_all_leftovers(out: Path, shards_dir: Path) -> None:
+    """Removes the half-written files of a run that was killed."""
+    remove_leftovers(shards_dir / "*.json")
+    for source in SOURCE_SHARES:
+        remove_leftovers(out / "emotic" / source / "images" / "*.jpg")
 
 
 def _starts(n_images: int) -> range:
@@ -172,7 +185,7 @@ def _draw_shards(
             progress.advance(_draw_shard(config.out, config.seed, shards_dir / f"{number:05}.json", shard))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_ready_worker) as pool:
         running = [
             pool.submit(_draw_shard, config.out, config.seed, shards_dir / f"{number:05}.json", shard)
             for number, shard in pending
@@ -183,6 +196,19 @@ def _draw_shards(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _ready_worker() -> None:
+    """One thread per worker process; and a worker whose parent was killed ends instead of waiting for ever."""
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _draw_shard(out: Path, seed: int, summary_path: Path, numbers: range) -> int:

@@ -138,6 +138,6 @@ def paste(photo: NDArray[np.uint8], canvas: NDArray[np.uint8], left: int, top: i
         return
     part = canvas[y1 - top : y2 - top, x1 - left : x2 - left]
     under = photo[y1:y2, x1:x2]
-    kept = under * (255 - part[..., 3:].astype(np.uint16)) + 128
-    kept = (kept + (kept >> 8)) >> 8  # divided by 255, rounded
+    through = under * (255 - part[..., 3:].astype(np.uint16)) + 128
+    kept = (through + (through >> 8)) >> 8  # divided by 255, rounded
     under[:] = np.minimum(part[..., :3] + kept, 255)

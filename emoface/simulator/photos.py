@@ -194,7 +194,7 @@ def _light_from_side(canvas: NDArray[np.uint8], light: float) -> NDArray[np.uint
     across = np.linspace(-1, 1, canvas.shape[1])
     in_128ths = np.full((canvas.shape[1], 4), 128, np.uint16)
     in_128ths[:, :3] = np.round(128 * (0.94 + 0.12 * light * across))[:, None]
-    return np.minimum((canvas * in_128ths) >> 7, canvas[..., 3:]).astype(np.uint8)
+    return np.asarray(np.minimum((canvas * in_128ths) >> 7, canvas[..., 3:]), np.uint8)
 
 
 def _cover(earlier: _Layer, later: _Layer) -> None:

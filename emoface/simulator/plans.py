@@ -11,9 +11,9 @@ from emoface.simulator.causes import Cause, draw_cause, draw_scene
 from emoface.simulator.faces import FaceStyle, draw_face_style
 
 HIDDEN_SHARES: dict[str, float] = {
-    "turned_away": 0.10,
+    "turned_away": 0.09,
     "covered": 0.06,
-    "too_small": 0.045,
+    "too_small": 0.035,
     "cut_by_border": 0.04,
 }
 """Share of people whose face is planned to be hidden, by what hides it; ``other_person`` comes on top."""
