@@ -45,7 +45,9 @@ def random_network() -> Callable[..., YoloV5Face]:
 
     def build(name: str, seed: int = 0) -> YoloV5Face:
         generator = torch.Generator().manual_seed(seed)
-        network = build_network(name).eval()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = build_network(name).eval()
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.weight.data.uniform_(0.5, 1.5, generator=generator)

@@ -70,14 +70,15 @@ class FaceResults:
         import pandas
 
         landmark_columns = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in ("x", "y")]
-        tables = []
-        for number, (name, faces) in enumerate(zip(self.names, self.detections, strict=True)):
-            numbers = np.concatenate((faces.xyxy, faces.conf[:, None], faces.landmarks.reshape(len(faces), 10)), axis=1)
-            table = pandas.DataFrame(numbers, columns=["x1", "y1", "x2", "y2", "conf", *landmark_columns])
-            table.insert(0, "photo", np.full(len(faces), number))
-            table.insert(1, "name", pandas.Series([name] * len(faces), dtype="str"))
-            tables.append(table)
-        return pandas.concat(tables, ignore_index=True)
+        n_faces = [len(faces) for faces in self.detections]
+        every = [Detections.empty(), *self.detections]
+        numbers = np.concatenate(
+            [np.column_stack((faces.xyxy, faces.conf, faces.landmarks.reshape(-1, 10))) for faces in every]
+        )
+        table = pandas.DataFrame(numbers, columns=["x1", "y1", "x2", "y2", "conf", *landmark_columns])
+        table.insert(0, "photo", np.repeat(np.arange(len(self)), n_faces))
+        table.insert(1, "name", np.repeat(np.array(self.names, dtype=object), n_faces))
+        return table
 
     def render(self) -> list[Photo]:
         """Copies of the photos with boxes, scores and landmarks drawn in."""
