@@ -106,7 +106,8 @@ def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
     (again,) = (text for line, text in said.items() if line.startswith("emoface run") and "by=emotic" in line)
     assert [line.split(": ")[0] for line in again.splitlines() if "current" in line] == ["parse", "faces"]
     (code,) = _blocks(page, "python")
-    answer = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "cache")}
+    answer = subprocess.run([sys.executable, "-c", code], cwd=folder, env=offline, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert re.search(r"\d+ people of train have a face; \w+/images/.*#\d+ shows\n\['.+'\] \(\d+, \d+\)", answer.stdout)
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from emoface.images import decode_photo
-from emoface.jobs.pipeline import PipelineConfig, run_pipeline
+
+PAGE = Path(__file__).parents[1] / "docs" / "your-own-photos.md"
 
 COLUMNS = (
     *("Index", "Folder", "Filename", "Image Size", "BBox"),
@@ -77,7 +83,7 @@ def work(shared_dir: Path, weights_dir: Path, tmp_path_factory: pytest.TempPathF
     photos.mkdir(parents=True)
     for name in IMAGE_WH:
         shutil.copy(shared_dir / "photos" / name, photos)
-    with (root / "people.csv").open("w", newline="", encoding="utf-8") as stream:
+    with (root / "train.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for index, one in enumerate(PEOPLE):
@@ -86,12 +92,12 @@ def work(shared_dir: Path, weights_dir: Path, tmp_path_factory: pytest.TempPathF
             writer.writerow(
                 [index, "mscoco/images", one.photo, size, box, labels, [5, 5, 5], "Male", "Adult"],
             )
-    out = root / "out"
-    settings = {"annotations": root / "people.csv", "images": root / "emotic", "emotic_root": root, "out": out}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EMOFACE_WEIGHTS", str(weights_dir))
-        run_pipeline(PipelineConfig("emotic_face", {key: str(value) for key, value in settings.items()}))
-    return out
+    (line,) = re.findall(r"^emoface run .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    words = shlex.split(line.replace("mine-work", str(root / "out")).replace("=mine", f"={root}"))
+    environment = {**os.environ, "EMOFACE_WEIGHTS": str(weights_dir)}
+    answer = subprocess.run([sys.executable, "-m", *words], env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return root / "out"
 
 
 def test_everybody_gets_their_own_face_and_nobody_anothers(work: Path) -> None:
@@ -113,7 +119,7 @@ def test_everybody_gets_their_own_face_and_nobody_anothers(work: Path) -> None:
 def test_crops_show_the_whole_face(work: Path) -> None:
     for row in pq.read_table(work / "faces.parquet").to_pylist():
         if row["face"] is not None:
-            height, width = decode_photo(row["face"]["bytes"]).shape[:2]
+            height, width = decode_photo(row["face"]["bytes"], row["person_id"]).shape[:2]
             x1, y1, x2, y2 = row["face_bbox"]
             assert height == width
             assert width == pytest.approx(1.3 * max(x2 - x1, y2 - y1), abs=2)
