@@ -149,10 +149,10 @@ def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = 
 
 
 def read_public_weights(path: Path) -> dict[str, Tensor]:
-    """Reads a state dict, or the ``state_dict`` of a checkpoint, of any torch since 0.1.10.
+    """Reads a state dict, or the ``state_dict`` of a checkpoint, as tensors only.
 
-    The prefix ``module.`` of data-parallel training is dropped. Strings of files that Python 2 wrote, such as those
-    of Places365, are read as Latin-1.
+    The prefix ``module.`` of data-parallel training is dropped. The format of torch 0.1 under Python 2, in which the
+    files of Places365 are, is read like today's.
 
     Args:
         path: ``.pth``, ``.pt`` or ``.pth.tar``, which is no archive.
@@ -161,7 +161,7 @@ def read_public_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: The file is damaged, or holds anything but tensors and plain values.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: not a file of plain weights ({_first_line(error)}); nothing of it was run. Fetch it again, or "
