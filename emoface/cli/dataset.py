@@ -14,7 +14,8 @@ from emoface.cli.console import ANY, FILE, FOLDER, command, print_record, termin
 @click.argument("out", type=FOLDER)
 @click.option("--images", default=200, show_default=True, help="Photos to draw.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
-def simulate(out: Path, images: int, seed: int) -> None:
+@click.option("--varied", is_flag=True, help="Far more variety and no irregularities: photos to train a detector on.")
+def simulate(out: Path, images: int, seed: int, varied: bool) -> None:
     """Draws a simulated EMOTIC into OUT, with ground truth.
 
     \b
@@ -24,7 +25,7 @@ def simulate(out: Path, images: int, seed: int) -> None:
     from emoface.jobs.simulate import SimulateConfig, run_simulate
 
     with terminal_progress() as progress:
-        record = run_simulate(SimulateConfig(out=out, images=images, seed=seed), progress)
+        record = run_simulate(SimulateConfig(out=out, images=images, seed=seed, varied=varied), progress)
     print_record(record)
 
 

@@ -34,6 +34,7 @@ from emoface.records import JobRecord, code_fingerprint, hash_outputs, record_pa
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
+from emoface.simulator.variety import draw_varied_photo
 from emoface.tables import write_table
 
 SOURCE_SHARES: dict[str, float] = {"mscoco": 0.613, "framesdb": 0.302, "emodb_small": 0.066, "ade20k": 0.019}
@@ -71,11 +72,13 @@ class SimulateConfig:
         out: The folder that becomes an EMOTIC root.
         images: Photos to draw.
         seed: The same seed gives the same bytes.
+        varied: Draw far more variety than EMOTIC has, and no irregularities: what a detector is trained on.
     """
 
     out: Path
     images: int = 200
     seed: int = 0
+    varied: bool = False
 
     def __post_init__(self) -> None:
         if self.images < 1:
@@ -140,7 +143,7 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
 
 def _prepare(config: SimulateConfig, code: str) -> Path:
     """The folder of finished shards; an older simulation of other settings is removed."""
-    told = json.dumps([config.images, config.seed, code])
+    told = json.dumps([config.images, config.seed, config.varied, code])
     key = hashlib.sha256(told.encode()).hexdigest()[:16]
     marker, shards_dir = config.out / "simulation.json", config.out / "simulate_shards"
     if marker.is_file():
@@ -182,13 +185,12 @@ def _draw_shards(
     n_processes = min(os.cpu_count() or 1, len(pending))
     if n_processes <= 1:
         for number, shard in pending:
-            progress.advance(_draw_shard(config.out, config.seed, shards_dir / f"{number:05}.json", shard))
+            progress.advance(_draw_shard(config, shards_dir / f"{number:05}.json", shard))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_ready_worker) as pool:
         running = [
-            pool.submit(_draw_shard, config.out, config.seed, shards_dir / f"{number:05}.json", shard)
-            for number, shard in pending
+            pool.submit(_draw_shard, config, shards_dir / f"{number:05}.json", shard) for number, shard in pending
         ]
         try:
             for one in as_completed(running):
@@ -211,20 +213,20 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _draw_shard(out: Path, seed: int, summary_path: Path, numbers: range) -> int:
+def _draw_shard(config: SimulateConfig, summary_path: Path, numbers: range) -> int:
     """Draws the photos of one shard, then writes its summary; returns their number."""
     photos, truths, files = [], [], []
     irregularities: Counter[str] = Counter()
     for number in numbers:
-        rng = np.random.default_rng(np.random.SeedSequence((seed, number)))
-        drawn = _draw_clear_photo(rng)
-        photo, rows, odd, jpeg = _annotate(rng, number, drawn)
+        rng = np.random.default_rng(np.random.SeedSequence((config.seed, number)))
+        drawn = draw_varied_photo(rng) if config.varied else _draw_clear_photo(rng)
+        photo, rows, odd, jpeg = _annotate(rng, number, drawn, has_irregularities=not config.varied)
         photos.append(photo)
         truths += rows
         irregularities.update(odd)
         if jpeg is not None:
             name = f"{photo['folder']}/{photo['filename']}"
-            write_bytes(out / "emotic" / name, jpeg)
+            write_bytes(config.out / "emotic" / name, jpeg)
             files.append(name)
     summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
     write_text(summary_path, json.dumps(summary))
@@ -242,14 +244,14 @@ def _draw_clear_photo(rng: np.random.Generator) -> DrawnPhoto:
 
 
 def _annotate(
-    rng: np.random.Generator, number: int, drawn: DrawnPhoto
+    rng: np.random.Generator, number: int, drawn: DrawnPhoto, has_irregularities: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str], bytes | None]:
     """What annotators say of a photo, what is true, what is irregular, and the photo's bytes (None: missing)."""
     source = str(rng.choice(list(SOURCE_SHARES), p=list(SOURCE_SHARES.values())))
     split = str(rng.choice(SPLITS, p=_SPLIT_SHARES))
     folder, filename = f"{source}/images", _file_name(rng, source, number)
     height, width = drawn.photo.shape[:2]
-    odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES)
+    odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES if has_irregularities else {})
     odd = [odd_photo] if odd_photo else []
     people: list[dict[str, Any]] = []
     truths: list[dict[str, Any]] = []
@@ -258,7 +260,7 @@ def _annotate(
         truth = _to_truth(person, f"{folder}/{filename}")
         if is_annotated:
             truth |= {"person_id": f"{folder}/{filename}#{len(people)}", "annotated": True}
-            odd_person = _pick_irregularity(rng, PERSON_IRREGULARITIES)
+            odd_person = _pick_irregularity(rng, PERSON_IRREGULARITIES if has_irregularities else {})
             odd += [odd_person] if odd_person else []
             people.append(_annotate_person(rng, person, (width, height), split, odd_person))
         truths.append(truth)

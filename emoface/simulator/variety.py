@@ -50,7 +50,7 @@ def _vary_face(rng: np.random.Generator, face: FaceStyle) -> FaceStyle:
     skin = np.clip(np.array(face.skin) * rng.uniform(0.75, 1.15) + rng.normal(0, 9, 3), 15, 255)
     return replace(
         face,
-        skin=tuple(float(v) for v in skin),
+        skin=(float(skin[0]), float(skin[1]), float(skin[2])),
         hair=_random_color(rng) if rng.random() < 0.15 else face.hair,
         half_width=face.half_width * float(rng.uniform(0.88, 1.12)),
         jaw=float(np.clip(face.jaw * rng.uniform(0.8, 1.3), 0.45, 0.95)),
@@ -72,7 +72,7 @@ def _draw_background(rng: np.random.Generator, plan: PhotoPlan) -> Photo:
     photo = np.full((height, width, 3), base, np.float32)
     for cells in (3, 9, 27, 81):
         coarse = rng.normal(0, rng.uniform(4, 45), (cells, cells, 3)).astype(np.float32)
-        photo += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        photo += np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
     out = np.clip(photo, 0, 255).astype(np.uint8)
     canvas = new_canvas(width, height)
     brush = Brush(canvas, np.array([[float(height), 0, 0], [0, float(height), 0]]))
@@ -116,7 +116,8 @@ def _draw_distractor(rng: np.random.Generator, photo: Photo) -> None:
     elif kind == 3:  # dots at random
         brush.ellipse(0, 0, 0.5, 0.5, color)
         for _ in range(int(rng.integers(2, 7))):
-            brush.ellipse(*rng.uniform(-0.35, 0.35, 2), 0.06, 0.06, _random_color(rng))
+            dot_x, dot_y = rng.uniform(-0.35, 0.35, 2).tolist()
+            brush.ellipse(dot_x, dot_y, 0.06, 0.06, _random_color(rng))
     elif kind == 4:  # stripes
         for k in range(5):
             brush.line([(-0.5, -0.4 + 0.2 * k), (0.5, -0.4 + 0.2 * k)], 0.08, shade(color, 0.6 + 0.15 * k))
