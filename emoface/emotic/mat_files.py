@@ -225,12 +225,16 @@ def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None
 
 
 _TRAIN_FIELDS = ("body_bbox", "annotations_categories", "annotations_continuous", "gender", "age")
-_COMBINED_FIELDS = ("combined_categories", "combined_continuous")
+_VAL_TEST_FIELDS = (
+    *("body_bbox", "annotations_categories", "combined_categories", "annotations_continuous", "combined_continuous"),
+    *("gender", "age"),
+)
+"""The order of the release, which parsers that count fields rely on."""
 
 
 def _from_photo(photo: PhotoAnnotation) -> dict[str, Any]:
     is_train = photo.source_split == "train"
-    fields = _TRAIN_FIELDS if is_train else (*_TRAIN_FIELDS[:3], *_COMBINED_FIELDS, *_TRAIN_FIELDS[3:])
+    fields = _TRAIN_FIELDS if is_train else _VAL_TEST_FIELDS
     size = [] if photo.image_wh is None else [dict(zip(("n_col", "n_row"), map(float, photo.image_wh), strict=True))]
     return {
         "filename": photo.filename,

@@ -26,6 +26,8 @@ from emoface.label_statistics import label_counts
 from emoface.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.progress import SILENT, Progress
 from emoface.records import (
+    ABSENT,
+    PHOTOS,
     JobRecord,
     code_fingerprint,
     hash_outputs,
@@ -185,7 +187,9 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         image_root=parse_record.info["image_root"],
         annotations={
             "path": parse_record.info.get("annotations"),
-            "files": parse_record.inputs,
+            "files": {
+                path: told for path, told in parse_record.inputs.items() if not told.startswith((PHOTOS, ABSENT))
+            },
             "counts": parse_record.counts,
         },
         detector={("name" if key == "detector" else key): value for key, value in faces_record.info.items()},
