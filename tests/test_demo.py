@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from emoface.errors import SettingsError, WeightsError
 from emoface.jobs.demo import DETECTOR, PACKAGED_DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
 from emoface.jobs.pipeline import CURRENT, PipelineConfig, check_pipeline
-from emoface.schema import FACES_SCHEMA, GROUND_TRUTH_SCHEMA
+from emoface.schema import FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 
 TRUE_BOX = [100.0, 40.0, 140.0, 90.0]
 
@@ -104,15 +105,19 @@ def test_command_without_any_weights_fails_before_it_draws(tmp_path: Path, monke
 
 def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    words = ("demo", "--out", str(out), "--images", "24", "--seed", "3")
+    words = ("demo", "--out", str(out), "--images", "16", "--seed", "3")
     answer = _emoface(*words, weights=weights_dir, cache=tmp_path / "cache")
     assert answer.returncode == 0, answer.stderr
     stages = ("simulate", "parse", "faces", "split", "report")
     for stage in stages:
         assert f"{stage}: runs, missing: has not run in" in answer.stderr
         assert f"{stage}: done in" in answer.stderr
-    lines = dict(line.split(": ", 1) for line in answer.stdout.splitlines() if not line.startswith(("empty", "train")))
-    assert lines["audit"] == str(out / "report" / "audit.html")
+    table, pairs = answer.stdout.split("detector: ")
+    assert table.splitlines()[0] == "split\tpeople\tphotos\tfaces"
+    rows = {row[0]: [int(cell) for cell in row[1:]] for row in (line.split("\t") for line in table.splitlines()[1:])}
+    assert [sum(column) for column in zip(*(rows[name] for name in SPLITS), strict=True)] == rows["all"]
+    assert answer.stdout.splitlines()[-1] == f"audit: {out / 'report' / 'audit.html'}"
+    assert re.search(r"visible faces found: \d+\.\d % of \d+\n", pairs)
     assert (out / "report" / "audit.html").is_file()
 
     record = json.loads((out / "records" / "demo.json").read_text())
@@ -134,7 +139,7 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
 
     for name in tables:
         (out / name).unlink()
-    settings = {"out": str(out), "images": "24", "seed": "3"}
+    settings = {"out": str(out), "images": "16", "seed": "3"}
     states = {one.stage.name: one.state for one in check_pipeline(PipelineConfig("demo", settings))}
     assert states["simulate"] == CURRENT and states["parse"] != CURRENT
     assert _emoface(*words, weights=weights_dir, cache=tmp_path / "cache").returncode == 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
 from emoface.cli.console import FOLDER, command, print_pairs, print_rows, terminal_progress
 from emoface.progress import Progress
+from emoface.schema import SPLITS
 
 if TYPE_CHECKING:
     from emoface.jobs.pipeline import PipelineConfig, Stage, StageStatus
@@ -79,7 +81,8 @@ def demo(out: Path, images: int, seed: int) -> None:
     from emoface.jobs.demo import DemoConfig, run_demo
 
     record = run_demo(DemoConfig(out=out, images=images, seed=seed), StageLines())
-    print_pairs("EMOTIC_Face from a simulated EMOTIC", record.counts)
+    print_rows("Data set", ["split", "people", "photos", "faces"], _split_rows(record.counts))
+    print_pairs("EMOTIC_Face from a simulated EMOTIC", _demo_lines(record.counts))
     if note := record.info["detector_note"]:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"audit: {out / record.info['audit']}")
@@ -90,6 +93,31 @@ def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ..
     from emoface.pipelines import parse_overrides
 
     return PipelineConfig(pipeline, parse_overrides(overrides), rebuild)
+
+
+def _split_rows(counts: Mapping[str, Any]) -> list[list[str]]:
+    rows = [[name, *(f"{counts[name][key]:,}" for key in ("rows", "photos", "faces"))] for name in SPLITS]
+    return [*rows, ["all", *(f"{counts[key]:,}" for key in ("people", "photos", "faces_found"))]]
+
+
+def _demo_lines(counts: Mapping[str, Any]) -> dict[str, str]:
+    """What the demo measured, each figure with what it is a share of."""
+    truth, measured = counts["against_the_truth"], counts["mean_imbalance_ratio"]
+    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in counts["empty"].items())
+    return {
+        "detector": counts["detector"],
+        "people with a face": f"{counts['faces_found']:,} of {counts['people']:,}",
+        "without": reasons or "none",
+        "visible faces found": _share(truth["recall"], truth["visible_faces"]),
+        "faces given to the wrong person": _share(truth["wrong_faces"], truth["visible_faces"]),
+        "false faces where the face is hidden": _share(truth["false_faces"], truth["hidden_faces"]),
+        "label share furthest from its target": f"{100 * counts['largest_label_deviation']:.2f} %",
+        "mean imbalance ratio": ", ".join(f"{name} {value:.2f}" for name, value in measured.items()),
+    }
+
+
+def _share(share: float | None, n: int) -> str:
+    return "there are none" if share is None else f"{100 * share:.1f} % of {n:,}"
 
 
 class StageLines:
