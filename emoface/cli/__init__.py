@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from emoface import __version__
-from emoface.cli import dataset, detector, pipelines, train, weights
+from emoface.cli import dataset, detector, model, pipelines, train, weights
 from emoface.cli.console import EmofaceGroup, set_debug
 
 
@@ -31,5 +31,6 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
+main.add_command(model.model)
 main.add_command(detector.detector)
 main.add_command(weights.weights)

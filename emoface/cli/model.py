@@ -1,0 +1,91 @@
+"""The command that shows a model: its layers and what it costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from emoface.cli.console import command, print_rows, terminal_progress
+
+if TYPE_CHECKING:
+    from emoface.jobs.model import ModelReport
+
+
+@command()
+@click.argument("name")
+@click.option(
+    "--against",
+    multiple=True,
+    default=("kosti", "task2+task3"),
+    show_default=True,
+    help="A model to set it beside; again for more.",
+)
+@click.option("--batch-size", default=1, show_default=True, help="People per timed batch.")
+@click.option("--runs", default=20, show_default=True, help="Timed batches.")
+@click.option("--device", default="cpu", show_default=True, help="Where it is timed: cpu, cuda, cuda:1...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+def model(name: str, against: tuple[str, ...], batch_size: int, runs: int, device: str, as_json: bool) -> None:
+    """Shows the layers of model NAME beside the thesis' tables, and its cost beside the baselines'.
+
+    NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. Multiply-adds are
+    those of convolutions and fully connected layers, for one person with a face; latency is the median of --runs
+    batches where the command runs. A ratio below 1 says that NAME is the smaller, cheaper or faster.
+
+    \b
+    Example:
+      emoface model mter2
+      emoface model mter1 --against mter2 --against kosti --json
+    """
+    from emoface.jobs.model import ModelConfig, run_model
+
+    config = ModelConfig(name=name, against=against, batch_size=batch_size, runs=runs, device=device)
+    with terminal_progress() as progress:
+        report = run_model(config, progress)
+    if as_json:
+        click.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _print_layers(report)
+        _print_costs(report)
+
+
+def _print_layers(report: ModelReport) -> None:
+    columns = ["part", "operator", "input", "output", "thesis", "parameters", "multiply-adds"]
+    rows = [
+        [
+            layer.part,
+            layer.operator,
+            layer.input,
+            layer.output,
+            layer.thesis,
+            f"{layer.parameters:,}",
+            f"{layer.multiply_adds:,}",
+        ]
+        for layer in report.layers
+    ]
+    print_rows(f"Layers of {report.cost.model}", columns, rows)
+
+
+def _print_costs(report: ModelReport) -> None:
+    people = "person" if report.batch_size == 1 else "people"
+    threads = f", {report.n_threads} threads" if report.device == "cpu" else ""
+    title = f"Cost; latency of {report.batch_size} {people} on {report.device}{threads}"
+    columns = ["model", "parameters", "multiply-adds", "latency, ms", "ratio of parameters", "multiply-adds", "latency"]
+    own = report.cost
+    rows = [[own.model, f"{own.parameters:,}", f"{own.multiply_adds:,}", f"{own.latency_ms:.1f}", "", "", ""]]
+    for ratio in report.ratios:
+        other = ratio.other
+        rows.append(
+            [
+                other.model,
+                f"{other.parameters:,}",
+                f"{other.multiply_adds:,}",
+                f"{other.latency_ms:.1f}",
+                f"{ratio.parameters:.2f}",
+                f"{ratio.multiply_adds:.2f}",
+                f"{ratio.latency:.2f}",
+            ]
+        )
+    print_rows(title, columns, rows)

@@ -1,0 +1,200 @@
+"""The model job: a model's layers beside the thesis' tables, and what it costs beside the baselines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from emoface.cards import read_card
+from emoface.errors import SettingsError
+from emoface.mter.cost import LayerRow, measure_cost, measure_latency
+from emoface.mter.networks import build_model
+from emoface.progress import SILENT, Progress
+
+BASELINES = ("kosti", "task2+task3")
+_MAX_RUNS = 10_000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model job is told.
+
+    Attributes:
+        name: The model.
+        against: Models to set it beside; itself is left out.
+        batch_size: People per timed batch.
+        runs: Timed batches.
+        device: ``cpu``, ``cuda``, ``cuda:1``...
+    """
+
+    name: str
+    against: tuple[str, ...] = BASELINES
+    batch_size: int = 1
+    runs: int = 20
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A row of the layer table, sizes as ``c x h x w``.
+
+    Attributes:
+        part: The stream, or ``fusion``.
+        operator: In words.
+        input: What goes in.
+        output: What comes out.
+        thesis: What the thesis prints of the sizes; empty where it prints none.
+        parameters: Of the row.
+        multiply_adds: For one person.
+    """
+
+    part: str
+    operator: str
+    input: str
+    output: str
+    thesis: str
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One model's figures.
+
+    Attributes:
+        model: Its name.
+        parameters: Trainable numbers.
+        multiply_adds: For one person with a face.
+        latency_ms: Median time of a batch.
+    """
+
+    model: str
+    parameters: int
+    multiply_adds: int
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The model over another one; below 1 it is the smaller, cheaper or faster.
+
+    Attributes:
+        other: The other model's figures.
+        parameters: Ratio of parameters.
+        multiply_adds: Ratio of multiply-adds.
+        latency: Ratio of latencies.
+    """
+
+    other: Cost
+    parameters: float
+    multiply_adds: float
+    latency: float
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """What the model job found.
+
+    Attributes:
+        cost: The model's figures.
+        streams: What it reads.
+        layers: Its layer table.
+        ratios: Against each other model.
+        batch_size: Of the timed batches.
+        device: Where it was timed.
+        n_threads: That torch used on the CPU.
+    """
+
+    cost: Cost
+    streams: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    ratios: tuple[Ratio, ...]
+    batch_size: int
+    device: str
+    n_threads: int
+
+
+def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
+    """Measures a model and the ones it is set beside; writes nothing.
+
+    Raises:
+        SettingsError: A name is unknown, a setting is out of range, or the device is not there.
+    """
+    device = _check(config)
+    names = [config.name, *(name for name in dict.fromkeys(config.against) if name != config.name)]
+    models = [build_model(name) for name in names]
+    progress.start("measure", len(models))
+    counted, timed = [], []
+    for model in models:
+        counted.append(measure_cost(model))
+        timed.append(measure_latency(model, batch_size=config.batch_size, n_runs=config.runs, device=device))
+        progress.advance()
+    own, *others = (
+        Cost(count.model, count.n_parameters, count.n_macs, time.median_ms)
+        for count, time in zip(counted, timed, strict=True)
+    )
+    return ModelReport(
+        cost=own,
+        streams=models[0].streams,
+        layers=tuple(_to_layer(row) for row in counted[0].rows),
+        ratios=tuple(_to_ratio(own, other) for other in others),
+        batch_size=config.batch_size,
+        device=timed[0].device,
+        n_threads=timed[0].n_threads,
+    )
+
+
+def printed_sizes(table: str, row: int) -> str:
+    """The sizes that the thesis prints in a row of its table 3-1 (input alone) or 3-2 (both).
+
+    Args:
+        table: ``table_3_1`` or ``table_3_2``.
+        row: From 0.
+
+    Example:
+        >>> printed_sizes("table_3_1", 0), printed_sizes("table_3_2", 0)
+        ('3x128x128', '3x224x224 > 64x112x112')
+    """
+    line = read_card("thesis_layers")[table]["rows"][row]
+    return f"{line['input']} > {line['output']}" if "output" in line else str(line["input"])
+
+
+def _check(config: ModelConfig) -> str:
+    if config.batch_size < 1:
+        raise SettingsError(f"batch_size is {config.batch_size}, expected 1 or more")
+    if not 1 <= config.runs <= _MAX_RUNS:
+        raise SettingsError(f"runs is {config.runs}, expected 1 to {_MAX_RUNS:,}")
+    try:
+        device = torch.device(config.device)
+    except RuntimeError as error:
+        raise SettingsError(f"device is '{config.device}', expected cpu, cuda or cuda:N") from error
+    n_gpus = torch.cuda.device_count()
+    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
+        raise SettingsError(f"device '{config.device}' is not here: this machine has cpu and {n_gpus} CUDA devices")
+    return config.device
+
+
+def _to_layer(row: LayerRow) -> Layer:
+    return Layer(
+        part=row.part,
+        operator=row.operator,
+        input=_size(row.input_shape),
+        output=_size(row.output_shape),
+        thesis="" if row.table_row is None else printed_sizes(*row.table_row),
+        parameters=row.n_parameters,
+        multiply_adds=row.n_macs,
+    )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _to_ratio(own: Cost, other: Cost) -> Ratio:
+    return Ratio(
+        other=other,
+        parameters=own.parameters / other.parameters,
+        multiply_adds=own.multiply_adds / other.multiply_adds,
+        latency=own.latency_ms / other.latency_ms,
+    )
