@@ -31,7 +31,7 @@ def model(name: str, against: tuple[str, ...], batch_size: int, runs: int, devic
     """Shows the layers of model NAME beside the thesis' tables, and its cost beside the baselines'.
 
     NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. Multiply-adds are
-    those of convolutions and fully connected layers, for one person with a face; latency is the median of --runs
+    those of convolutions and fully connected layers, for one person with a face; latency is the fastest of --runs
     batches where the command runs. A ratio below 1 says that NAME is the smaller, cheaper or faster.
 
     \b

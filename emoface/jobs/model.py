@@ -66,7 +66,7 @@ class Cost:
         model: Its name.
         parameters: Trainable numbers.
         multiply_adds: For one person with a face.
-        latency_ms: Median time of a batch.
+        latency_ms: Time of the fastest batch, which whatever else the machine does disturbs least.
     """
 
     model: str
@@ -131,7 +131,7 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
         timed.append(measure_latency(model, batch_size=config.batch_size, n_runs=config.runs, device=device))
         progress.advance()
     own, *others = (
-        Cost(count.model, count.n_parameters, count.n_macs, time.median_ms)
+        Cost(count.model, count.n_parameters, count.n_macs, time.fastest_ms)
         for count, time in zip(counted, timed, strict=True)
     )
     return ModelReport(
