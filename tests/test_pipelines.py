@@ -5,6 +5,7 @@ What runs is seen from the outside: each job adds its word to ``RUNS``.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -288,6 +289,20 @@ def test_rebuild_runs_a_current_stage_from_the_start(folder: Path) -> None:
     assert not (folder / "work/drafts").exists() and not (folder / "work/resume.txt").exists()
     with pytest.raises(SettingsError, match=r"--rebuild shot: p.toml has no stage 'shot'; did you mean 'shout'\?"):
         _run(rebuild=("shot",))
+
+
+def test_finished_run_that_is_kept_is_replaced_only_when_asked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(JOBS, "shout", dataclasses.replace(JOBS["shout"], is_kept=True))
+    assert _run() == ["shout", "count"]
+    assert _run() == []
+    message = (
+        r"stage 'shout': .*work holds a finished run that is stale \(mark was !, is \?\); replace it with --rebuild"
+    )
+    with pytest.raises(SettingsError, match=message):
+        _run("mark=?")
+    assert RUNS == [] and (folder / "work/shout.txt").read_text() == "HELLO!"
+    assert _run("mark=?", "out=other") == ["shout", "count"]
+    assert _run("mark=?", rebuild=("shout",)) == ["shout", "count"]
 
 
 def test_interrupted_rebuild_is_not_taken_for_current(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,6 +52,7 @@ class Job:
         folder: The field with the folder that holds the job's record.
         marks: What an unfinished run leaves in that folder.
         resumes_from: What in it an interrupted run goes on from; ``--rebuild`` removes it.
+        is_kept: A finished run is worth too much to be replaced unasked: where it is stale, only ``--rebuild`` does.
     """
 
     module: str
@@ -60,6 +61,7 @@ class Job:
     folder: str = "dir"
     marks: tuple[str, ...] = ()
     resumes_from: tuple[str, ...] = ()
+    is_kept: bool = False
 
 
 JOBS: dict[str, Job] = {
@@ -70,6 +72,11 @@ JOBS: dict[str, Job] = {
     "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
+    "train": Job(
+        *("emoface.jobs.train", "TrainConfig", "run_train", "out", ("run.json",)),
+        resumes_from=("run.json", "last.pt", "best.safetensors", "log.jsonl", "tensorboard"),
+        is_kept=True,
+    ),
 }
 """The jobs that a stage can name. A job joins by one line here: its record must lie in ``FOLDER/records/JOB.json``."""
 
@@ -172,6 +179,11 @@ def run_pipeline(config: PipelineConfig, watcher: Watcher | None = None) -> dict
     for stage in stages:
         status = check_stage(stage)
         is_forced = stage.name in config.rebuild
+        if stage.job.is_kept and status.state == STALE and not is_forced:
+            raise SettingsError(
+                f"stage '{stage.name}': {stage.out} holds a finished run that is stale ({'; '.join(status.reasons)}); "
+                f"replace it with --rebuild {stage.name}, or give the stage another '{stage.job.folder}'"
+            )
         if status.record is not None and status.state == CURRENT and not is_forced:
             watcher.skip(status)
             records[stage.name] = status.record

@@ -57,7 +57,7 @@ from emoface.mter.training import (
     weigh_labels,
 )
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, write_record
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
 from emoface.schema import CATEGORIES, DIMENSIONS, SAMPLING_WEIGHTS_SCHEMA
 from emoface.stream_cache import StreamCache, open_stream_cache
 from emoface.tables import read_table
@@ -233,7 +233,7 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
         _train(config, training, writer, progress)
     fabric.barrier()
     if fabric.is_global_zero:
-        write_record(config.out, _to_record(config, told, training, manifest))
+        write_record(config.out, _to_record(config, told, training))
     fabric.barrier()
     record = read_record(config.out, "train")
     assert record is not None
@@ -578,12 +578,12 @@ def _write_tensorboard(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
     writer.flush()
 
 
-def _to_record(config: TrainConfig, told: dict[str, Any], training: Training, manifest: Manifest) -> JobRecord:
+def _to_record(config: TrainConfig, told: dict[str, Any], training: Training) -> JobRecord:
     best = max(training.lines, key=_score)
     return JobRecord(
         job="train",
-        settings=told,
-        inputs={str(manifest.path): told["manifest"]["sha256"]},
+        settings=to_settings(config),
+        inputs={source["path"]: source["sha256"] for source in (told["manifest"], told["init_face"]) if source},
         outputs=hash_outputs(config.out, [config.out / name for name in (BEST_NAME, LOG_NAME)]),
         counts={
             "train_people": len(training.train_positions),
