@@ -261,6 +261,8 @@ def _annotate(
         if is_annotated:
             truth |= {"person_id": f"{folder}/{filename}#{len(people)}", "annotated": True}
             odd_person = _pick_irregularity(rng, PERSON_IRREGULARITIES if has_irregularities else {})
+            if odd_person == "box_beyond_photo" and min(_room_around(person, (width, height))) > 0.1 * height:
+                odd_person = ""  # nobody would draw a box beyond the photo around this person
             odd += [odd_person] if odd_person else []
             people.append(_annotate_person(rng, person, (width, height), split, odd_person))
         truths.append(truth)
@@ -317,16 +319,23 @@ def _annotate_person(
 def _annotate_box(rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], odd: str) -> list[float]:
     x1, y1, x2, y2 = person.body_xyxy
     spread = 0.012 * np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
-    box = np.array([x1, y1, x2, y2]) + rng.normal(0, spread)
-    width, height = image_wh
-    box = np.clip(box, 0, (width, height, width, height))
+    limits = np.array([*image_wh, *image_wh])
+    box = np.clip(np.array([x1, y1, x2, y2]) + rng.normal(0, spread), 0, limits)
     if odd == "box_beyond_photo":
-        box += np.array([-9, -7, 11, 8]) * max(1, width / 640)
+        side = int(np.argmin(_room_around(person, image_wh)))
+        beyond = 3 + 0.02 * limits[side]
+        box[side] = -beyond if side < 2 else limits[side] + beyond
     if odd != "float_box":
         box = np.round(box)
     if odd == "swapped_box":
         box = box[[2, 1, 0, 3]]
     return [float(value) for value in box]
+
+
+def _room_around(person: DrawnPerson, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Pixels between a body and the left, upper, right and lower border."""
+    x1, y1, x2, y2 = person.body_xyxy
+    return x1, y1, image_wh[0] - x2, image_wh[1] - y2
 
 
 def _to_truth(person: DrawnPerson, image: str) -> dict[str, Any]:

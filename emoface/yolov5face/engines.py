@@ -51,6 +51,8 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
+        # Threads that wait by spinning take the cores from those that decode photos meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if n_threads is not None:
             options.intra_op_num_threads = n_threads
         self._session: Any = onnxruntime.InferenceSession(to_onnx(network), options, providers=["CPUExecutionProvider"])

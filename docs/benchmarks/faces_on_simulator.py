@@ -1,0 +1,171 @@
+"""Measures the faces job against the simulator's ground truth, and what each stream could know of the labels.
+
+    EMOFACE_WEIGHTS=FOLDER python docs/benchmarks/faces_on_simulator.py --out DIR [--images 1000] [--seed 1]
+
+Simulates an EMOTIC, parses it, finds its faces, and prints Markdown tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from emoface.boxes import box_iou
+from emoface.jobs.faces import FacesConfig, run_faces
+from emoface.jobs.parse import ParseConfig, run_parse
+from emoface.jobs.simulate import SimulateConfig, run_simulate
+from emoface.simulator.causes import Cause, draw_cause, draw_labels, draw_scene, label_probabilities
+
+MIN_IOU = 0.5
+STREAMS = {
+    "body": ("body",),
+    "context": ("context",),
+    "face": ("face",),
+    "body + context": ("body", "context"),
+    "face + body + context": ("face", "body", "context"),
+}
+
+
+@dataclass
+class Score:
+    """What came of the people of a simulation, see ``score_faces``."""
+
+    visible: Counter[str] = field(default_factory=Counter)
+    hidden: dict[str, Counter[str]] = field(default_factory=dict)
+    landmark_errors: list[float] = field(default_factory=list)
+
+    @property
+    def n_given(self) -> int:
+        return sum(
+            counts[outcome] for counts in (self.visible, *self.hidden.values()) for outcome in ("own", "other", "none")
+        )
+
+    @property
+    def n_wrong_person(self) -> int:
+        return sum(counts["other"] for counts in (self.visible, *self.hidden.values()))
+
+
+def score_faces(ground_truth_path: Path, faces_path: Path) -> Score:
+    """Holds each person's row of ``faces.parquet`` against the truth.
+
+    A given face is a person's own, another's or nobody's by the true face that it overlaps best, at ``MIN_IOU``;
+    a person without one is ``empty``. People of photos that cannot be read are left out.
+    """
+    truths_of: dict[str, list[dict]] = {}
+    for truth in pq.read_table(ground_truth_path).to_pylist():
+        truths_of.setdefault(truth["image"], []).append(truth)
+    columns = ["person_id", "face_bbox", "landmarks", "face_status"]
+    row_of = {row["person_id"]: row for row in pq.read_table(faces_path, columns=columns).to_pylist()}
+    score = Score()
+    for truths in truths_of.values():
+        with_box = [truth for truth in truths if truth["face_bbox"] is not None]
+        boxes = np.array([truth["face_bbox"] for truth in with_box], np.float32).reshape(-1, 4)
+        for truth in truths:
+            if not truth["annotated"] or row_of[truth["person_id"]]["face_status"].startswith("image_"):
+                continue
+            row = row_of[truth["person_id"]]
+            counts = score.visible if truth["face_visible"] else score.hidden.setdefault(truth["hidden_by"], Counter())
+            if row["face_bbox"] is None:
+                counts["empty"] += 1
+                continue
+            iou = box_iou(np.array([row["face_bbox"]], np.float32), boxes)[0]
+            best = int(np.argmax(iou)) if len(iou) else -1
+            if best < 0 or iou[best] < MIN_IOU:
+                counts["none"] += 1
+            elif with_box[best] is truth:
+                counts["own"] += 1
+                score.landmark_errors.append(_landmark_error(row["landmarks"], truth))
+            else:
+                counts["other"] += 1
+    return score
+
+
+def _landmark_error(landmarks: list[float], truth: dict) -> float:
+    distances = np.hypot(*(np.array(landmarks) - truth["landmarks"]).reshape(5, 2).T)
+    return float(distances.mean() / (truth["face_bbox"][3] - truth["face_bbox"][1]))
+
+
+def stream_ceilings(n_people: int, seed: int, hidden_share: float) -> dict[str, float]:
+    """mAP of one who knows how people are drawn and sees only some streams, for people whose labels are drawn.
+
+    Args:
+        n_people: How many to draw.
+        seed: Of the draw.
+        hidden_share: Share of people whose face stream holds nothing.
+    """
+    random = np.random.default_rng(seed)
+    causes = [draw_cause(random, *draw_scene(random)) for _ in range(n_people)]
+    labels = np.stack([draw_labels(random, label_probabilities(cause)) for cause in causes])
+    is_hidden = random.random(n_people) < hidden_share
+    ceilings = {}
+    for name, streams in STREAMS.items():
+        without_face = tuple(stream for stream in streams if stream != "face")
+        seen = _stack(causes, streams)
+        seen[is_hidden] = _stack(
+            [cause for cause, hidden in zip(causes, is_hidden, strict=True) if hidden], without_face
+        )
+        ceilings[name] = float(np.mean([average_precision_score(labels[:, k], seen[:, k]) for k in range(26)]))
+    return ceilings
+
+
+def _stack(causes: list[Cause], streams: tuple[str, ...]) -> NDArray[np.float64]:
+    return np.stack([label_probabilities(cause, streams) for cause in causes])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--detector", default="yolov5n-face")
+    options = parser.parse_args()
+    root, work = options.out / "simulated_emotic", options.out / "work"
+    seconds = {}
+    for name, job in {
+        "simulate": lambda: run_simulate(SimulateConfig(root, images=options.images, seed=options.seed)),
+        "parse": lambda: run_parse(ParseConfig(root, work)),
+        "faces": lambda: run_faces(FacesConfig(work, detector=options.detector)),
+    }.items():
+        start = time.perf_counter()
+        job()
+        seconds[name] = time.perf_counter() - start
+
+    score = score_faces(root / "ground_truth.parquet", work / "faces.parquet")
+    n_visible, n_hidden = score.visible.total(), sum(counts.total() for counts in score.hidden.values())
+    n_false = sum(counts["own"] + counts["none"] for counts in score.hidden.values())
+    print(
+        f"{options.images} photos of seed {options.seed}: {n_visible} people with a visible face, {n_hidden} without\n"
+    )
+    print("| measure | people | share |\n|---|---:|---:|")
+    print(
+        f"| visible faces given to their own person | {score.visible['own']} | {score.visible['own'] / n_visible:.2%} |"
+    )
+    print(
+        f"| given faces that are another person's | {score.n_wrong_person} | {score.n_wrong_person / score.n_given:.2%} |"
+    )
+    print(
+        f"| given faces that are no true face | {score.visible['none']} | {score.visible['none'] / score.n_given:.2%} |"
+    )
+    print(f"| hidden faces found | {n_false} | {n_false / n_hidden:.2%} |")
+    for reason, counts in sorted(score.hidden.items()):
+        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+        print(f"| hidden: {reason} | {counts.total()} | {outcomes} |")
+    print(f"\nmean distance of landmarks from the true ones: {np.mean(score.landmark_errors):.1%} of the face's height")
+    print(f"share of people without a visible face: {n_hidden / (n_visible + n_hidden):.1%}")
+    print(", ".join(f"{name}: {value:.1f} s" for name, value in seconds.items()))
+
+    print("\n| streams seen | best possible mAP |\n|---|---:|")
+    for name, value in stream_ceilings(20_000, options.seed, n_hidden / (n_visible + n_hidden)).items():
+        print(f"| {name} | {100 * value:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
