@@ -17,7 +17,7 @@ from emoface.jobs.model import ModelConfig, printed_sizes, run_model
 from emoface.mter import MODEL_NAMES, build_model
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.blocks import Backbone, BasicBlock
-from emoface.mter.cost import count_macs, empty_inputs, measure_cost, measure_latency, trace_shapes
+from emoface.mter.cost import count_macs, empty_inputs, measure_cost, measure_latencies, trace_shapes
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.resnet import ResNet18
 
@@ -109,11 +109,21 @@ def test_latency_is_of_the_runs_asked_for(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(model, "forward", counted)
     clock = iter([0.0, 1.0, 1.010, 2.0, 2.030, 3.0, 3.020])  # one warm-up, then 10, 30 and 20 ms
     monkeypatch.setattr("emoface.mter.cost.time.perf_counter", lambda: next(clock))
-    latency = measure_latency(model, batch_size=2, n_runs=3)
+    (latency,) = measure_latencies([model], batch_size=2, n_runs=3)
     assert n_calls == 4
     assert latency.median_ms == pytest.approx(20)
     assert latency.fastest_ms == pytest.approx(10)
     assert (latency.batch_size, latency.n_runs, latency.device) == (2, 3, "cpu")
+
+
+def test_models_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    models = [build_model("task1"), build_model("task2")]
+    for model in models:
+        monkeypatch.setattr(model, "forward", lambda *_, name=model.name: order.append(name))
+    latencies = measure_latencies(models, n_runs=2)
+    assert order == ["task1", "task2"] * 3
+    assert len(latencies) == 2
 
 
 def test_sizes_of_every_stream() -> None:

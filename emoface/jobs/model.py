@@ -8,7 +8,7 @@ import torch
 
 from emoface.cards import read_card
 from emoface.errors import SettingsError
-from emoface.mter.cost import LayerRow, measure_cost, measure_latency
+from emoface.mter.cost import LayerRow, measure_cost, measure_latencies
 from emoface.mter.networks import build_model
 from emoface.progress import SILENT, Progress
 
@@ -125,11 +125,11 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     names = [config.name, *(name for name in dict.fromkeys(config.against) if name != config.name)]
     models = [build_model(name) for name in names]
     progress.start("measure", len(models))
-    counted, timed = [], []
+    counted = []
     for model in models:
         counted.append(measure_cost(model))
-        timed.append(measure_latency(model, batch_size=config.batch_size, n_runs=config.runs, device=device))
         progress.advance()
+    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=device)
     own, *others = (
         Cost(count.model, count.n_parameters, count.n_macs, time.fastest_ms)
         for count, time in zip(counted, timed, strict=True)

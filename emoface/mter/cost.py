@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -206,35 +206,43 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
     return 0
 
 
-def measure_latency(model: Mter, *, batch_size: int = 1, n_runs: int = 20, device: str = "cpu") -> Latency:
-    """Times a model in evaluation mode on empty inputs, everybody with a face.
+def measure_latencies(
+    models: Sequence[Mter], *, batch_size: int = 1, n_runs: int = 20, device: str = "cpu"
+) -> tuple[Latency, ...]:
+    """Times models in evaluation mode on empty inputs, everybody with a face.
+
+    The models take turns, so that whatever else the machine does meanwhile meets all of them alike.
 
     Args:
-        model: Moved to the device, left in evaluation mode.
+        models: Moved to the device, left in evaluation mode.
         batch_size: People per batch.
-        n_runs: Timed runs; a quarter as many go before.
+        n_runs: Timed runs of each model; a quarter as many go before.
         device: ``cpu``, ``cuda``...
     """
     place = torch.device(device)
-    model = model.to(place).eval()
-    inputs = empty_inputs(model, batch_size)
+    models = [model.to(place).eval() for model in models]
+    inputs = [empty_inputs(model, batch_size) for model in models]
     has_face = torch.ones(batch_size, dtype=torch.bool, device=place)
-    times_ms = []
+    times_ms: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():
         for run in range(-max(n_runs // 4, 1), n_runs):
-            start = time.perf_counter()
-            model(inputs, has_face)
-            if place.type == "cuda":
-                torch.cuda.synchronize(place)
-            if run >= 0:
-                times_ms.append(1000 * (time.perf_counter() - start))
-    return Latency(
-        median_ms=statistics.median(times_ms),
-        fastest_ms=min(times_ms),
-        batch_size=batch_size,
-        n_runs=n_runs,
-        device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
-        n_threads=torch.get_num_threads(),
+            for model, given, times in zip(models, inputs, times_ms, strict=True):
+                start = time.perf_counter()
+                model(given, has_face)
+                if place.type == "cuda":
+                    torch.cuda.synchronize(place)
+                if run >= 0:
+                    times.append(1000 * (time.perf_counter() - start))
+    return tuple(
+        Latency(
+            median_ms=statistics.median(times),
+            fastest_ms=min(times),
+            batch_size=batch_size,
+            n_runs=n_runs,
+            device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+            n_threads=torch.get_num_threads(),
+        )
+        for times in times_ms
     )
 
 
