@@ -20,6 +20,7 @@ LAYERS = (
         "assignment",
         "crops",
         "augmentation",
+        "label_measures",
         "label_statistics",
         "stratification",
         "balancing",

@@ -1,0 +1,180 @@
+"""Measures of labels: by hand, against scikit-learn, and on resampled people."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+
+from emoface.label_measures import (
+    average_absolute_error,
+    average_precision,
+    bootstrap_average_precision,
+    f1_scores,
+    fit_thresholds,
+    jaccard_indices,
+    mean_average_precision,
+    mean_over_labels,
+    percentile_interval,
+    precision_recall_curve,
+    predict_labels,
+)
+
+LABELS = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
+SCORES = np.array([[0.9, 0.1, 0.3], [0.8, 0.7, 0.2], [0.7, 0.7, 0.9], [0.1, 0.7, 0.4]])
+
+
+def _random_people(seed: int, n: int, k: int, digits: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((n, k)) < rng.uniform(0.02, 0.6, k)).astype(np.uint8)
+    return labels, (rng.normal(size=(n, k)) + labels).round(digits)
+
+
+def test_average_precision_by_hand() -> None:
+    # Label 0: ranks 1 and 3 are true: (1/1 + 2/3) / 2. Label 1: three tied at the top, all true: 1. Label 2: nobody.
+    precision = average_precision(LABELS, SCORES)
+    assert precision[:2] == pytest.approx([(1 + 2 / 3) / 2, 1.0]) and np.isnan(precision[2])
+    assert mean_average_precision(precision) == pytest.approx((5 / 6 + 1) / 2)
+
+
+def test_ties_come_in_together() -> None:
+    # One true person among four equal scores: precision is 1/4 wherever they stand.
+    for place in range(4):
+        assert average_precision(np.eye(4, dtype=int)[:, [place]], np.ones((4, 1)))[0] == 0.25
+
+
+@pytest.mark.parametrize("digits", [0, 1, 9])
+def test_average_precision_is_that_of_scikit_learn(digits: int) -> None:
+    labels, scores = _random_people(1, 300, 8, digits)
+    expected = [average_precision_score(labels[:, k], scores[:, k]) for k in range(8)]
+    assert average_precision(labels, scores) == pytest.approx(expected, abs=1e-12)
+
+
+def test_order_of_people_does_not_matter() -> None:
+    labels, scores = _random_people(2, 100, 4, 1)
+    order = np.random.default_rng(0).permutation(100)
+    assert average_precision(labels[order], scores[order]) == pytest.approx(
+        average_precision(labels, scores), abs=1e-12
+    )
+
+
+def test_nobody_at_all_is_undefined() -> None:
+    empty = np.zeros((0, 3))
+    assert np.isnan(average_precision(empty, empty)).all()
+    assert np.isnan(mean_average_precision(average_precision(empty, empty)))
+    assert np.isnan(percentile_interval(bootstrap_average_precision(empty, empty, n_draws=5))).all()
+    assert np.isnan(fit_thresholds(empty, empty)).all()
+    assert jaccard_indices(empty, empty.astype(bool)).shape == (0,)
+
+
+def test_shapes_and_nan_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels have shape \(2, 3\), scores \(2, 2\)"):
+        average_precision(np.zeros((2, 3)), np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="1 rows of scores hold nan"):
+        average_precision(np.zeros((2, 1)), np.array([[np.nan], [0.0]]))
+
+
+def test_bootstrap_is_average_precision_of_the_people_drawn() -> None:
+    labels, scores = _random_people(3, 60, 5, 1)
+    drawn = bootstrap_average_precision(labels, scores, n_draws=70, seed=4)
+    rng = np.random.default_rng(4)
+    for row in drawn:
+        people = rng.integers(0, 60, 60)
+        for k in range(5):
+            truth = labels[people, k]
+            if truth.any():
+                assert row[k] == pytest.approx(average_precision_score(truth, scores[people, k]), abs=1e-12)
+            else:
+                assert np.isnan(row[k])
+
+
+def test_bootstrap_follows_its_seed_and_pairs_models() -> None:
+    labels, scores = _random_people(5, 80, 4, 2)
+    first = bootstrap_average_precision(labels, scores, n_draws=20, seed=1)
+    assert np.array_equal(first, bootstrap_average_precision(labels, scores, n_draws=20, seed=1), equal_nan=True)
+    assert not np.array_equal(first, bootstrap_average_precision(labels, scores, n_draws=20, seed=2), equal_nan=True)
+    # Any increasing change of the scores is the same model: each draw differs by 0, not only their means.
+    assert np.nanmax(np.abs(first - bootstrap_average_precision(labels, 3 * scores + 1, n_draws=20, seed=1))) == 0
+
+
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    # Scores that say nothing: the average precision of endlessly many people is the prevalence, here one half.
+    rng = np.random.default_rng(6)
+    n_hits = 0
+    for seed in range(200):
+        labels = np.arange(120)[:, None] % 2
+        drawn = bootstrap_average_precision(labels, rng.normal(size=(120, 1)), n_draws=200, seed=seed)
+        low, high = percentile_interval(drawn)[:, 0]
+        n_hits += low <= 0.5 <= high
+    assert 0.85 <= n_hits / 200 <= 1.0
+
+
+def test_interval_is_quantiles_of_the_defined_draws() -> None:
+    values = np.stack([np.arange(101.0), np.full(101, np.nan)], axis=1)
+    values[50, 0] = np.nan
+    low, high = percentile_interval(values)
+    assert low[0] == pytest.approx(np.quantile(np.delete(np.arange(101.0), 50), 0.025))
+    assert high[0] == pytest.approx(np.quantile(np.delete(np.arange(101.0), 50), 0.975))
+    assert np.isnan([low[1], high[1]]).all()
+
+
+def test_mean_of_each_draw_skips_undefined_labels() -> None:
+    means = mean_over_labels(np.array([[0.5, np.nan], [0.2, 0.6], [np.nan, np.nan]]))
+    assert means[:2] == pytest.approx([0.5, 0.4]) and np.isnan(means[2])
+
+
+def test_curve_by_hand() -> None:
+    curve = precision_recall_curve(LABELS[:, 0], SCORES[:, 0])
+    assert curve.threshold.tolist() == [0.9, 0.8, 0.7, 0.1]
+    assert curve.recall.tolist() == [0.5, 0.5, 1.0, 1.0]
+    assert curve.precision == pytest.approx([1.0, 0.5, 2 / 3, 0.5])
+    assert len(precision_recall_curve([0, 0], [0.1, 0.2]).recall) == 0
+
+
+def test_area_in_steps_under_the_curve_is_average_precision() -> None:
+    labels, scores = _random_people(7, 200, 3, 1)
+    for k in range(3):
+        curve = precision_recall_curve(labels[:, k], scores[:, k])
+        area = (np.diff(curve.recall, prepend=0) * curve.precision).sum()
+        assert area == pytest.approx(average_precision(labels, scores)[k])
+
+
+def test_thresholds_by_hand() -> None:
+    # Label 0: F1 at 0.9 is 2/3, at 0.8 1/2, at 0.7 4/5, at 0.1 2/3. Label 1: all three at 0.7. Label 2: nobody.
+    thresholds = fit_thresholds(LABELS, SCORES)
+    assert thresholds[:2].tolist() == [0.7, 0.7] and np.isnan(thresholds[2])
+    predicted = predict_labels(SCORES, thresholds)
+    assert predicted[:, 2].tolist() == [False] * 4
+    f1 = f1_scores(LABELS, predicted)
+    assert f1[:2] == pytest.approx([0.8, 1.0]) and np.isnan(f1[2])
+
+
+def test_thresholds_are_the_best_of_all() -> None:
+    labels, scores = _random_people(8, 120, 4, 1)
+    f1 = f1_scores(labels, predict_labels(scores, fit_thresholds(labels, scores)))
+    for k in range(4):
+        tried = [f1_score(labels[:, k], scores[:, k] >= cut) for cut in np.unique(scores[:, k])]
+        assert f1[k] == pytest.approx(max(tried))
+
+
+def test_f1_of_a_label_never_predicted_is_0_and_of_one_never_true_undefined() -> None:
+    f1 = f1_scores(np.array([[1, 0], [0, 0]]), np.array([[False, True], [False, False]]))
+    assert f1[0] == 0 and np.isnan(f1[1])
+
+
+def test_jaccard_by_hand_and_against_scikit_learn() -> None:
+    truth = np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    predicted = np.array([[1, 0, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
+    index = jaccard_indices(truth, predicted)
+    assert index[:3] == pytest.approx([1 / 3, 1.0, 0.0]) and np.isnan(index[3])
+    labels, scores = _random_people(9, 50, 6, 2)
+    answered = scores > 0
+    defined = (labels.astype(bool) | answered).any(axis=1)
+    expected = jaccard_score(labels[defined], answered[defined], average="samples")
+    assert np.nanmean(jaccard_indices(labels, answered)) == pytest.approx(expected)
+
+
+def test_average_absolute_error_by_hand() -> None:
+    truth = np.array([[1.0, 5.0, np.nan], [4.0, np.nan, np.nan]])
+    error = average_absolute_error(truth, np.array([[2.0, 5.5, 3.0], [1.0, 9.0, 4.0]]))
+    assert error[:2] == pytest.approx([2.0, 0.5]) and np.isnan(error[2])
