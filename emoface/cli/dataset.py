@@ -64,8 +64,8 @@ def parse(emotic_root: Path, out: Path, annotations: Path | None, images: Path |
     type=click.Choice(["auto", "onnx", "torch", "hub"]),
     default="auto",
     show_default=True,
-    help="auto: ONNX Runtime on the CPU, torch on CUDA. hub: the network of deepcam-cn/yolov5-face, from GitHub or from "
-    "the clone that EMOFACE_HUB_REPO names.",
+    help="auto: ONNX Runtime on the CPU, torch on CUDA. hub: the network of deepcam-cn/yolov5-face, from GitHub or "
+    "from the clone that EMOFACE_HUB_REPO names.",
 )
 @click.option("--conf-threshold", default=0.5, show_default=True, help="Drop faces scored lower.")
 @click.option("--iou-threshold", default=0.5, show_default=True, help="Non-maximum suppression above this overlap.")
