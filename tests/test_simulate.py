@@ -124,7 +124,9 @@ def test_photos_of_a_smaller_simulation_are_the_first_of_a_larger(simulation: Pa
     assert rows.equals(pq.read_table(simulation / "ground_truth.parquet").slice(0, rows.num_rows))
 
 
-def test_second_run_draws_nothing_and_a_lost_photo_is_drawn_again(simulation: Path, monkeypatch) -> None:
+def test_second_run_draws_nothing_and_a_lost_photo_is_drawn_again(
+    simulation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config, before = SimulateConfig(simulation, images=N_PHOTOS, seed=5), _tree(simulation)
     with monkeypatch.context() as patched:
         patched.setattr(simulate_job, "_draw_shard", lambda *_: pytest.fail("drew a finished shard"))
@@ -237,11 +239,10 @@ def test_annotators_of_val_and_test_agree_more_or_less(tmp_path: Path) -> None:
                 assert person["annotations_categories"].size == expected
                 if split == "train":
                     continue
-                chosen = [set(_names(one)) for one in person["annotations_categories"].ravel()]
+                chosen = [set(_names(one["categories"])) for one in person["annotations_categories"].ravel()]
                 assert set().union(*chosen) == set(_names(person["combined_categories"]))
                 assert all(chosen) and set().union(*chosen) <= set(CATEGORIES) | {"Boredom"}
 
 
 def _names(cell: np.ndarray) -> list[str]:
-    names = cell["categories"].ravel()[0] if cell.dtype.names else cell
-    return [str(np.ravel(name)[0]) for name in np.ravel(names)]
+    return [str(name.item()) for name in cell.ravel()]

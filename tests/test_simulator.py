@@ -232,7 +232,9 @@ def test_moved_brush_turns_clockwise_and_ellipse_has_its_area() -> None:
         np.array([[140.0, 100], [140, 120], [120, 100]])
     )
     brush.ellipse(0, 0, 3, 1.5, (255, 255, 255))
-    assert canvas[..., 3].sum() / 255 == pytest.approx(np.pi * 60 * 30, rel=0.04)  # the soft edge is half a pixel outside
+    assert canvas[..., 3].sum() / 255 == pytest.approx(
+        np.pi * 60 * 30, rel=0.04
+    )  # the soft edge is half a pixel outside
 
 
 @pytest.mark.parametrize(("left", "top"), [(2, 1), (-3, -2), (6, 3), (50, 0)])

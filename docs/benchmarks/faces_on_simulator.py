@@ -145,16 +145,13 @@ def main() -> None:
         f"{options.images} photos of seed {options.seed}: {n_visible} people with a visible face, {n_hidden} without\n"
     )
     print("| measure | people | share |\n|---|---:|---:|")
-    print(
-        f"| visible faces given to their own person | {score.visible['own']} | {score.visible['own'] / n_visible:.2%} |"
-    )
-    print(
-        f"| given faces that are another person's | {score.n_wrong_person} | {score.n_wrong_person / score.n_given:.2%} |"
-    )
-    print(
-        f"| given faces that are no true face | {score.visible['none']} | {score.visible['none'] / score.n_given:.2%} |"
-    )
-    print(f"| hidden faces found | {n_false} | {n_false / n_hidden:.2%} |")
+    for measure, n, n_of in (
+        ("visible faces given to their own person", score.visible["own"], n_visible),
+        ("given faces that are another person's", score.n_wrong_person, score.n_given),
+        ("given faces that are no true face", score.visible["none"], score.n_given),
+        ("hidden faces found", n_false, n_hidden),
+    ):
+        print(f"| {measure} | {n} of {n_of} | {n / n_of:.2%} |")
     for reason, counts in sorted(score.hidden.items()):
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         print(f"| hidden: {reason} | {counts.total()} | {outcomes} |")

@@ -1,0 +1,86 @@
+"""The faces job with the real detector on a small simulation, held against the ground truth."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from emoface.files import file_sha256
+from emoface.images import decode_photo
+from emoface.jobs.faces import FacesConfig, run_faces
+from emoface.jobs.parse import ParseConfig, run_parse
+from emoface.jobs.simulate import SimulateConfig, run_simulate
+
+_BENCHMARK = Path(__file__).parents[1] / "docs" / "benchmarks" / "faces_on_simulator.py"
+WEIGHTS = "yolov5n-face.param"
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("faces_on_simulator", _BENCHMARK)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root, out = tmp_path_factory.mktemp("simulation"), tmp_path_factory.mktemp("work")
+    run_simulate(SimulateConfig(root, images=60, seed=31))
+    run_parse(ParseConfig(root, out))
+    return root, out
+
+
+def test_visible_faces_go_to_their_own_people_and_hidden_ones_to_nobody(
+    simulation: tuple[Path, Path], weights_dir: Path, benchmark: ModuleType
+) -> None:
+    root, out = simulation
+    record = run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS))
+    score = benchmark.score_faces(root / "ground_truth.parquet", out / "faces.parquet")
+    assert score.visible.total() > 50
+    assert score.visible["own"] >= 0.95 * score.visible.total()
+    assert score.n_wrong_person == 0
+    hidden = [counts for counts in score.hidden.values() if counts.total() != counts["empty"]]
+    assert len(score.hidden) >= 3 and hidden == []
+    assert 0.15 < sum(counts.total() for counts in score.hidden.values()) / record.counts["people"] < 0.35
+    assert np.median(score.landmark_errors) < 0.05
+    n_found = record.counts["face_status"]["found"]
+    assert n_found == score.n_given and n_found + record.counts["face_status"]["no_face"] <= record.counts["people"]
+
+
+def test_smaller_shards_give_the_same_tables(simulation: tuple[Path, Path], weights_dir: Path) -> None:
+    _, out = simulation
+    digests = []
+    for shard_size in (256, 25):
+        run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS, shard_size=shard_size))
+        digests.append([file_sha256(out / name) for name in ("faces.parquet", "empty_faces.csv")])
+    assert digests[0] == digests[1]
+
+
+def test_aligned_crops_have_their_eyes_on_one_line(simulation: tuple[Path, Path], weights_dir: Path) -> None:
+    """A second look at the aligned crops finds the eyes level, wherever they were in the photo."""
+    from emoface.yolov5face import load_detector
+
+    _, out = simulation
+    run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS, align=True, margin=0.5))
+    rows = [row for row in pq.read_table(out / "faces.parquet").to_pylist() if row["face"]]
+    tilted = sorted(rows, key=lambda row: -abs(_tilt(np.array(row["landmarks"]))))[:8]
+    assert all(abs(_tilt(np.array(row["landmarks"]))) > 4 for row in tilted)
+    detector = load_detector(weights_dir / WEIGHTS, image_size=320)
+    found = detector.detect([decode_photo(row["face"]["bytes"], row["person_id"]) for row in tilted])
+    tilts = [abs(_tilt(faces.landmarks[0].ravel())) for faces in found if len(faces)]
+    assert len(tilts) >= 6 and np.mean(tilts) < 4
+
+
+def _tilt(landmarks: np.ndarray) -> float:
+    """Degrees between the line through both eyes and the horizontal."""
+    across, down = landmarks[2:4] - landmarks[:2]
+    return float(np.degrees(np.arctan2(down, across)))
