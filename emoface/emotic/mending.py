@@ -154,7 +154,7 @@ def _mend_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: No
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
         note("box_refused", box, "")
         return None
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = map(float, box)
     ordered = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
     if ordered != box:
         note("box_corners_swapped", box, ordered)
