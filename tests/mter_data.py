@@ -20,7 +20,7 @@ LABELS = (0, 5, 16)
 
 
 def write_photos_and_tables(root: Path, n_photos: int, balance: str = "none") -> Path:
-    """Two people in each photo, every fourth without a face; returns the manifest.
+    """Two people in each photo, every fifth without a face; returns the manifest.
 
     A person's face is bright for label 0, the body for 5, the photo's ground for 16.
     """
@@ -28,11 +28,11 @@ def write_photos_and_tables(root: Path, n_photos: int, balance: str = "none") ->
     people, faces = [], []
     for number in range(n_photos):
         image = f"framesdb/images/{number:03d}.jpg"
-        in_place = rng.random() < 0.5
+        in_place = number // 4 % 2 == 0
         photo = np.full((PHOTO_WH[1], PHOTO_WH[0], 3), 180 if in_place else 40, np.uint8)
         for k, left in enumerate((10, 110)):
             index = len(people)
-            has_face, shown = index % 4 != 3, rng.random(2) < 0.5
+            has_face, shown = index % 5 != 3, rng.random(2) < 0.5
             face_xyxy = np.array([left + 20, 15, left + 44, 39], np.float32)
             body_xyxy = np.array([left, 10, left + 70, 115], np.float32)
             cv2.rectangle(photo, (left, 40), (left + 69, 114), (200, 60, 60) if shown[1] else (60, 60, 200), -1)

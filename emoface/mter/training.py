@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, TrainingError, did_you_mean
+from emoface.label_measures import average_precision, mean_average_precision
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, Batch, Draw, PeopleDataset, iterate_batches
 from emoface.mter.losses import LOSS_KINDS, kosti_label_weights, label_losses
@@ -475,21 +476,6 @@ def measure_model(
         mean_average_precision=mean_average_precision(precision),
         average_absolute_error=_vad_errors(output, truth),
     )
-
-
-def average_precision(labels, scores):  # TEMPORARY until label_measures is there
-    from sklearn.metrics import average_precision_score
-
-    return np.array(
-        [
-            average_precision_score(labels[:, k], scores[:, k]) if labels[:, k].any() else np.nan
-            for k in range(labels.shape[1])
-        ]
-    )
-
-
-def mean_average_precision(precision):
-    return float(np.nanmean(precision)) if np.isfinite(precision).any() else float("nan")
 
 
 def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:

@@ -1,0 +1,481 @@
+"""Training: recipes by hand, runs that are broken off, resumed, refused, shared by processes, and that learn."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mter_data import LABELS, write_photos_and_tables
+from sklearn.metrics import average_precision_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
+from emoface.files import file_sha256
+from emoface.jobs import train as train_job
+from emoface.jobs.train import TrainConfig, resolve_recipe, run_train
+from emoface.manifest import read_manifest
+from emoface.mter import build_model
+from emoface.mter.dataset import PeopleDataset, load_batch
+from emoface.mter.runs import load_weights, read_run, write_weights
+from emoface.mter.training import (
+    PRESETS,
+    AveragedWeights,
+    Recipe,
+    build_optimizer,
+    draw_epoch,
+    learning_rate,
+    plan_batches,
+    weigh_labels,
+)
+from emoface.progress import Silent
+from emoface.schema import CATEGORIES
+from emoface.stream_cache import open_stream_cache
+
+SMALL = {"epochs": 3, "batch_size": 8}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos_and_tables(tmp_path_factory.mktemp("data"), 16)
+
+
+def _config(manifest: Path, out: Path, model: str = "task2", **changes: Any) -> TrainConfig:
+    config = TrainConfig(manifest, model, out, recipe=SMALL, pretrained="none", workers=0, device="cpu")
+    return replace(config, **{"context_size": 64, **changes})
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_run(run, needs_finished=False).load_model().state_dict()
+
+
+def _log_without_times(run: Path) -> list[dict[str, Any]]:
+    lines = read_run(run, needs_finished=False).log()
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+# Recipes
+
+
+def test_preset_thesis_is_section_4_4() -> None:
+    thesis = PRESETS["thesis"]
+    assert (thesis.optimizer, thesis.momentum, thesis.weight_decay, thesis.batch_size) == ("sgd", 0.9, 0.0005, 16)
+    assert (thesis.learning_rate, thesis.warmup_epochs, thesis.epochs) == (0.001, 10, 120)
+    assert thesis.decay_epochs == (75, 100, 115) and thesis.crop_shares == (0.3, 1.0)
+    assert (thesis.mirror_probability, thesis.distort_probability, thesis.ohem_ratio) == (0.5, 0.5, 0)
+    optimizer = build_optimizer(build_model("task2"), thesis)
+    assert isinstance(optimizer, torch.optim.SGD) and len(optimizer.param_groups) == 1
+    assert optimizer.param_groups[0]["momentum"] == 0.9 and optimizer.param_groups[0]["weight_decay"] == 0.0005
+
+
+def test_rate_warms_up_step_by_step_and_falls_at_its_rounds() -> None:
+    thesis = PRESETS["thesis"]
+    assert [learning_rate(thesis, 0, step, 4) for step in range(4)] == pytest.approx([2.5e-5, 5e-5, 7.5e-5, 1e-4])
+    ends = {0: 1e-4, 9: 1e-3, 74: 1e-3, 75: 1e-4, 99: 1e-4, 100: 1e-5, 114: 1e-5, 115: 1e-6, 119: 1e-6}
+    for epoch, rate in ends.items():
+        assert learning_rate(thesis, epoch, 9, 10) == pytest.approx(rate), epoch
+    assert learning_rate(thesis, 75, 0, 10) == pytest.approx(1e-4)
+
+
+def test_cosine_is_half_way_down_in_the_middle_and_a_hundredth_at_the_end() -> None:
+    recipe = Recipe(epochs=11, warmup_epochs=1, schedule="cosine", learning_rate=1.0)
+    rates = [learning_rate(recipe, epoch, 99, 100) for epoch in range(11)]
+    assert rates[0] == 1.0 and rates[5] == pytest.approx(0.505) and rates[10] == pytest.approx(0.01)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_fewer_epochs_shorten_the_whole_schedule_unless_told() -> None:
+    recipe = resolve_recipe("thesis", {"epochs": 12})
+    assert (recipe.warmup_epochs, recipe.decay_epochs) == (1.0, (7.5, 10.0, 11.5))
+    assert resolve_recipe("thesis", {"epochs": 12, "warmup_epochs": 3.0}).warmup_epochs == 3
+    assert resolve_recipe("thesis", {"epochs": 120}) == PRESETS["thesis"]
+    assert resolve_recipe("thesis", {"loss": "weighted_euclidean"}).label_weights == "kosti"
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"loss": "bse"}, "loss is 'bse'; did you mean 'bce'"),
+        ({"epochs": 0}, "epochs is 0, expected 1 or more"),
+        ({"learning_rate": math.nan}, "learning_rate is nan, expected more than 0"),
+        ({"dropout": 1.0}, "dropout is 1.0, expected 0 or more and less than 1"),
+        ({"crop_shares": (0.9, 0.3)}, "crop_shares are (0.9, 0.3), expected two shares"),
+        ({"mirror_probability": 2.0}, "mirror_probability is 2.0, expected 0 to 1"),
+        ({"loss": "weighted_euclidean", "label_weights": "none"}, "weighted_euclidean needs label_weights"),
+        ({"bach_size": 4}, "a recipe has no 'bach_size'; did you mean 'batch_size'"),
+    ],
+)
+def test_bad_recipes_are_refused(told: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        resolve_recipe("thesis", told)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "mter"}, "model is 'mter'; did you mean 'mter"),
+        ({"preset": "modem"}, "preset is 'modem'; did you mean 'modern'"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"context_size": 8}, "context_size is 8, expected 32 or more"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        _config(tmp_path / "manifest.json", tmp_path, **changes)
+    assert message in str(refused.value)
+
+
+# Who is drawn
+
+
+def test_epoch_draws_everybody_once_in_an_order_of_its_own() -> None:
+    positions = np.arange(10, 60)
+    first, second = (draw_epoch(positions, None, 0, epoch) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == positions.tolist() and first.tolist() != second.tolist()
+    assert draw_epoch(positions, None, 0, 1).tolist() == second.tolist()
+    assert draw_epoch(positions, None, 1, 1).tolist() != second.tolist()
+
+
+def test_weights_decide_how_often_somebody_is_drawn() -> None:
+    weights = np.array([0.0, 1.0, 3.0])
+    drawn = np.concatenate([draw_epoch(np.array([4, 5, 6]), weights, 0, epoch) for epoch in range(1000)])
+    counts = np.bincount(drawn, minlength=7)[4:]
+    assert counts[0] == 0 and counts.sum() == 3000
+    assert abs(counts[2] - 2250) < 4 * math.sqrt(3000 * 0.75 * 0.25)
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_processes_share_every_batch_of_one(n_processes: int) -> None:
+    drawn = np.random.default_rng(0).permutation(40)
+    plans = [plan_batches(drawn, 7, 12, rank, n_processes) for rank in range(n_processes)]
+    assert [len(plan) for plan in plans] == [3] * n_processes
+    for step in range(3):
+        together = [draw for plan in plans for draw in plan[step]]
+        assert [draw.position for draw in together] == drawn[12 * step : 12 * step + 12].tolist()
+        assert [draw.number for draw in together] == list(range(12 * step, 12 * step + 12))
+        assert {draw.epoch for draw in together} == {7}
+
+
+def test_label_weights_by_hand() -> None:
+    indicator = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0]], np.uint8)
+    assert weigh_labels("none", indicator) is None
+    kosti = weigh_labels("kosti", indicator)
+    assert kosti is not None and kosti.tolist() == pytest.approx([1 / math.log(2.2), *[1 / math.log(1.45)] * 2])
+    root = weigh_labels("root", indicator)
+    assert root is not None and root.tolist() == pytest.approx([0.6, 1.2, 1.2])
+
+
+def test_averaged_weights_against_a_slow_reference() -> None:
+    model = build_model("task2")
+    averaged = AveragedWeights(model, 0.3)
+    expected = {name: value.double().clone() for name, value in model.state_dict().items()}
+    for step in range(4):
+        decay = min(0.3, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.add_(torch.ones_like(value) * (step + 1))
+        averaged.update(model)
+        for name, value in model.state_dict().items():
+            expected[name] = decay * expected[name] + (1 - decay) * value if value.is_floating_point() else value
+    for name, value in averaged.model.state_dict().items():
+        assert torch.allclose(value.double(), expected[name].double(), atol=1e-5), name
+
+
+# Runs
+
+
+class _Killed(BaseException):
+    pass
+
+
+class _KillAfterEpoch(Silent):
+    """Stops the run when an epoch has been written."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def note(self, text: str) -> None:
+        if text.startswith(f"epoch {self.epoch}/"):
+            raise _Killed
+
+
+@pytest.mark.parametrize("preset", ["thesis", "modern"])
+def test_killed_and_resumed_ends_at_the_bytes_of_an_unbroken_run(manifest: Path, tmp_path: Path, preset: str) -> None:
+    config = _config(manifest, tmp_path / "whole", preset=preset)
+    run_train(config)
+    broken = replace(config, out=tmp_path / "broken", workers=2)
+    with pytest.raises(_Killed):
+        run_train(broken, _KillAfterEpoch(1))
+    assert len(read_run(broken.out, needs_finished=False).log()) == 1 and not (broken.out / "records").exists()
+    with pytest.raises(SettingsError, match="the run of task2 is unfinished after 1 epochs; go on with 'emoface train"):
+        read_run(broken.out)
+    run_train(broken)
+    assert file_sha256(broken.out / "best.safetensors") == file_sha256(config.out / "best.safetensors")
+    last, other = (torch.load(out / "last.pt", weights_only=True) for out in (config.out, broken.out))
+    for part in ("model", "averaged"):
+        if last[part] is not None:
+            assert all(torch.equal(value, other[part][name]) for name, value in last[part].items())
+    assert _log_without_times(broken.out) == _log_without_times(config.out)
+
+
+@pytest.mark.parametrize("file", ["best.safetensors", "last.pt", "log.jsonl"])
+def test_kill_between_any_two_files_of_an_epoch_changes_nothing(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    config = _config(manifest, tmp_path / "whole", recipe={**SMALL, "epochs": 2})
+    run_train(config)
+    broken = replace(config, out=tmp_path / "broken")
+    writer = {"best.safetensors": "write_weights", "last.pt": "_save_state", "log.jsonl": "_write_log"}[file]
+    write, calls = getattr(train_job, writer), []
+
+    def write_and_die(path: Path, *told: Any) -> None:
+        write(path, *told)
+        calls.append(path)
+        if len(calls) == (2 if writer == "_write_log" else 1):  # the log is written at the start too
+            raise _Killed
+
+    with monkeypatch.context() as patched, pytest.raises(_Killed):
+        patched.setattr(train_job, writer, write_and_die)
+        run_train(broken)
+    run_train(broken)
+    assert file_sha256(broken.out / "best.safetensors") == file_sha256(config.out / "best.safetensors")
+    assert _log_without_times(broken.out) == _log_without_times(config.out)
+    assert not list(broken.out.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A finished run of task1 with ratings."""
+    config = _config(manifest, tmp_path_factory.mktemp("run"), "task1", recipe={**SMALL, "predicts_vad": True})
+    run_train(config)
+    return config
+
+
+def test_finished_run_is_left_alone_and_says_so(finished: TrainConfig) -> None:
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    before = {path: path.stat().st_mtime_ns for path in finished.out.rglob("*")}
+    record = run_train(finished, Listening())
+    assert {path: path.stat().st_mtime_ns for path in finished.out.rglob("*")} == before
+    assert notes == [f"{finished.out}: this run is finished; nothing to do"] and record.counts["epochs"] == 3
+
+
+def test_run_of_other_settings_is_refused_and_says_which(finished: TrainConfig) -> None:
+    other = replace(finished, seed=5, recipe={**finished.recipe, "dropout": 0.1}, device="auto", workers=1)
+    with pytest.raises(SettingsError) as refused:
+        run_train(other)
+    message = str(refused.value)
+    assert "recipe.dropout was 0.5, now 0.1; seed was 0, now 5; say the same again, or choose another" in message
+
+
+def test_task1_sees_people_with_a_face_only(finished: TrainConfig) -> None:
+    record = run_train(finished)
+    manifest = read_manifest(finished.manifest)
+    for split in ("train", "val"):
+        n, n_faces = manifest.splits[split].rows, manifest.splits[split].faces
+        assert 0 < n_faces < n
+        assert record.counts[f"{split}_people"] == n_faces and record.counts[f"{split}_left_out"] == n - n_faces
+
+
+def test_run_says_what_was_told_and_where(finished: TrainConfig) -> None:
+    run = read_run(finished.out)
+    assert run.model_name == "task1" and run.predicts_vad and run.is_finished
+    assert run.manifest_path == finished.manifest.resolve()
+    assert run.settings["manifest"]["sha256"] == file_sha256(finished.manifest)
+    assert run.settings["recipe"]["epochs"] == 3 and run.settings["recipe"]["momentum"] == 0.9
+    assert run.settings["normalisation"]["mean"] == [0.485, 0.456, 0.406]
+    assert set(run.settings["environment"]) == {"os", "python", "cpu", "gpu", "cuda", "ram", "framework"}
+    assert run.settings["people"]["train"]["usable"] == run.settings["people"]["train"]["people"] == 16
+    assert not run.load_model("last").training
+
+
+def test_log_is_one_line_per_epoch_with_every_loss_and_precision(finished: TrainConfig) -> None:
+    lines = read_run(finished.out).log()
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    for line in lines:
+        assert line["train_losses"].keys() == line["val_losses"].keys() == {"labels", "vad"}
+        assert sum(line["train_losses"].values()) == pytest.approx(line["train_loss"], rel=1e-5)
+        defined = {name for name, value in line["val_average_precision"].items() if value is not None}
+        assert defined == {CATEGORIES[label] for label in LABELS}
+        precision = [line["val_average_precision"][name] for name in defined]
+        assert line["val_map"] == pytest.approx(np.mean(precision))
+        assert all(0 <= line["val_average_absolute_error"][name] < 9 for name in ("valence", "arousal", "dominance"))
+        assert line["images_per_second"] > 0 and line["seconds"] > 0
+
+
+def test_best_weights_give_the_best_line_again(finished: TrainConfig) -> None:
+    run = read_run(finished.out)
+    best = max(run.log(), key=lambda line: line["val_map"])
+    cache = open_stream_cache(read_manifest(run.manifest_path), "val")
+    batch = load_batch(
+        PeopleDataset(cache, ("face",), sizes=run.stream_sizes), np.flatnonzero(cache.people.has_face).tolist()
+    )
+    with torch.no_grad():
+        output = run.load_model()(batch.inputs, batch.has_face)
+    scores, truth = output.logits.numpy(), batch.labels.numpy()
+    expected = np.mean([average_precision_score(truth[:, label], scores[:, label]) for label in LABELS])
+    assert best["val_map"] == pytest.approx(expected)
+    assert output.vad_unit is not None
+    error = (output.vad_unit * 9 + 1 - batch.vad).abs().nanmean(dim=0).tolist()
+    assert list(best["val_average_absolute_error"].values()) == pytest.approx(error, rel=1e-4)
+
+
+def test_tensorboard_has_the_losses_of_every_epoch(finished: TrainConfig) -> None:
+    events = EventAccumulator(str(finished.out / "tensorboard"))
+    events.Reload()
+    shown = [(one.step, one.value) for one in events.Scalars("loss/val")]
+    assert shown == [(line["epoch"], pytest.approx(line["val_loss"])) for line in read_run(finished.out).log()]
+    assert {"val/mean_average_precision", "val_average_absolute_error/valence"} <= set(events.Tags()["scalars"])
+
+
+def test_face_stream_starts_from_a_run_of_task1(finished: TrainConfig, manifest: Path, tmp_path: Path) -> None:
+    still = {**SMALL, "epochs": 1, "learning_rate": 1e-30, "weight_decay": 0.0}
+    config = _config(manifest, tmp_path / "mter2", "mter2", recipe=still, init_face=finished.out)
+    run_train(config)
+    ours, theirs = _weights(config.out), _weights(finished.out)
+    names = [name for name in theirs if name.startswith("stream.face.") and name.endswith(("weight", "bias"))]
+    assert len(names) > 100 and all(torch.allclose(ours[name], theirs[name], atol=1e-20) for name in names)
+    (taken,) = read_run(config.out).settings["started_from"]
+    assert taken["network"] == "face" and taken["not_taken"] == []
+    with pytest.raises(WeightsError, match="no stream of task2"):
+        run_train(_config(manifest, tmp_path / "task2", init_face=finished.out))
+
+
+def test_absent_pretrained_weights_are_said_or_refused(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOFACE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    recipe = {**SMALL, "epochs": 1}
+    run_train(_config(manifest, tmp_path / "auto", pretrained="auto", recipe=recipe), Listening())
+    assert notes[0].startswith("starting from fresh weights: ") and "mobilenet_v2" in notes[0]
+    assert read_run(tmp_path / "auto").settings["started_from"] == []
+    with pytest.raises(WeightsError, match="mobilenet_v2"):
+        run_train(_config(manifest, tmp_path / "told", pretrained="imagenet", recipe=recipe))
+    assert not (tmp_path / "told").exists()
+
+
+def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest: Path, tmp_path: Path) -> None:
+    recipe = {**SMALL, "learning_rate": 1e30, "warmup_epochs": 2.0, "clip_norm": 0.0}
+    with pytest.raises(TrainingError) as stopped:
+        run_train(_config(manifest, tmp_path / "run", recipe=recipe))
+    message = str(stopped.value)
+    for part in ("the loss is not finite in epoch 1, step 2: loss ", "labels ", "learning rate ", "people by index: "):
+        assert part in message
+    assert len(message.split("people by index: ")[1].split(";")[0].split()) == 8
+    assert not (tmp_path / "run/last.pt").exists()
+    with pytest.raises(WeightsError, match=r"best\.safetensors: no such file; no epoch has finished"):
+        read_run(tmp_path / "run", needs_finished=False).load_model()
+
+
+def test_sampling_weights_of_the_manifest_decide_the_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_photos_and_tables(tmp_path, 16, balance="weights")
+    given: list[Any] = []
+
+    def draw(positions: Any, weights: Any, seed: int, epoch: int) -> Any:
+        given.append(weights)
+        return draw_epoch(positions, weights, seed, epoch)
+
+    monkeypatch.setattr(train_job, "draw_epoch", draw)
+    recipe = {**SMALL, "epochs": 1}
+    run_train(_config(manifest, tmp_path / "balanced", recipe=recipe))
+    run_train(_config(manifest, tmp_path / "plain", balance="none", recipe=recipe))
+    table = pd.read_parquet(manifest.parent / "sampling_weights.parquet")
+    assert given[0].tolist() == table["weight"].tolist() and given[1] is None
+    table.assign(weight=1.0).to_parquet(manifest.parent / "sampling_weights.parquet")
+    with pytest.raises(TableError, match="sampling_weights"):
+        run_train(_config(manifest, tmp_path / "other"))
+
+
+def test_data_too_small_to_train_on_is_refused(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        SettingsError, match="16 people in train, expected a batch of 17 or more; use a smaller --batch"
+    ):
+        run_train(_config(manifest, tmp_path / "run", recipe={"batch_size": 17}))
+    small = write_photos_and_tables(tmp_path / "small", 2)
+    with pytest.raises(TableError, match="no people in val, expected some to pick the best epoch by"):
+        run_train(_config(small, tmp_path / "run", recipe={"batch_size": 4}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"run\.json: no such file; .* is no training run"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(SettingsError, match=r"run\.json: not the description of a run"):
+        read_run(tmp_path)
+    write_weights(tmp_path / "task2.safetensors", build_model("task2"))
+    with pytest.raises(WeightsError, match=r"task2\.safetensors: the weights do not fit"):
+        load_weights(build_model("task3"), build_model("task2").state_dict(), tmp_path / "task2.safetensors")
+
+
+def _train_as_program(manifest: Path, out: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    call = [sys.executable, *(launcher if processes > 1 else []), "-m", "emoface", "train"]
+    call += ["--manifest", str(manifest), "--model", "mter2", "--out", str(out), "--pretrained", "none"]
+    call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -> None:
+    """BatchNorm is frozen and dropout off: on the CPU each process counts its own part of a batch."""
+    same = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
+    one = _train_as_program(manifest, tmp_path / "one", *same)
+    assert one.returncode == 0, one.stderr
+    two = _train_as_program(manifest, tmp_path / "two", *same, processes=2)
+    assert two.returncode == 0, two.stderr
+    start = build_model("mter2", predicts_vad=True).state_dict()
+    for name, value in _weights(tmp_path / "one").items():
+        assert torch.allclose(value, _weights(tmp_path / "two")[name], atol=1e-5, rtol=1e-4), name
+    moved = (_weights(tmp_path / "one")["fusion.head.bias"] - start["fusion.head.bias"]).abs().max()
+    assert moved > 1e-3
+    for a, b in zip(_log_without_times(tmp_path / "one"), _log_without_times(tmp_path / "two"), strict=True):
+        assert a["val_losses"] == pytest.approx(b["val_losses"], rel=1e-4)
+        assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)
+        assert a["val_map"] == pytest.approx(b["val_map"])
+    assert two.stdout.count("best epoch") == 1  # only the first process prints
+
+
+def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:
+    answer = _train_as_program(manifest, tmp_path / "run", "--epochs", "1")
+    assert answer.returncode == 0, answer.stderr
+    assert "epoch 1/1: loss " in answer.stderr and "val mAP" in answer.stderr and "best epoch: 1" in answer.stdout
+    answer = _train_as_program(manifest, tmp_path / "run", "--epochs", "2")
+    assert answer.returncode == 1
+    assert "recipe.epochs was 1, now 2" in answer.stderr and "Traceback" not in answer.stderr
+    assert json.loads((tmp_path / "run/log.jsonl").read_text())["epoch"] == 1
+
+
+def test_training_learns_what_the_body_shows(tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path, 48)
+    recipe = {"epochs": 6, "batch_size": 8, "learning_rate": 0.002, "distort_probability": 0.0}
+    run_train(_config(manifest, tmp_path / "run", preset="modern", recipe=recipe))
+    lines = read_run(tmp_path / "run").log()
+    assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
+    assert max(line["val_average_precision"][CATEGORIES[LABELS[1]]] for line in lines) > 0.95
