@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -116,38 +117,16 @@ def measure_cost(model: Mter) -> ModelCost:
         11715538
     """
     calls = trace_shapes(model, empty_inputs(model, 1))
-    rows, seen = [], set()
-    for part, operator, names, table_row in _table_rows(model):
-        inside = [name for name in calls if any(name == one or name.startswith(f"{one}.") for one in names)]
-        rows.append(
-            (
-                list(calls).index(inside[0]),
-                LayerRow(
-                    part,
-                    operator,
-                    calls[names[0]].input_shape,
-                    calls[names[-1]].output_shape,
-                    sum(_n_parameters(model.get_submodule(name)) for name in names),
-                    sum(calls[name].n_macs for name in inside),
-                    table_row,
-                ),
-            )
-        )
-        seen.update(inside)
-    for position, name in enumerate(calls):
-        module = model.get_submodule(name)
-        if name in seen or not isinstance(module, _ROWS):
-            continue
-        call = calls[name]
-        part = next((one for one in model.streams if f".{one}." in f".{name}."), "fusion")
-        operator = _operator(module)
-        row = LayerRow(part, operator, call.input_shape, call.output_shape, _n_parameters(module), call.n_macs)
-        rows.append((position, row))
+    groups = list(_table_groups(model))
+    groups += _loose_groups(model, calls, {name for group in groups for name in group.names})
+    order = list(calls)
     return ModelCost(
         model=model.name,
         n_parameters=_n_parameters(model),
         n_macs=sum(call.n_macs for call in calls.values()),
-        rows=tuple(row for _, row in sorted(rows, key=lambda entry: entry[0])),
+        rows=tuple(
+            _to_row(model, calls, group) for group in sorted(groups, key=lambda group: order.index(group.names[0]))
+        ),
     )
 
 
@@ -171,7 +150,7 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
             shapes = tuple(given[0].shape[1:]), tuple(result.shape[1:])
             calls[names[module]] = LayerCall(*shapes, count_macs(module, *shapes))
 
-    was_training = model.training
+    was_training = {module: module.training for module in names}
     handles = [module.register_forward_pre_hook(before) for module in names]
     handles += [module.register_forward_hook(after) for module in names]
     try:
@@ -180,7 +159,8 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
+        for module, training in was_training.items():
+            module.training = training
     return {name: calls[name] for name in order if name in calls}
 
 
@@ -255,8 +235,40 @@ def empty_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
     }
 
 
-def _table_rows(model: Mter) -> Iterator[tuple[str, str, tuple[str, ...], tuple[str, int] | None]]:
-    """Rows as the thesis has them: part, operator, names of the modules, and the row where the thesis prints it.
+class _Group(NamedTuple):
+    """Modules that make one row of the layer table, in the order in which they run."""
+
+    part: str
+    operator: str
+    names: tuple[str, ...]
+    table_row: tuple[str, int] | None
+
+
+def _to_row(model: Mter, calls: Mapping[str, LayerCall], group: _Group) -> LayerRow:
+    prefixes = tuple(f"{name}." for name in group.names)
+    return LayerRow(
+        part=group.part,
+        operator=group.operator,
+        input_shape=calls[group.names[0]].input_shape,
+        output_shape=calls[group.names[-1]].output_shape,
+        n_parameters=sum(_n_parameters(model.get_submodule(name)) for name in group.names),
+        n_macs=sum(call.n_macs for name, call in calls.items() if name in group.names or name.startswith(prefixes)),
+        table_row=group.table_row,
+    )
+
+
+def _loose_groups(model: Mter, calls: Mapping[str, LayerCall], grouped: set[str]) -> Iterator[_Group]:
+    """Layers with weights that are in no row of the thesis' tables, each a row of its own."""
+    prefixes = tuple(f"{name}." for name in grouped)
+    for name in calls:
+        module = model.get_submodule(name)
+        if isinstance(module, _ROWS) and name not in grouped and not name.startswith(prefixes):
+            part = next((stream for stream in model.streams if f".{stream}." in f".{name}."), "fusion")
+            yield _Group(part, _operator(module), (name,), None)
+
+
+def _table_groups(model: Mter) -> Iterator[_Group]:
+    """Rows as the thesis has them.
 
     Table 3-1 is printed for the face and the body, table 3-2 for the context; the shortcuts of ResNet18 are in none.
     """
@@ -264,13 +276,13 @@ def _table_rows(model: Mter) -> Iterator[tuple[str, str, tuple[str, ...], tuple[
     is_ours = isinstance(model, StreamsModel)
     for stream, backbone in model.backbones().items():
         table = _TABLES.get((stream, type(backbone))) if is_ours else None
-        prefix, number = names[backbone], 0
+        number = 0
         for operator, inside in _backbone_rows(backbone):
             table_row = None if table is None or operator.startswith(_SHORTCUT) else (table, number)
-            yield stream, operator, tuple(f"{prefix}.{name}" for name in inside), table_row
+            yield _Group(stream, operator, tuple(f"{names[backbone]}.{name}" for name in inside), table_row)
             number += table_row is not None
         if table == "table_3_1":
-            yield stream, "fully connected", (f"stream.{stream}.head",), (table, number)
+            yield _Group(stream, "fully connected", (f"stream.{stream}.head",), (table, number))
 
 
 def _backbone_rows(backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -104,12 +104,16 @@ def load_pretrained(
     given = dict(files or {})
     if unknown := sorted(given.keys() - set(model.streams)):
         raise SettingsError(f"weights are given for '{unknown[0]}', {model.name} has {', '.join(model.streams)}")
-    reports = []
-    for stream, backbone in model.backbones().items():
-        found = _find(model, stream, backbone, data_set, given.get(stream), fetch, progress)
-        state = read_public_weights(found.path)
-        reports.append(take_weights(backbone, state, stream, found.path.name, found.sha256))
-    return tuple(reports)
+    backbones = model.backbones()
+    found = {
+        stream: _find(model, stream, backbone, data_set, given.get(stream), fetch, progress)
+        for stream, backbone in backbones.items()
+    }
+    states = {one.path: read_public_weights(one.path) for one in found.values()}
+    return tuple(
+        take_weights(backbones[stream], states[one.path], stream, one.path.name, one.sha256)
+        for stream, one in found.items()
+    )
 
 
 def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = "") -> tuple[TakenWeights, ...]:
