@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from emoface import __version__
-from emoface.cli import dataset, detector, model, pipelines, train, weights
+from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
 from emoface.cli.console import EmofaceGroup, set_debug
 
 
@@ -17,7 +17,7 @@ from emoface.cli.console import EmofaceGroup, set_debug
 @click.version_option(__version__, prog_name="emoface")
 @click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error.")
 def main() -> None:
-    """Builds EMOTIC_Face from raw EMOTIC and audits its label balance.
+    """Builds EMOTIC_Face from raw EMOTIC, audits its label balance, and trains and evaluates MTER on it.
 
     \b
     Example:
@@ -31,6 +31,7 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
+main.add_command(evaluate.evaluate)
 main.add_command(model.model)
 main.add_command(detector.detector)
 main.add_command(weights.weights)
