@@ -110,7 +110,7 @@ def test_faces_stay_the_same_after_saving_and_loading(
 def test_blazeface_finds_the_faces(
     photos: dict[str, Photo], reference: dict[str, Any], detectors: Callable[..., Detector]
 ) -> None:
-    """It is a smaller network: of the reference's faces of 40 px and more it must find three in four, and few others."""
+    """A smaller network: of the reference's faces of 40 px and more it must find three in four, and few others."""
     n_large = n_found = n_other = 0
     for file, photo in photos.items():
         found = detectors("yolov5-blazeface").detect([photo])[0]
