@@ -435,7 +435,7 @@ def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
 
 
 def _train_as_program(manifest: Path, out: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     call = [sys.executable, *(launcher if processes > 1 else []), "-m", "emoface", "train"]
     call += ["--manifest", str(manifest), "--model", "mter2", "--out", str(out), "--pretrained", "none"]
     call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
@@ -450,11 +450,14 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     assert one.returncode == 0, one.stderr
     two = _train_as_program(manifest, tmp_path / "two", *same, processes=2)
     assert two.returncode == 0, two.stderr
+    torch.manual_seed(0)
     start = build_model("mter2", predicts_vad=True).state_dict()
-    for name, value in _weights(tmp_path / "one").items():
-        assert torch.allclose(value, _weights(tmp_path / "two")[name], atol=1e-5, rtol=1e-4), name
-    moved = (_weights(tmp_path / "one")["fusion.head.bias"] - start["fusion.head.bias"]).abs().max()
-    assert moved > 1e-3
+    ours, theirs = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    trained = [name for name, _ in build_model("mter2", predicts_vad=True).named_parameters()]
+    moved = {name: float((ours[name] - start[name]).abs().max()) for name in trained}
+    apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in trained}
+    assert all(apart[name] <= 1e-3 * moved[name] + 1e-8 for name in trained)
+    assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 1e-3
     for a, b in zip(_log_without_times(tmp_path / "one"), _log_without_times(tmp_path / "two"), strict=True):
         assert a["val_losses"] == pytest.approx(b["val_losses"], rel=1e-4)
         assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)

@@ -319,8 +319,6 @@ def _prepare(
         counts = {name: {**cache.counts, "seen": len(positions[name])} for name, cache in caches.items()}
         write_run(config.out, {**told, "people": counts, "started_from": [asdict(one) for one in taken]})
     fabric.barrier()
-    if fabric.world_size > 1 and fabric.device.type == "cuda":
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(fabric.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = AveragedWeights(model, recipe.ema_decay) if recipe.ema_decay else None

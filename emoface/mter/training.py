@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -482,8 +481,9 @@ def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:
     """All processes' rows, (n, ...), without the padding; in float32, so that half precision does not tie scores."""
     rows = torch.cat([part.float() if part.is_floating_point() else part for part in parts])
     if fabric.world_size > 1:
-        gathered: Any = fabric.all_gather(rows)
-        rows = gathered.flatten(0, 1)
+        parts = [torch.empty_like(rows) for _ in range(fabric.world_size)]
+        torch.distributed.all_gather(parts, rows)
+        rows = torch.cat(parts)
     return rows[:n]
 
 
