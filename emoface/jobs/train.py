@@ -483,6 +483,7 @@ def _train_epoch(
         training.terms,
         epoch,
         progress,
+        _say_best(training.lines),
     )
     training.model.eval()
     share_buffers(fabric, training.model)
@@ -538,6 +539,11 @@ def _describe(line: Mapping[str, Any], epochs: int) -> str:
         f"epoch {line['epoch']}/{epochs}: loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}, "
         f"val mAP {precision}, {line['images_per_second']:.1f} images/s"
     )
+
+
+def _say_best(lines: list[dict[str, Any]]) -> str:
+    reached = [line["val_map"] for line in lines if line["val_map"] is not None]
+    return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}" if reached else ""
 
 
 def _save_state(path: Path, training: Training) -> None:

@@ -341,6 +341,7 @@ def train_one_epoch(
     terms: LossTerms,
     epoch: int,
     progress: Progress,
+    best: str = "",
 ) -> dict[str, float]:
     """Goes through the training people once.
 
@@ -354,6 +355,7 @@ def train_one_epoch(
         terms: The loss.
         epoch: From 0, for messages.
         progress: Told of each person, over all processes.
+        best: Said behind the loss: what was reached so far.
 
     Returns:
         The mean of each term of the loss, and of their sum ``loss``.
@@ -381,7 +383,7 @@ def train_one_epoch(
         n_steps += 1
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value
-        progress.describe(f"epoch {epoch + 1} of {terms.recipe.epochs}, loss {sums['loss'] / n_steps:.4f}")
+        progress.describe(f"epoch {epoch + 1} of {terms.recipe.epochs}, loss {sums['loss'] / n_steps:.4f}{best}")
         progress.advance(len(batch) * fabric.world_size)
     means = torch.tensor([sums[name] / n_steps for name in sums], dtype=torch.float64)
     means = mean_over_processes(fabric, means)
