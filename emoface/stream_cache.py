@@ -6,8 +6,8 @@ box and the context the whole photo, both scaled to a square without keeping the
 thesis names no other way to 3 x 128 x 128 and 3 x 224 x 224, and nothing of either is lost or invented. The face is the
 crop in the tables, which is square.
 
-The arrays are plain uint8: what a network sees then is exactly what ``cut_person`` makes of a photo, and reading
-costs a tenth of decoding a JPEG; see ``docs/benchmarks/stream_cache.py`` for figures.
+The arrays are plain uint8: what a network sees then is exactly what ``cut_person`` makes of a photo, and a person is
+read in a fifth of the time that decoding JPEGs would take; see ``docs/benchmarks/stream_cache.py``.
 
 A split's cache lies in ``CACHE/SPLIT-DATASET-KEY/``, where the key names everything but the photos that decides its
 bytes. Each shard of 256 photos is three ``.npy`` files and a summary, which is written last and is the mark of a

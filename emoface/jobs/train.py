@@ -59,7 +59,7 @@ from emoface.mter.training import (
 from emoface.progress import SILENT, Progress
 from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
 from emoface.schema import CATEGORIES, DIMENSIONS, SAMPLING_WEIGHTS_SCHEMA
-from emoface.stream_cache import StreamCache, open_stream_cache
+from emoface.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
 from emoface.tables import read_table
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -311,6 +311,10 @@ def _prepare(
 ) -> Training:
     with fabric.rank_zero_first():
         caches = {name: open_stream_cache(manifest, name, config.cache, progress) for name in ("train", "val")}
+    for name, cache in caches.items():
+        if _unusable(cache):
+            reasons = ", ".join(f"{cache.counts[reason]} {reason}" for reason in UNUSABLE_REASONS)
+            progress.note(f"{name}: {_unusable(cache)} of {cache.counts['people']} people cannot be shown: {reasons}")
     torch.manual_seed(config.seed)
     model, taken = _first_model(config, recipe, progress)
     positions = {name: _visible(model, cache) for name, cache in caches.items()}
@@ -592,8 +596,8 @@ def _to_record(config: TrainConfig, told: dict[str, Any], training: Training) ->
         counts={
             "train_people": len(training.train_positions),
             "val_people": len(training.val_positions),
-            "train_left_out": len(training.train) - len(training.train_positions) + _unusable(training.train),
-            "val_left_out": len(training.val) - len(training.val_positions) + _unusable(training.val),
+            "train_left_out": len(training.train) - len(training.train_positions) + _unusable(training.train.cache),
+            "val_left_out": len(training.val) - len(training.val_positions) + _unusable(training.val.cache),
             "epochs": len(training.lines),
             "best_epoch": best["epoch"],
             "val_map": best["val_map"],
@@ -603,5 +607,5 @@ def _to_record(config: TrainConfig, told: dict[str, Any], training: Training) ->
     )
 
 
-def _unusable(dataset: PeopleDataset) -> int:
-    return dataset.cache.counts["people"] - dataset.cache.counts["usable"]
+def _unusable(cache: StreamCache) -> int:
+    return cache.counts["people"] - cache.counts[USABLE]
