@@ -423,6 +423,27 @@ def test_data_too_small_to_train_on_is_refused(manifest: Path, tmp_path: Path) -
     assert not (tmp_path / "run").exists()
 
 
+def test_people_without_a_photo_are_said_and_counted(tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path, 16)
+    (tmp_path / "photos/framesdb/images/004.jpg").unlink()  # one of train, with two people
+    notes: list[str] = []
+
+    class Listening(Silent):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    record = run_train(_config(manifest, tmp_path / "run", recipe={**SMALL, "epochs": 1}), Listening())
+    assert notes[0] == "train: 2 of 16 people cannot be shown: 2 image_missing, 0 image_unreadable, 0 no_body"
+    assert (record.counts["train_people"], record.counts["train_left_out"], record.counts["val_left_out"]) == (14, 2, 0)
+    assert read_run(tmp_path / "run").settings["people"]["train"]["image_missing"] == 2
+
+
+def test_half_precision_trains_and_keeps_full_weights(manifest: Path, tmp_path: Path) -> None:
+    run_train(_config(manifest, tmp_path / "run", precision="bf16", recipe={**SMALL, "epochs": 1}))
+    assert {value.dtype for value in _weights(tmp_path / "run").values()} == {torch.float32, torch.int64}
+    assert math.isfinite(read_run(tmp_path / "run").log()[0]["val_loss"])
+
+
 def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"run\.json: no such file; .* is no training run"):
         read_run(tmp_path)
