@@ -287,6 +287,17 @@ def test_run_of_other_settings_is_refused_and_says_which(finished: TrainConfig) 
     assert "recipe.dropout was 0.5, now 0.1; seed was 0, now 5; say the same again, or choose another" in message
 
 
+def test_run_that_started_from_a_face_goes_on_only_with_it(
+    finished: TrainConfig, manifest: Path, tmp_path: Path
+) -> None:
+    config = _config(manifest, tmp_path / "run", "task1", init_face=finished.out)
+    with pytest.raises(_Killed):
+        run_train(config, _KillAfterEpoch(1))
+    with pytest.raises(SettingsError, match=r"init_face\.sha256 was '[0-9a-f]{64}', now None; say the same again"):
+        run_train(replace(config, init_face=None))
+    assert len(read_run(config.out, needs_finished=False).log()) == 1
+
+
 def test_task1_sees_people_with_a_face_only(finished: TrainConfig) -> None:
     record = run_train(finished)
     manifest = read_manifest(finished.manifest)

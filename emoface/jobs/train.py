@@ -262,9 +262,10 @@ def build_fabric(device: str, precision: str) -> Fabric:
 
 def _told(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
     """All that decides the weights, for ``run.json``; a run goes on only if all of it is the same."""
-    weights = config.init_face / BEST_NAME if config.init_face else None
-    if weights is not None and config.init_face is not None:
-        read_run(config.init_face)
+    face = None
+    if config.init_face is not None:
+        path = read_run(config.init_face).path / BEST_NAME
+        face = {"path": str(path.resolve()), "sha256": file_sha256(path)}
     return {
         "model": config.model,
         "manifest": {"path": str(config.manifest.resolve()), "sha256": file_sha256(manifest.path)},
@@ -273,17 +274,17 @@ def _told(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, 
         "seed": config.seed,
         "precision": config.precision,
         "pretrained": config.pretrained,
-        "init_face": None if weights is None else {"path": str(weights.resolve()), "sha256": file_sha256(weights)},
+        "init_face": face,
         "balance": config.balance,
         "stream_sizes": {**STREAM_SIZES, "context": config.context_size},
     }
 
 
 def _check_same(out: Path, told: Mapping[str, Any]) -> None:
-    before = _flatten(read_run(out, needs_finished=False).settings)
-    now = _flatten(told)
-    names = [name for name in now if before.get(name) != now[name]]
-    differ = [f"{name} was {before.get(name)!r}, now {now[name]!r}" for name in names]
+    settings = read_run(out, needs_finished=False).settings
+    before, now = _flatten({name: settings.get(name) for name in told}), _flatten(told)
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    differ = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
     if differ:
         raise SettingsError(
             f"{out}: holds a run of other settings: {'; '.join(differ)}; say the same again, or choose another --out"
