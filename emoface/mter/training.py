@@ -210,7 +210,7 @@ def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32]
 
     Example:
         >>> weights = weigh_labels("root", np.array([[1, 1], [0, 1], [0, 1], [0, 1]], np.uint8))
-        >>> weights.round(4).tolist()
+        >>> [round(weight, 4) for weight in weights.tolist()]
         [1.3333, 0.6667]
     """
     if kind == "none":
