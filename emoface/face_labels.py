@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emoface.crops import Photo
 from emoface.detection_measures import LabelledFaces
 from emoface.errors import AnnotationsError
+from emoface.images import read_photo
 from emoface.schema import GROUND_TRUTH_SCHEMA
 from emoface.tables import read_table
 
@@ -27,11 +29,15 @@ class LabelledPhoto:
 
     Attributes:
         path: The photo.
-        faces: Its faces, original pixels.
+        faces: Its faces, in pixels of the photo turned as its EXIF orientation says.
     """
 
     path: Path
     faces: LabelledFaces
+
+    def read(self) -> Photo:
+        """The photo in the frame of its faces, (height, width, 3), RGB."""
+        return read_photo(self.path, apply_exif=True)
 
 
 def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledPhoto]:
@@ -77,10 +83,11 @@ def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
     """Visible faces count; hidden ones are ignored where they are drawn, half a face may be found or not.
 
     A face behind a hand or from behind has no box or is wholly covered, so that finding it is wrong; only faces cut
-    by the border or too small are ignored.
+    by the border or too small are ignored. A photo without rows has nobody on it: whatever is found there is false.
     """
     table = read_table(folder / "ground_truth.parquet", GROUND_TRUTH_SCHEMA, "write it with 'emoface simulate'")
-    groups: dict[str, list[dict[str, object]]] = {}
+    drawn = sorted(path for path in photos_dir.glob("*/images/*") if path.suffix in (".jpg", ".png"))
+    groups: dict[str, list[dict[str, object]]] = {path.relative_to(photos_dir).as_posix(): [] for path in drawn}
     for row in table.select(["image", "face_bbox", "landmarks", "face_visible", "hidden_by"]).to_pylist():
         groups.setdefault(row["image"], []).append(row)
     photos = []
@@ -96,7 +103,7 @@ def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
                 ),
             )
         )
-    return [photo for photo in photos if photo.path.is_file()]
+    return photos
 
 
 def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[LabelledPhoto]:

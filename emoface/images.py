@@ -133,6 +133,15 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
     return data.tobytes()
 
 
+def is_whole_photo(path: Path) -> bool:
+    """Whether a photo's header can be read and, of a JPEG, its end mark is there; the pixels are not decoded."""
+    try:
+        read_photo_size(path)
+        return not _is_cut_jpeg(path.read_bytes())
+    except (ImageError, OSError):
+        return False
+
+
 def _is_cut_jpeg(data: bytes) -> bool:
     """A JPEG without an end mark: OpenCV would fill the missing part with grey and say nothing."""
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]

@@ -97,7 +97,13 @@ def to_settings(config: Any) -> dict[str, Any]:
     Args:
         config: A configuration dataclass.
     """
-    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    return {name: _to_json_value(value) for name, value in asdict(config).items()}
+
+
+def _to_json_value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_to_json_value(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def hash_outputs(out: Path, paths: list[Path]) -> dict[str, str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from emoface.cli.console import FILE, EmofaceGroup, print_record
+from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress
 
 
 @click.group(cls=EmofaceGroup)
@@ -40,3 +41,63 @@ def export(weights: str, format: str, out: Path) -> None:
     from emoface.jobs.export import ExportConfig, run_export
 
     print_record(run_export(ExportConfig(weights=weights, format=format, out=out)))
+
+
+@detector.command()
+@click.argument("train", nargs=-1, required=True, type=ANY)
+@click.option("--val", required=True, type=ANY, help="Labelled photos that pick the best epoch.")
+@click.option("--out", required=True, type=FOLDER, help="The run's folder.")
+@click.option("--network", default="yolov5n-0.5-face", show_default=True, help="The network to train from scratch.")
+@click.option("--weights", help="Fine-tune this file, or weights of this name, instead.")
+@click.option("--image-size", default=320, show_default=True, help="Side of the training crops, px.")
+@click.option("--epochs", default=30, show_default=True, help="Rounds through the photos.")
+@click.option("--batch-size", default=16, show_default=True, help="Crops per step.")
+@click.option("--learning-rate", default=0.02, show_default=True, help="After the warm-up.")
+@click.option("--warmup-steps", default=300, show_default=True, help="Steps over which the rate grows.")
+@click.option("--negatives-per-positive", default=3.0, show_default=True, help="Hardest negatives per positive anchor.")
+@click.option("--seed", default=0, show_default=True, help="Decides first weights, crops and order.")
+@click.option("--device", help="cpu, cuda, cuda:1...; CUDA where there is one.")
+def train(train: tuple[Path, ...], **options: Any) -> None:
+    """Trains YOLOv5-Face on labelled photos, or goes on with a run that was broken off.
+
+    TRAIN and --val are folders written by 'emoface simulate', label texts of WIDER FACE, or RetinaFace's texts with
+    landmarks; their photos lie beside them in images/.
+
+    \b
+    Example:
+      emoface detector train widerface/train/label.txt --val widerface/val/label.txt --out run
+      emoface detector train faces/label.txt --val more/label.txt --weights yolov5n-face --learning-rate 0.002 --out run
+    """
+    from emoface.jobs.detector import TrainDetectorConfig, run_train_detector
+
+    with terminal_progress() as progress:
+        record = run_train_detector(TrainDetectorConfig(train=train, **options), progress)
+    print_record(record)
+
+
+@detector.command()
+@click.argument("photos", type=ANY)
+@click.option("--out", required=True, type=FOLDER, help="Folder for detector.json.")
+@click.option("--detector", default="yolov5n-face", show_default=True, help="Name of the detector's weights.")
+@click.option("--weights", type=FILE, help="A weight file, instead of looking the name up.")
+@click.option("--images", type=FOLDER, help="Folder of the photos, where it is not beside the labels.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "onnx", "torch", "hub"]), default="auto", show_default=True, help="Engine."
+)
+@click.option("--image-size", default=640, show_default=True, help="Longer side of the network's input.")
+@click.option("--conf-threshold", default=0.5, show_default=True, help="For recall and false faces.")
+@click.option("--iou-threshold", default=0.5, show_default=True, help="Of non-maximum suppression.")
+@click.option("--max-photos", type=int, help="Measure only the first so many.")
+def evaluate(photos: Path, **options: Any) -> None:
+    """Measures a detector on labelled photos: average precision, recall by size, landmark error.
+
+    \b
+    Example:
+      emoface detector evaluate simulation --detector yolov5n-face --out measured
+      emoface detector evaluate widerface/val/label.txt --weights run/best.safetensors --out measured
+    """
+    from emoface.jobs.detector import EvaluateDetectorConfig, run_evaluate_detector
+
+    with terminal_progress() as progress:
+        record = run_evaluate_detector(EvaluateDetectorConfig(photos=photos, **options), progress)
+    print_record(record)

@@ -25,7 +25,7 @@ from emoface.detection_measures import DetectionMeasures, LabelledFaces, keep_si
 from emoface.errors import AnnotationsError, SettingsError, TableError
 from emoface.face_labels import LabelledPhoto, read_face_labels
 from emoface.files import atomic_path, file_sha256, write_text
-from emoface.images import read_photo
+from emoface.images import is_whole_photo
 from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
@@ -51,7 +51,7 @@ class TrainDetectorConfig:
     """What training is told; the defaults of optimizer and crops are those of section 4.4 of the thesis.
 
     Attributes:
-        train: Labelled photos, see ``face_labels.read_face_labels``.
+        train: One or more sources of labelled photos, see ``face_labels.read_face_labels``.
         val: Labelled photos that pick the best epoch.
         out: The run's folder.
         network: Which network; ignored where ``weights`` says it.
@@ -70,7 +70,7 @@ class TrainDetectorConfig:
         device: ``cpu``, ``cuda``...; None picks CUDA where there is one.
     """
 
-    train: Path
+    train: tuple[Path, ...]
     val: Path
     out: Path
     network: str = "yolov5n-0.5-face"
@@ -78,7 +78,7 @@ class TrainDetectorConfig:
     image_size: int = 320
     epochs: int = 30
     batch_size: int = 16
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 0.0005
     warmup_steps: int = 300
@@ -142,10 +142,12 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
         AnnotationsError: There are no labelled photos.
         SettingsError: ``out`` holds a run of other settings.
     """
-    train, val = _need_photos(config.train), _need_photos(config.val)
+    sources = [_need_photos(source) for source in config.train]
+    train = [photo for photos, _ in sources for photo in photos]
+    val, n_val_out = _need_photos(config.val)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(config.seed)
-    network = _first_network(config).to(device)
+    network = _first_network(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _build_optimizer(network, config)
     averaged = AveragedWeights(network, config.ema_decay)
     state = _resume(config, network, averaged, optimizer, device)
@@ -183,6 +185,7 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
         counts={
             "train_photos": len(train),
             "val_photos": len(val),
+            "photos_left_out": sum(n_out for _, n_out in sources) + n_val_out,
             "epochs": len(lines),
             "best_epoch": best["epoch"],
             "average_precision": best["average_precision"],
@@ -205,7 +208,8 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
         The job's record; ``OUT/detector.json`` holds average precision over all sizes and by size, and recall, false
         faces and landmark error at ``conf_threshold``.
     """
-    photos = _need_photos(config.photos, config.images)[: config.max_photos]
+    photos, n_left_out = _need_photos(config.photos, config.images)
+    photos = photos[: config.max_photos]
     weights = find_weights(config.detector, config.weights)
     detector = load_detector(
         weights.path,
@@ -218,7 +222,7 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
     progress.start("measure", len(photos))
     found = []
     for photo in photos:
-        found += detector.detect([read_photo(photo.path)])
+        found += detector.detect([photo.read()])
         progress.advance()
     truth = [photo.faces for photo in photos]
     sure = [one[one.conf >= config.conf_threshold] for one in found]
@@ -234,6 +238,7 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
     at_threshold = measure_detections(sure, truth)
     measures = {
         "photos": len(photos),
+        "photos_left_out": n_left_out,
         "faces": at_threshold.n_faces,
         "average_precision": measure_detections(found, truth).average_precision,
         "conf_threshold": config.conf_threshold,
@@ -268,16 +273,18 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _need_photos(source: Path, images: Path | None = None) -> list[LabelledPhoto]:
+def _need_photos(source: Path, images: Path | None = None) -> tuple[list[LabelledPhoto], int]:
+    """The labelled photos that can be read, and how many cannot."""
     photos = read_face_labels(source, images)
-    if not photos:
-        raise AnnotationsError(f"{source}: no labelled photos; expected at least one")
-    missing = [photo.path for photo in photos if not photo.path.is_file()]
-    if missing:
+    with ThreadPoolExecutor() as pool:
+        whole = list(pool.map(is_whole_photo, [photo.path for photo in photos]))
+    readable = [photo for photo, is_whole in zip(photos, whole, strict=True) if is_whole]
+    if not readable:
+        first = f"{photos[0].path} is missing or broken" if photos else "it labels none"
         raise AnnotationsError(
-            f"{missing[0]}: no such photo, and {len(missing) - 1} more of {source}; say where the photos are"
+            f"{source}: none of its {len(photos)} photos can be read ({first}); say where the photos are with --images"
         )
-    return photos
+    return readable, len(photos) - len(readable)
 
 
 def _first_network(config: TrainDetectorConfig) -> YoloV5Face:
@@ -321,7 +328,7 @@ def _draw_sample(
     """A crop of one photo; mirrored and recoloured half of the time each."""
     rng = np.random.default_rng((config.seed, epoch, position))
     one = photos[position]
-    photo, faces = crop_faces_square(rng, read_photo(one.path), one.faces, config.image_size)
+    photo, faces = crop_faces_square(rng, one.read(), one.faces, config.image_size)
     if rng.random() < 0.5:
         photo, faces = mirror_faces(photo, faces)
     if rng.random() < 0.5:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from emoface.detection_measures import DetectionMeasures, LabelledFaces, measure_detections
 from emoface.errors import EmofaceError
 from emoface.face_labels import LabelledPhoto
-from emoface.images import read_photo
 from emoface.progress import Progress
 from emoface.yolov5face.detector import Detector
 from emoface.yolov5face.losses import FaceTargets, LossWeights, detection_losses
@@ -105,7 +104,7 @@ def train_one_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, enabled=device.type == "cuda"):
-            heads = network.heads(batch.images.to(device))
+            heads = network.heads(batch.images.to(device, memory_format=torch.channels_last))
         terms = detection_losses(network, heads, batch.to_targets(device), weights)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
@@ -136,6 +135,6 @@ def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progr
     """
     found = []
     for photo in photos:
-        found += detector.detect([read_photo(photo.path)])
+        found += detector.detect([photo.read()])
         progress.advance()
     return measure_detections(found, [photo.faces for photo in photos])
