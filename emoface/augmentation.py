@@ -15,6 +15,7 @@ CROP_SHARES = (0.3, 1.0)
 
 _MIRRORED_LANDMARKS = np.array([1, 0, 2, 4, 3])
 _MIN_SHARE_INSIDE = 0.6
+_PAINT = 114
 
 
 def crop_faces_square(
@@ -75,4 +76,24 @@ def distort_colors(rng: np.random.Generator, photo: Photo) -> Photo:
     contrast = float(rng.uniform(0.6, 1.4))
     out = (out - out.mean()) * contrast + out.mean() + float(rng.uniform(-36, 36))
     tint: NDArray[np.float32] = rng.uniform(0.88, 1.12, 3).astype(np.float32)
-    return np.clip(out * tint, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(out * tint, 0, 255), np.uint8)
+
+
+def paint_ignored(photo: Photo, faces: LabelledFaces) -> tuple[Photo, LabelledFaces]:
+    """Paints ignored faces grey and drops them, so that they are neither to be found nor wrong to find.
+
+    What an ignored face shares with one that counts is left as it is.
+
+    Args:
+        photo: (height, width, 3).
+        faces: Its faces.
+    """
+    if not faces.ignored.any():
+        return photo, faces
+    kept = ~faces.ignored
+    painted = photo.copy()
+    for x1, y1, x2, y2 in np.round(np.maximum(faces.xyxy[faces.ignored], 0)).astype(int):
+        painted[y1 : y2 + 1, x1 : x2 + 1] = _PAINT
+    for x1, y1, x2, y2 in np.round(np.maximum(faces.xyxy[kept], 0)).astype(int):
+        painted[y1 : y2 + 1, x1 : x2 + 1] = photo[y1 : y2 + 1, x1 : x2 + 1]
+    return painted, LabelledFaces(faces.xyxy[kept], faces.landmarks[kept], faces.ignored[kept])

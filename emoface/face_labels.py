@@ -6,6 +6,7 @@ landmarks (``label.txt``), and the simulator's ground truth.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 from emoface.crops import Photo
 from emoface.detection_measures import LabelledFaces
 from emoface.errors import AnnotationsError
-from emoface.images import read_photo
+from emoface.images import is_whole_photo, read_photo
 from emoface.schema import GROUND_TRUTH_SCHEMA
 from emoface.tables import read_table
 
+_TRUTH_NAME = "ground_truth.parquet"
 MIN_SIDE = 3.0
 """Faces whose shorter side is below this many pixels are ignored: neither to be found nor wrong to find."""
 
@@ -64,6 +66,36 @@ def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledP
     )
 
 
+def read_whole_photos(source: Path, images: Path | None = None) -> tuple[list[LabelledPhoto], int]:
+    """Labelled photos without those that cannot be read.
+
+    Args:
+        source: See ``read_face_labels``.
+        images: See ``read_face_labels``.
+
+    Returns:
+        The photos, and how many were left out because their file is missing or broken.
+
+    Raises:
+        AnnotationsError: No photo can be read.
+    """
+    photos = read_face_labels(source, images)
+    with ThreadPoolExecutor() as pool:
+        whole = list(pool.map(is_whole_photo, [photo.path for photo in photos]))
+    readable = [photo for photo, is_whole in zip(photos, whole, strict=True) if is_whole]
+    if not readable:
+        reason = f"{photos[0].path} is missing or broken" if photos else "it labels none"
+        raise AnnotationsError(
+            f"{source}: none of its {len(photos)} photos can be read ({reason}); put them beside the labels, in images/"
+        )
+    return readable, len(photos) - len(readable)
+
+
+def label_file(source: Path) -> Path:
+    """The file that holds the labels of a source: of a simulation its ground truth, else the source itself."""
+    return source / _TRUTH_NAME if source.is_dir() else source
+
+
 def to_labelled_faces(boxes: list[list[float]], landmarks: list[list[float]], is_ignored: list[bool]) -> LabelledFaces:
     """Arrays from lists; boxes of no area are ignored.
 
@@ -85,7 +117,7 @@ def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
     A face behind a hand or from behind has no box or is wholly covered, so that finding it is wrong; only faces cut
     by the border or too small are ignored. A photo without rows has nobody on it: whatever is found there is false.
     """
-    table = read_table(folder / "ground_truth.parquet", GROUND_TRUTH_SCHEMA, "write it with 'emoface simulate'")
+    table = read_table(label_file(folder), GROUND_TRUTH_SCHEMA, "write it with 'emoface simulate'")
     drawn = sorted(path for path in photos_dir.glob("*/images/*") if path.suffix in (".jpg", ".png"))
     groups: dict[str, list[dict[str, object]]] = {path.relative_to(photos_dir).as_posix(): [] for path in drawn}
     for row in table.select(["image", "face_bbox", "landmarks", "face_visible", "hidden_by"]).to_pylist():

@@ -40,6 +40,7 @@ LAYERS = (
         "pipelines",
         "charts",
         "face_labels",
+        "wider_face",
         "stream_cache",
     ),
     ("yolov5face", "mter"),

@@ -52,7 +52,7 @@ def export(weights: str, format: str, out: Path) -> None:
 @click.option("--image-size", default=320, show_default=True, help="Side of the training crops, px.")
 @click.option("--epochs", default=30, show_default=True, help="Rounds through the photos.")
 @click.option("--batch-size", default=16, show_default=True, help="Crops per step.")
-@click.option("--learning-rate", default=0.02, show_default=True, help="After the warm-up.")
+@click.option("--learning-rate", default=0.05, show_default=True, help="After the warm-up.")
 @click.option("--warmup-steps", default=300, show_default=True, help="Steps over which the rate grows.")
 @click.option("--negatives-per-positive", default=3.0, show_default=True, help="Hardest negatives per positive anchor.")
 @click.option("--seed", default=0, show_default=True, help="Decides first weights, crops and order.")
@@ -68,7 +68,7 @@ def train(train: tuple[Path, ...], **options: Any) -> None:
       emoface detector train widerface/train/label.txt --val widerface/val/label.txt --out run
       emoface detector train faces/label.txt --val more/label.txt --weights yolov5n-face --learning-rate 0.002 --out run
     """
-    from emoface.jobs.detector import TrainDetectorConfig, run_train_detector
+    from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
 
     with terminal_progress() as progress:
         record = run_train_detector(TrainDetectorConfig(train=train, **options), progress)
@@ -88,6 +88,7 @@ def train(train: tuple[Path, ...], **options: Any) -> None:
 @click.option("--conf-threshold", default=0.5, show_default=True, help="For recall and false faces.")
 @click.option("--iou-threshold", default=0.5, show_default=True, help="Of non-maximum suppression.")
 @click.option("--max-photos", type=int, help="Measure only the first so many.")
+@click.option("--wider-truth", type=FOLDER, help="Folder of WIDER FACE's .mat files, for easy, medium and hard.")
 def evaluate(photos: Path, **options: Any) -> None:
     """Measures a detector on labelled photos: average precision, recall by size, landmark error.
 
@@ -96,7 +97,7 @@ def evaluate(photos: Path, **options: Any) -> None:
       emoface detector evaluate simulation --detector yolov5n-face --out measured
       emoface detector evaluate widerface/val/label.txt --weights run/best.safetensors --out measured
     """
-    from emoface.jobs.detector import EvaluateDetectorConfig, run_evaluate_detector
+    from emoface.jobs.evaluate_detector import EvaluateDetectorConfig, run_evaluate_detector
 
     with terminal_progress() as progress:
         record = run_evaluate_detector(EvaluateDetectorConfig(photos=photos, **options), progress)

@@ -103,7 +103,7 @@ def train_one_epoch(
     for step, (batch, rate) in enumerate(zip(batches, learning_rates, strict=False)):
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # bfloat16 needs no scaler
             heads = network.heads(batch.images.to(device, memory_format=torch.channels_last))
         terms = detection_losses(network, heads, batch.to_targets(device), weights)
         loss = torch.stack(list(terms.values())).sum()

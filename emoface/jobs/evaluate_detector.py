@@ -1,0 +1,164 @@
+"""The evaluate_detector job: measures a face detector on labelled photos."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emoface.detection_measures import keep_sizes, measure_detections
+from emoface.detections import Detections
+from emoface.errors import SettingsError
+from emoface.face_labels import LabelledPhoto, label_file, read_whole_photos
+from emoface.files import file_sha256, write_text
+from emoface.progress import SILENT, Progress
+from emoface.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.weights import find_weights
+from emoface.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.yolov5face import load_detector
+
+FACE_SIZES: dict[str, tuple[float, float]] = {
+    "under_16": (0, 16),
+    "16_to_32": (16, 32),
+    "32_to_96": (32, 96),
+    "over_96": (96, math.inf),
+}
+"""Face sizes in pixels, square root of the box's area."""
+
+_CURVE_CONF = 0.02
+_WIDER_CONF = 0.002
+
+
+@dataclass(frozen=True)
+class EvaluateDetectorConfig:
+    """What measuring a detector is told.
+
+    Attributes:
+        photos: Labelled photos.
+        out: Folder for ``detector.json``.
+        detector: Name of the detector's weights.
+        weights: A weight file, instead of looking the name up.
+        images: Folder of the photos, where it is not beside the labels.
+        backend: As in the faces job.
+        image_size: Longer side of the network's input.
+        conf_threshold: For recall and false faces; average precision reads the whole curve.
+        iou_threshold: Of non-maximum suppression.
+        max_photos: Measure only the first so many; None measures all.
+        wider_truth: Folder of WIDER FACE's own ``wider_face_val.mat``, ``wider_easy_val.mat`` and so on, for its easy,
+            medium and hard average precision.
+    """
+
+    photos: Path
+    out: Path
+    detector: str = "yolov5n-face"
+    weights: Path | None = None
+    images: Path | None = None
+    backend: str = "auto"
+    image_size: int = 640
+    conf_threshold: float = 0.5
+    iou_threshold: float = 0.5
+    max_photos: int | None = None
+    wider_truth: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.conf_threshold < 1:
+            raise SettingsError(f"conf_threshold is {self.conf_threshold}, expected 0 to 1")
+        if self.max_photos is not None and self.max_photos < 1:
+            raise SettingsError(f"max_photos is {self.max_photos}, expected 1 or more")
+
+
+def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = SILENT) -> JobRecord:
+    """Measures a detector on labelled photos.
+
+    Args:
+        config: What to measure.
+        progress: Told of each photo.
+
+    Returns:
+        The job's record; ``OUT/detector.json`` holds average precision over all sizes and by size, and recall, false
+        faces and landmark error at ``conf_threshold``.
+
+    Raises:
+        AnnotationsError: There are no labelled photos, or WIDER's ground truth cannot be read.
+        WeightsError: The detector's weights are nowhere.
+    """
+    photos, n_left_out = read_whole_photos(config.photos, config.images)
+    photos = photos[: config.max_photos]
+    weights = find_weights(config.detector, config.weights)
+    inputs = {str(weights.path): weights.sha256, str(label_file(config.photos)): file_sha256(label_file(config.photos))}
+    protocol = None if config.wider_truth is None else read_wider_truth(config.wider_truth)
+    lowest = _WIDER_CONF if protocol else min(_CURVE_CONF, config.conf_threshold)
+    detector = load_detector(
+        weights.path,
+        network=weights.network,
+        backend=config.backend,
+        image_size=config.image_size,
+        conf_threshold=lowest,
+        iou_threshold=config.iou_threshold,
+    )
+    progress.start("measure", len(photos))
+    found = []
+    for photo in photos:
+        found += detector.detect([photo.read()])
+        progress.advance()
+    measures: dict[str, Any] = {"photos": len(photos), "photos_left_out": n_left_out}
+    measures |= _measure(found, photos, config.conf_threshold)
+    if protocol is not None:
+        measures["wider"] = _measure_wider(found, photos, protocol)
+    path = config.out / "detector.json"
+    write_text(path, json.dumps(measures, indent=2) + "\n")
+    record = JobRecord(
+        job="evaluate_detector",
+        settings=to_settings(config),
+        inputs=inputs,
+        outputs={path.name: file_sha256(path)},
+        counts=measures,
+        info={"detector": weights.name, "weights_sha256": weights.sha256, "backend": detector.backend},
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.out, record)
+    return record
+
+
+def _measure(found: Sequence[Detections], photos: Sequence[LabelledPhoto], conf_threshold: float) -> dict[str, Any]:
+    """Average precision of the whole curve, recall and false faces at the threshold; over all sizes and by size."""
+    truth = [photo.faces for photo in photos]
+    sure = [one[one.conf >= conf_threshold] for one in found]
+    at_threshold = measure_detections(sure, truth)
+    by_size = {}
+    for name, (low, high) in FACE_SIZES.items():
+        whole = [keep_sizes(f, t, low, high) for f, t in zip(found, truth, strict=True)]
+        certain = [keep_sizes(f, t, low, high) for f, t in zip(sure, truth, strict=True)]
+        curve = measure_detections([f for f, _ in whole], [t for _, t in whole])
+        point = measure_detections([f for f, _ in certain], [t for _, t in certain])
+        by_size[name] = {
+            "average_precision": _none_for_nan(curve.average_precision),
+            "recall": _none_for_nan(point.recall),
+            "faces": point.n_faces,
+        }
+    return {
+        "faces": at_threshold.n_faces,
+        "average_precision": _none_for_nan(measure_detections(found, truth).average_precision),
+        "conf_threshold": conf_threshold,
+        "recall": _none_for_nan(at_threshold.recall),
+        "false_faces_per_photo": _none_for_nan(at_threshold.false_per_photo),
+        "landmark_error": _none_for_nan(at_threshold.landmark_error),
+        "by_size": by_size,
+    }
+
+
+def _measure_wider(
+    found: Sequence[Detections], photos: Sequence[LabelledPhoto], truth: WiderTruth
+) -> dict[str, float | None]:
+    """WIDER FACE's own average precision; its photos that were not looked at count as photos without detections."""
+    by_image = {f"{one.path.parent.name}/{one.path.stem}": f for one, f in zip(photos, found, strict=True)}
+    of_photo = [by_image.get(image, Detections.empty()) for image in truth.images]
+    return {name: _none_for_nan(wider_average_precision(of_photo, truth, name)) for name in SETTINGS}
+
+
+def _none_for_nan(value: float) -> float | None:
+    """JSON has no nan: what is undefined is null."""
+    return None if math.isnan(value) else value
