@@ -146,16 +146,16 @@ def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[Labell
         name = lines[at]
         try:
             count = int(lines[at + 1])
-            rows = [_numbers(line) for line in lines[at + 2 : at + 2 + max(count, 1)]]
-            if count and (len(rows) != count or any(len(row) < 4 for row in rows)):
-                raise ValueError("too few numbers")
+            rows = [_numbers(line) for line in lines[at + 2 : at + 2 + count]]
+            if len(rows) != count or any(len(row) < 4 for row in rows):
+                raise ValueError(f"{len(rows)} of {count} rows, or a row of less than 4 numbers")
         except (IndexError, ValueError) as error:
             raise AnnotationsError(
                 f"{source}: cannot read the faces of '{name}' ({error}); expected a count, then x y w h ... per face"
             ) from error
-        has_dummy = count == 0 and len(rows) == 1 and len(rows[0]) > 1
-        at += 2 + (count or int(has_dummy))
-        rows = rows[:count]
+        at += 2 + count
+        if count == 0 and at < len(lines) and _is_row_of_zeros(lines[at]):
+            at += 1  # what the released file has in the place of no faces
         photos.append(
             LabelledPhoto(
                 photos_dir / name,
@@ -196,6 +196,10 @@ def _read_retinaface(source: Path, lines: list[str], photos_dir: Path) -> list[L
             rows.append(row)
     finish()
     return photos
+
+
+def _is_row_of_zeros(line: str) -> bool:
+    return set(line.split()) == {"0"}
 
 
 def _numbers(line: str) -> list[float]:
