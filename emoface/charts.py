@@ -1,20 +1,22 @@
-"""Charts as PNG and SVG files: label histograms and co-occurrence, the same bytes for the same numbers."""
+"""Charts as PNG and SVG files: labels, average precision, curves of training; the same bytes for the same numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from emoface.files import atomic_path
 
-SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73")
-"""Blue, vermilion and green of Okabe and Ito's palette: told apart with any colour vision, and in grey."""
+SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
+"""Okabe and Ito's palette, blue, vermilion and green first: told apart with any colour vision."""
 
 _INK, _FAINT = "#1f2933", "#7b8794"
 _LEFT, _TOP, _GAP = 1.45, 0.75, 0.25
@@ -29,6 +31,7 @@ _STYLE: Any = {
     "xtick.color": _FAINT,
     "ytick.color": _INK,
 }
+_MOST_POINTS = 200
 _METADATA: dict[str, dict[str, None]] = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 
 
@@ -88,16 +91,183 @@ def write_co_occurrence(
         return _write_figure(figure, stem)
 
 
-def _lay_out(title: str, n_panels: int, panel_wh: tuple[float, float], bottom: float) -> tuple[Figure, list[Any]]:
+@dataclass(frozen=True)
+class Bars:
+    """One bar per label.
+
+    Attributes:
+        values: (k,) 0-1, nan where undefined.
+        low: (k,) ends of the intervals.
+        high: (k,)
+    """
+
+    values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: Mapping[str, Bars]) -> list[Path]:
+    """Draws average precision in percent, one bar per label and series, with intervals (figure 4-6).
+
+    Args:
+        stem: The files are ``stem.png`` and ``stem.svg``.
+        title: Of the chart.
+        names: The k labels, top to bottom.
+        bars_of: By the name of their series.
+
+    Returns:
+        The files written.
+    """
+    n_series = max(1, len(bars_of))
+    thickness = 0.76 / n_series
+    row_height = 0.14 + 0.11 * n_series
+    with mpl.rc_context(_STYLE):
+        figure, (panel,) = _lay_out(title, 1, (6.4, row_height * len(names)), bottom=0.4, top=0.6 + 0.22 * n_series)
+        for number, ((series, bars), color) in enumerate(zip(bars_of.items(), _colors(len(bars_of)), strict=True)):
+            rows = np.arange(len(names)) - 0.38 + thickness * (number + 0.5)
+            known = np.isfinite(bars.values)
+            panel.barh(rows[known], 100 * bars.values[known], height=thickness * 0.92, color=color, label=series)
+            for row, value, low, high in zip(rows, bars.values, bars.low, bars.high, strict=True):
+                if np.isnan(value):
+                    panel.text(0.8, row, "undefined", va="center", fontsize=7, color=_FAINT)
+                    continue
+                end = value
+                if np.isfinite([low, high]).all():
+                    panel.plot([100 * low, 100 * high], [row, row], color=_INK, linewidth=0.9, solid_capstyle="butt")
+                    end = max(value, high)
+                if n_series <= 2:
+                    panel.text(100 * end + 0.8, row, f"{100 * value:.1f}", va="center", fontsize=7.5)
+        panel.set(xlim=(0, 108), ylim=(len(names) - 0.5, -0.5))
+        panel.set_yticks(range(len(names)), names)
+        panel.set_xticks(range(0, 101, 20), [f"{tick} %" for tick in range(0, 101, 20)])
+        panel.grid(axis="x", color="#e4e7eb", linewidth=0.7)
+        panel.set_axisbelow(True)
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+        if len(bars_of) > 1:
+            _add_legend(figure, panel, title_height=0.42)
+        return _write_figure(figure, stem)
+
+
+def write_training_curves(
+    stem: Path, title: str, panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], x_name: str
+) -> list[Path]:
+    """Draws lines against rounds of training, one panel per quantity, one colour per run (figure 4-7).
+
+    Args:
+        stem: The files are ``stem.png`` and ``stem.svg``.
+        title: What the panels have in common.
+        panels: By the panel's title the x and y values of each run; nan leaves a gap.
+        x_name: What is on the horizontal axis.
+
+    Returns:
+        The files written.
+    """
+    runs = list(dict.fromkeys(run for lines in panels.values() for run in lines))
+    color_of = dict(zip(runs, _colors(len(runs)), strict=True))
+    with mpl.rc_context(_STYLE):
+        top = 0.95 + 0.22 * len(runs)
+        figure, axes = _lay_out(title, len(panels), (3.9, 3.0), bottom=0.55, top=top, left=0.55, gap=0.65)
+        for panel, (subtitle, lines) in zip(axes, panels.items(), strict=True):
+            for run, (x, y) in lines.items():
+                marker = "o" if len(np.atleast_1d(np.asarray(x))) < 3 else ""
+                panel.plot(x, y, color=color_of[run], label=run, linewidth=1.6, marker=marker)
+            panel.set_title(subtitle, loc="left", fontsize=10)
+            panel.set_xlabel(x_name)
+            panel.yaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
+            panel.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+            panel.grid(color="#e4e7eb", linewidth=0.7)
+            panel.tick_params(length=0)
+            panel.spines[:].set_visible(False)
+        _add_legend(figure, axes[0], title_height=0.42)
+        return _write_figure(figure, stem)
+
+
+def write_precision_recall(
+    stem: Path,
+    title: str,
+    curves_of: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    captions: Mapping[str, str],
+    prevalence_of: Mapping[str, float],
+) -> list[Path]:
+    """Draws precision against recall, a small panel per label.
+
+    Args:
+        stem: The files are ``stem.png`` and ``stem.svg``.
+        title: What the panels have in common.
+        curves_of: Recall and precision by label; empty arrays where undefined.
+        captions: A short text in each label's panel.
+        prevalence_of: The share of people who have the label, which is the precision of guessing; a dotted line.
+
+    Returns:
+        The files written.
+    """
+    n_columns, side, gap, left, top = 6, 1.3, 0.32, 0.5, 0.95
+    n_rows = -(-len(curves_of) // n_columns)
+    width, height = left + n_columns * (side + gap), top + n_rows * (side + 0.42) + 0.2
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height))
+        figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=12, fontweight="bold")
+        figure.text(
+            0.15 / width, 1 - 0.52 / height, "precision (up) against recall (right)", fontsize=8.5, color=_FAINT
+        )
+        for number, (label, (recall, precision)) in enumerate(curves_of.items()):
+            row, column = divmod(number, n_columns)
+            bottom = height - top - side - row * (side + 0.42)
+            box = (left + column * (side + gap)) / width, bottom / height, side / width, side / height
+            panel = figure.add_axes(box)
+            panel.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
+            panel.set_title(label, loc="left", fontsize=8, pad=3)
+            panel.tick_params(length=0, labelsize=6, labelcolor=_FAINT)
+            panel.grid(color="#e4e7eb", linewidth=0.6)
+            panel.spines[:].set_visible(False)
+            panel.text(0.97, 0.93, captions[label], fontsize=7, ha="right", va="top")
+            if len(recall):
+                chosen = np.unique(np.linspace(0, len(recall) - 1, _MOST_POINTS).round().astype(int))
+                panel.plot(recall[chosen], precision[chosen], color=SERIES_COLORS[0], linewidth=1.3)
+                panel.axhline(prevalence_of[label], color=_FAINT, linewidth=0.8, linestyle=":")
+        return _write_figure(figure, stem)
+
+
+def _colors(n: int) -> list[str]:
+    return [SERIES_COLORS[number % len(SERIES_COLORS)] for number in range(n)]
+
+
+def _add_legend(figure: Figure, panel: Any, title_height: float) -> None:
+    """Names of the series, one below the other, under the title."""
+    width, height = figure.get_size_inches()
+    handles, names = panel.get_legend_handles_labels()
+    figure.legend(
+        handles,
+        names,
+        loc="upper left",
+        bbox_to_anchor=(0.1 / width, 1 - title_height / height),
+        frameon=False,
+        borderpad=0.1,
+        labelspacing=0.25,
+        handlelength=1.4,
+    )
+
+
+def _lay_out(
+    title: str,
+    n_panels: int,
+    panel_wh: tuple[float, float],
+    bottom: float,
+    *,
+    top: float = _TOP,
+    left: float = _LEFT,
+    gap: float = _GAP,
+) -> tuple[Figure, list[Any]]:
     """A figure of equal panels with fixed margins, inches; matplotlib's own layout engines take seconds."""
-    width = _LEFT + n_panels * (panel_wh[0] + _GAP)
-    height = _TOP + panel_wh[1] + bottom
+    width = left + n_panels * (panel_wh[0] + gap)
+    height = top + panel_wh[1] + bottom
     figure = Figure(figsize=(width, height))
     figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=12, fontweight="bold")
     panels = []
     for number in range(n_panels):
-        left = _LEFT + number * (panel_wh[0] + _GAP)
-        panel = figure.add_axes((left / width, bottom / height, panel_wh[0] / width, panel_wh[1] / height))
+        start = left + number * (panel_wh[0] + gap)
+        panel = figure.add_axes((start / width, bottom / height, panel_wh[0] / width, panel_wh[1] / height))
         panel.set_yticks([])
         panels.append(panel)
     return figure, panels

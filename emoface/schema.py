@@ -66,6 +66,9 @@ FACE_STATUSES: tuple[str, ...] = (FACE_FOUND, *EMPTY_FACE_REASONS)
 N_CATEGORIES = len(CATEGORIES)
 
 
+_STREAMS = ("face", "body", "context")
+
+
 def _vector(value: pa.DataType, length: int) -> pa.DataType:
     return pa.list_(value, length)
 
@@ -152,6 +155,26 @@ EMPTY_FACE_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "face_stat
 
 PARSE_NOTE_COLUMNS: tuple[str, ...] = ("person_id", "what", "before", "after")
 """``parse_notes.csv``: every irregularity of the annotations, and what was made of it."""
+
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        *_PERSON_KEY,
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("source", pa.string()),
+        pa.field("people_in_photo", pa.int32(), nullable=False),
+        pa.field("has_face", pa.bool_(), nullable=False),
+        pa.field("labels", _vector(pa.uint8(), N_CATEGORIES)),
+        pa.field("probabilities", _vector(pa.float32(), N_CATEGORIES)),
+        *(pa.field(f"{stream}_probabilities", _vector(pa.float32(), N_CATEGORIES)) for stream in _STREAMS),
+        *(pa.field(name, pa.float32()) for name in DIMENSIONS),
+        *(pa.field(f"predicted_{name}", pa.float32()) for name in DIMENSIONS),
+    ]
+)
+"""``predictions.parquet``: what a model says of each person of a split that it can see.
+
+``face_probabilities`` and so on are those of a stream's own head, null where the model has none or the person no face;
+valence, arousal and dominance are 1-10, null where EMOTIC has none and where the model has no head for them.
+"""
 
 GROUND_TRUTH_SCHEMA = pa.schema(
     [

@@ -1,0 +1,44 @@
+"""The commands that look at trained models: evaluate, compare, predict, explain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from emoface.cli.console import FILE, FOLDER, command, print_record, terminal_progress
+
+_DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs.",
+)
+
+
+@command()
+@click.argument("run", type=FOLDER)
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Whom.")
+@click.option("--manifest", type=FILE, help="Another data set's manifest.json.  [default: the run's own]")
+@click.option("--draws", default=1000, show_default=True, help="Of the bootstrap that gives the intervals.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+@_DEVICE
+@click.option("--batch-size", default=64, show_default=True, help="People per step.")
+@click.option("--workers", default=1, show_default=True, help="Threads that read ahead.")
+@click.option("--cache", type=FOLDER, help="For decoded photos.  [default: stream_cache beside manifest]")
+def evaluate(**options: Any) -> None:
+    """Measures a trained model on a split: RUN/eval/SPLIT/evaluation.html, metrics.json.
+
+    \b
+    Example:
+      emoface evaluate runs/mter2
+      emoface evaluate runs/mter2 --split val --draws 2000
+    """
+    from emoface.jobs.evaluate import PAGE_NAME, EvaluateConfig, run_evaluate
+
+    config = EvaluateConfig(**options)
+    with terminal_progress() as progress:
+        record = run_evaluate(config, progress)
+    print_record(record)
+    click.echo(f"evaluation: {config.out / PAGE_NAME}")
