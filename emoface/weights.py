@@ -25,6 +25,14 @@ from emoface.files import atomic_path, file_sha256
 from emoface.progress import SILENT, Progress
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
+DEMONSTRATION_DETECTOR = "emoface-yolov5n-0.5"
+"""The detector inside the package, trained on drawn photos alone."""
+
+DEMONSTRATION_NOTE = (
+    f"{DEMONSTRATION_DETECTOR} is the demonstration detector: it was trained on drawn photos alone. For real photos "
+    "get a published one with 'emoface weights fetch yolov5n-face'"
+)
+
 _PACKAGE_DIR = Path(__file__).parent / "weights_data"
 _TIMEOUT_S = 30
 _BLOCK = 1 << 16
@@ -39,7 +47,7 @@ class CardFile:
 
     Attributes:
         file: Its name on disk.
-        address: Where it is published.
+        address: Where it is published; empty where it comes with the package.
         n_bytes: Its size.
         sha256: Of its bytes.
     """
@@ -152,6 +160,8 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
         raise WeightsError(f"no weights are called '{name}'{did_you_mean(name, cards)}")
     if not cards[name].files:
         raise WeightsError(f"'{name}' cannot be fetched: {cards[name].origin}")
+    if not all(one.address for one in cards[name].files):
+        return find_weights(name)  # it came with the package
     progress.start(f"fetch {name}", sum(one.n_bytes for one in cards[name].files))
     for one in cards[name].files:
         path = cache_dir() / one.file
@@ -341,7 +351,7 @@ def _verify_part(part: Path, card: WeightsCard | None) -> dict[str, str]:
 
 
 def _to_card(name: str, entry: dict[str, Any]) -> WeightsCard:
-    files = tuple(CardFile(one["file"], one["address"], one["bytes"], one["sha256"]) for one in entry["files"])
+    files = tuple(CardFile(one["file"], one.get("address", ""), one["bytes"], one["sha256"]) for one in entry["files"])
     words = {key: entry[key] for key in ("network", "task", "licence", "format", "origin")}
     return WeightsCard(name=name, files=files, **words)
 
@@ -415,6 +425,8 @@ def _how_to_get(name: str, cards: dict[str, WeightsCard]) -> str:
     if name not in cards:
         nearest = did_you_mean(name, cards)
         return f"no card has that name{nearest}; add a file with 'emoface weights add FILE --name {name}'"
+    if not all(one.address for one in cards[name].files):
+        return "it comes with the package: install emoface again, its files are incomplete"
     if cards[name].files:
         return f"run 'emoface weights fetch {name}', or name a folder that holds them in EMOFACE_WEIGHTS"
     return cards[name].origin

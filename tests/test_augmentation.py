@@ -38,7 +38,7 @@ def test_crop_takes_the_faces_along(seed: int) -> None:
     near_edge = 2 * sum(2 * (box[2] - box[0] + box[3] - box[1]) for box in inside.xyxy) + 1
     assert (is_red ^ expected).sum() <= near_edge
     for box, landmarks, is_ignored in zip(inside.xyxy, inside.landmarks, inside.ignored, strict=True):
-        if not is_ignored and 0 < box[0] and box[2] < 96 and 0 < box[1] and box[3] < 96:
+        if not is_ignored and box[0] > 0 and box[2] < 96 and box[1] > 0 and box[3] < 96:
             assert landmarks[0] == pytest.approx([box[0] + 0.3 * (box[2] - box[0]), box[1] + 0.4 * (box[3] - box[1])])
 
 
@@ -46,6 +46,15 @@ def test_crop_ignores_faces_that_are_mostly_outside() -> None:
     faces = _faces((0, 0, 200, 120))
     _, inside = crop_faces_square(np.random.default_rng(0), _photo(faces), faces, 64)
     assert inside.ignored.tolist() == [True] and inside.xyxy.tolist() == [[0, 0, 64, 64]]
+
+
+def test_crop_holds_the_centre_of_a_face_that_counts() -> None:
+    faces = _faces((50, 40, 70, 64), (170, 90, 196, 116), ignored=(1,))
+    n_with = sum(
+        bool((~crop_faces_square(np.random.default_rng(seed), _photo(faces), faces, 64)[1].ignored).any())
+        for seed in range(60)
+    )
+    assert n_with >= 55
 
 
 def test_crop_of_a_photo_without_faces() -> None:

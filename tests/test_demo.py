@@ -15,22 +15,23 @@ import pyarrow.parquet as pq
 import pytest
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.jobs.demo import DETECTOR, PACKAGED_DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
+from emoface.jobs.demo import DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
 from emoface.jobs.pipeline import CURRENT, PipelineConfig, check_pipeline
 from emoface.schema import FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
+from emoface.weights import DEMONSTRATION_DETECTOR
 
 TRUE_BOX = [100.0, 40.0, 140.0, 90.0]
 
 
 def test_published_detector_is_taken_first_and_the_packaged_one_with_a_note() -> None:
-    both = {DETECTOR: "EMOFACE_WEIGHTS", PACKAGED_DETECTOR: "package"}
+    both = {DETECTOR: "EMOFACE_WEIGHTS", DEMONSTRATION_DETECTOR: "package"}
     assert choose_detector(both) == (DETECTOR, "")
     name, note = choose_detector(both | {DETECTOR: "absent"})
-    assert name == PACKAGED_DETECTOR
+    assert name == DEMONSTRATION_DETECTOR
     assert "trained on drawn photos alone" in note and "emoface weights fetch yolov5n-face" in note
 
 
-@pytest.mark.parametrize("states", [{}, {DETECTOR: "absent"}, {DETECTOR: "absent", PACKAGED_DETECTOR: "absent"}])
+@pytest.mark.parametrize("states", [{}, {DETECTOR: "absent"}, {DETECTOR: "absent", DEMONSTRATION_DETECTOR: "absent"}])
 def test_no_detector_says_what_is_missing_and_which_command_gets_it(states: dict[str, str]) -> None:
     with pytest.raises(WeightsError, match=r"needs a face detector, .* run 'emoface weights fetch yolov5n-face'"):
         choose_detector(states)

@@ -28,6 +28,7 @@ from rich.text import Text
 
 from emoface.errors import EmofaceError
 from emoface.records import JobRecord
+from emoface.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -176,6 +177,12 @@ def _flatten(pairs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, f"{value:,}"
         else:
             yield name, str(value)
+
+
+def warn_of_demonstration(detector: str, weights: Path | None) -> None:
+    """Says on standard error that a command is about to use the detector that only knows drawings."""
+    if detector == DEMONSTRATION_DETECTOR and weights is None:
+        click.echo(f"Warning: {DEMONSTRATION_NOTE}", err=True)
 
 
 def print_record(record: JobRecord) -> None:

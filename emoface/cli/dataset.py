@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, command, print_record, terminal_progress
+from emoface.cli.console import ANY, FILE, FOLDER, command, print_record, terminal_progress, warn_of_demonstration
 
 
 @command()
@@ -101,6 +101,7 @@ def faces(rebuild: bool, **options: Any) -> None:
     config = FacesConfig(**options)
     if rebuild:
         forget_faces(config.dir)
+    warn_of_demonstration(config.detector, config.weights)
     with terminal_progress() as progress:
         record = run_faces(config, progress)
     print_record(record)

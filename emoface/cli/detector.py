@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress
+from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
 
 
 @click.group(cls=EmofaceGroup)
@@ -52,9 +52,9 @@ def export(weights: str, format: str, out: Path) -> None:
 @click.option("--image-size", default=320, show_default=True, help="Side of the training crops, px.")
 @click.option("--epochs", default=30, show_default=True, help="Rounds through the photos.")
 @click.option("--batch-size", default=16, show_default=True, help="Crops per step.")
-@click.option("--learning-rate", default=0.05, show_default=True, help="After the warm-up.")
+@click.option("--learning-rate", default=0.02, show_default=True, help="After the warm-up.")
 @click.option("--warmup-steps", default=300, show_default=True, help="Steps over which the rate grows.")
-@click.option("--negatives-per-positive", default=3.0, show_default=True, help="Hardest negatives per positive anchor.")
+@click.option("--negatives-per-positive", default=300.0, show_default=True, help="Hardest negatives per positive.")
 @click.option("--seed", default=0, show_default=True, help="Decides first weights, crops and order.")
 @click.option("--device", help="cpu, cuda, cuda:1...; CUDA where there is one.")
 def train(train: tuple[Path, ...], **options: Any) -> None:
@@ -99,6 +99,8 @@ def evaluate(photos: Path, **options: Any) -> None:
     """
     from emoface.jobs.evaluate_detector import EvaluateDetectorConfig, run_evaluate_detector
 
+    config = EvaluateDetectorConfig(photos=photos, **options)
+    warn_of_demonstration(config.detector, config.weights)
     with terminal_progress() as progress:
-        record = run_evaluate_detector(EvaluateDetectorConfig(photos=photos, **options), progress)
+        record = run_evaluate_detector(config, progress)
     print_record(record)

@@ -18,13 +18,10 @@ from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
 from emoface.records import JobRecord, code_fingerprint, to_settings, write_record
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.tables import read_table, vectors_to_array
-from emoface.weights import list_weights
+from emoface.weights import DEMONSTRATION_DETECTOR, list_weights
 
 DETECTOR = "yolov5n-face"
 """The published detector that the demo uses where it is found."""
-
-PACKAGED_DETECTOR = "emoface-yolov5n-0.5"
-"""The detector inside the package, trained on drawn photos alone."""
 
 _UNSEEN = ("image_missing", "image_unreadable")
 _REMEDY = "run 'emoface demo' again"
@@ -101,14 +98,14 @@ def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
     """
     if states.get(DETECTOR, "absent") != "absent":
         return DETECTOR, ""
-    if states.get(PACKAGED_DETECTOR, "absent") != "absent":
+    if states.get(DEMONSTRATION_DETECTOR, "absent") != "absent":
         note = (
-            f"found with {PACKAGED_DETECTOR}, the demonstration detector: it was trained on drawn photos alone. For "
+            f"found with {DEMONSTRATION_DETECTOR}, the demonstration detector: it was trained on drawn photos alone. For "
             f"real photos get a published one with 'emoface weights fetch {DETECTOR}'"
         )
-        return PACKAGED_DETECTOR, note
+        return DEMONSTRATION_DETECTOR, note
     raise WeightsError(
-        f"the demo needs a face detector, and neither {DETECTOR} nor {PACKAGED_DETECTOR} is in EMOFACE_WEIGHTS, in the "
+        f"the demo needs a face detector, and neither {DETECTOR} nor {DEMONSTRATION_DETECTOR} is in EMOFACE_WEIGHTS, in the "
         f"cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
         f"{DETECTOR}.param and .bin in EMOFACE_WEIGHTS"
     )

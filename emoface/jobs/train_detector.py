@@ -68,12 +68,12 @@ class TrainDetectorConfig:
     image_size: int = 320
     epochs: int = 30
     batch_size: int = 16
-    learning_rate: float = 0.05
+    learning_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 0.0005
     warmup_steps: int = 300
     decay_at: tuple[float, ...] = (0.7, 0.9)
-    negatives_per_positive: float = 3.0
+    negatives_per_positive: float = 300.0
     ema_decay: float = 0.998
     seed: int = 0
     device: str | None = None

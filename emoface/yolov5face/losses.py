@@ -23,19 +23,20 @@ class LossWeights:
 
     Attributes:
         box: 1 - CIoU, mean over positives.
-        objectness: Binary cross-entropy, mean over positives and mined negatives.
+        objectness: Binary cross-entropy over positives and mined negatives, per positive.
         category: Binary cross-entropy of the class, mean over positives.
         landmarks: Wing loss, mean over positives that have landmarks.
-        negatives_per_positive: How many of the hardest negatives count.
+        negatives_per_positive: How many of the hardest negatives count. From random weights a ratio of 3, as with a
+            pretrained backbone, is too few: the hardest are noise then, and the outputs become constant.
         min_negatives: At least this many per photo, so that photos without faces teach too.
     """
 
-    box: float = 5.0
-    objectness: float = 4.0
+    box: float = 2.0
+    objectness: float = 1.0
     category: float = 0.1
-    landmarks: float = 2.0
-    negatives_per_positive: float = 3.0
-    min_negatives: int = 16
+    landmarks: float = 0.5
+    negatives_per_positive: float = 300.0
+    min_negatives: int = 512
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def detection_losses(
 
 
 def _mined_objectness(logits: Tensor, matched: Tensor, weights: LossWeights) -> Tensor:
-    """Binary cross-entropy over the positives and the hardest negatives of each photo, mean over both.
+    """Binary cross-entropy over the positives and the hardest negatives of each photo, per positive.
 
     Args:
         logits: (b, k).
@@ -107,7 +108,7 @@ def _mined_objectness(logits: Tensor, matched: Tensor, weights: LossWeights) -> 
         1, hardest, torch.arange(hardest.shape[1], device=logits.device).expand_as(hardest)
     )
     counts = is_positive | (is_negative & (rank < n_wanted[:, None]))
-    return (losses * counts).sum() / counts.sum().clamp(min=1)
+    return (losses * counts).sum() / is_positive.sum().clamp(min=len(logits))
 
 
 def complete_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
