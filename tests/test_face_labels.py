@@ -86,7 +86,7 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
 def test_missing_source_and_folder_without_truth(tmp_path: Path) -> None:
     with pytest.raises(AnnotationsError, match="no such file or folder"):
         read_face_labels(tmp_path / "nothing.txt")
-    with pytest.raises(TableError, match="ground_truth.parquet"):
+    with pytest.raises(TableError, match=r"ground_truth\.parquet"):
         read_face_labels(tmp_path)
 
 
