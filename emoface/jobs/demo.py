@@ -100,13 +100,13 @@ def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
         return DETECTOR, ""
     if states.get(DEMONSTRATION_DETECTOR, "absent") != "absent":
         note = (
-            f"found with {DEMONSTRATION_DETECTOR}, the demonstration detector: it was trained on drawn photos alone. For "
-            f"real photos get a published one with 'emoface weights fetch {DETECTOR}'"
+            f"found with {DEMONSTRATION_DETECTOR}, the demonstration detector: it was trained on drawn photos alone. "
+            f"For real photos get a published one with 'emoface weights fetch {DETECTOR}'"
         )
         return DEMONSTRATION_DETECTOR, note
     raise WeightsError(
-        f"the demo needs a face detector, and neither {DETECTOR} nor {DEMONSTRATION_DETECTOR} is in EMOFACE_WEIGHTS, in the "
-        f"cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
+        f"the demo needs a face detector, and neither {DETECTOR} nor {DEMONSTRATION_DETECTOR} is in EMOFACE_WEIGHTS, in "
+        f"the cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
         f"{DETECTOR}.param and .bin in EMOFACE_WEIGHTS"
     )
 
