@@ -31,7 +31,8 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
-main.add_command(evaluate.evaluate)
+for _command in (evaluate.evaluate, evaluate.compare):
+    main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)
 main.add_command(weights.weights)

@@ -42,3 +42,26 @@ def evaluate(**options: Any) -> None:
         record = run_evaluate(config, progress)
     print_record(record)
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
+
+
+@command()
+@click.argument("runs", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, help="Where it goes.  [default: comparison, beside the first run]")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Whose.")
+@click.option("--draws", default=1000, show_default=True, help="Of the bootstrap that gives the intervals.")
+@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
+def compare(**options: Any) -> None:
+    """Puts RUNS side by side: curves of training, average precision, differences with intervals.
+
+    \b
+    Example:
+      emoface compare runs/task2 runs/mter2
+      emoface compare runs/kosti runs/mter1 runs/mter2 --out runs/ablation
+    """
+    from emoface.jobs.compare import PAGE_NAME, CompareConfig, run_compare
+
+    config = CompareConfig(**options)
+    with terminal_progress() as progress:
+        record = run_compare(config, progress)
+    print_record(record)
+    click.echo(f"comparison: {config.folder / PAGE_NAME}")
