@@ -105,8 +105,8 @@ def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
         )
         return DEMONSTRATION_DETECTOR, note
     raise WeightsError(
-        f"the demo needs a face detector, and neither {DETECTOR} nor {DEMONSTRATION_DETECTOR} is in EMOFACE_WEIGHTS, in "
-        f"the cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
+        f"the demo needs a face detector, and neither {DETECTOR} nor {DEMONSTRATION_DETECTOR} is in EMOFACE_WEIGHTS, "
+        f"in the cache or in the package; run 'emoface weights fetch {DETECTOR}', or name a folder that holds "
         f"{DETECTOR}.param and .bin in EMOFACE_WEIGHTS"
     )
 
