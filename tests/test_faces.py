@@ -1,7 +1,7 @@
 """The faces job, on drawn photos where a stand-in detector finds every magenta rectangle.
 
 The stand-in makes the right answer known to the pixel; the real detector is tested with real weights in
-``test_faces_real.py``.
+``test_faces_on_simulator.py``.
 """
 
 from __future__ import annotations
