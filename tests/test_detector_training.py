@@ -23,7 +23,7 @@ from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
 from emoface.progress import SILENT
 from emoface.records import read_record
 from emoface.weights import find_weights
-from emoface.yolov5face import build_network, load_network
+from emoface.yolov5face import build_network, load_network, save_network
 from emoface.yolov5face.losses import (
     FaceTargets,
     LossWeights,
@@ -275,3 +275,16 @@ def test_packaged_weights_are_those_of_their_card_and_load() -> None:
     assert network.name == TINY
     assert {value.dtype for value in network.parameters()} == {torch.float32}
     assert found.path.stat().st_size < 1_200_000
+
+
+def test_half_precision_file_is_half_as_large_and_loads_as_float32(tmp_path: Path) -> None:
+    network = build_network(TINY)
+    save_network(network, tmp_path / "whole.safetensors")
+    save_network(network, tmp_path / "half.safetensors", half=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    loaded = load_network(tmp_path / "half.safetensors")
+    for a, b in zip(network.parameters(), loaded.parameters(), strict=True):
+        assert b.dtype == torch.float32 and torch.equal(b, a.half().float())
+    with pytest.raises(SettingsError, match=r"float16 is written as \.safetensors alone"):
+        save_network(network, tmp_path / "half.pt", half=True)

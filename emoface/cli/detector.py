@@ -30,7 +30,8 @@ def detector() -> None:
     help="onnx and torchscript take any batch and size; safetensors and pt are state dicts.",
 )
 @click.option("--out", required=True, type=FILE, help="The file to write.")
-def export(weights: str, format: str, out: Path) -> None:
+@click.option("--half", is_flag=True, help="Write float16, half as large; safetensors alone.")
+def export(weights: str, format: str, out: Path, half: bool) -> None:
     """Writes WEIGHTS, a file or the name of weights, as one file for other programs.
 
     \b
@@ -40,7 +41,7 @@ def export(weights: str, format: str, out: Path) -> None:
     """
     from emoface.jobs.export import ExportConfig, run_export
 
-    print_record(run_export(ExportConfig(weights=weights, format=format, out=out)))
+    print_record(run_export(ExportConfig(weights=weights, format=format, out=out, half=half)))
 
 
 @detector.command()

@@ -22,11 +22,13 @@ class ExportConfig:
         weights: A weight file, or the name of weights.
         format: ``onnx``, ``safetensors``, ``pt`` (plain state dict) or ``torchscript``.
         out: The file to write, with the format's suffix.
+        half: Writes float16, for ``safetensors`` alone.
     """
 
     weights: str
     format: str
     out: Path
+    half: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in FORMAT_SUFFIXES:
@@ -51,7 +53,7 @@ def run_export(config: ExportConfig) -> JobRecord:
     path = Path(config.weights)
     found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
     network = load_network(found.path, found.network)
-    save_network(network, config.out)
+    save_network(network, config.out, config.half)
     return JobRecord(
         job="export",
         settings=to_settings(config),

@@ -63,22 +63,25 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
     return built.eval()
 
 
-def save_network(network: YoloV5Face, path: Path) -> None:
+def save_network(network: YoloV5Face, path: Path, half: bool = False) -> None:
     """Writes a network in one step, in the format of the path's suffix.
 
     Args:
         network: Any mode; not changed.
         path: ``.safetensors`` (state dict, the network's name in the metadata), ``.pt`` (plain state dict), ``.onnx``
             or ``.torchscript`` (both for inference alone: BatchNorms folded, any batch and size).
+        half: Writes float16, for ``.safetensors`` alone; ``load_network`` makes it float32 again.
 
     Raises:
-        SettingsError: The suffix is none of these.
+        SettingsError: The suffix is none of these, or has no float16.
     """
     from emoface.yolov5face.onnx_files import to_onnx, to_torchscript
 
+    if half and path.suffix != _SAFETENSORS:
+        raise SettingsError(f"{path}: float16 is written as {_SAFETENSORS} alone")
     match path.suffix:
         case ".safetensors":
-            data = _to_safetensors(network)
+            data = _to_safetensors(network, half)
         case ".pt":
             stream = io.BytesIO()
             torch.save(network.state_dict(), stream)
@@ -92,10 +95,12 @@ def save_network(network: YoloV5Face, path: Path) -> None:
     write_bytes(path, data)
 
 
-def _to_safetensors(network: YoloV5Face) -> bytes:
+def _to_safetensors(network: YoloV5Face, half: bool) -> bytes:
     from safetensors.torch import save
 
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
+    if half:
+        state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     data: bytes = save(state, metadata={"network": network.name})
     return data
 

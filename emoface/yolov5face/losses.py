@@ -26,8 +26,8 @@ class LossWeights:
         objectness: Binary cross-entropy over positives and mined negatives, per positive.
         category: Binary cross-entropy of the class, mean over positives.
         landmarks: Wing loss, mean over positives that have landmarks.
-        negatives_per_positive: How many of the hardest negatives count. From random weights a ratio of 3, as with a
-            pretrained backbone, is too few: the hardest are noise then, and the outputs become constant.
+        negatives_per_positive: How many of the hardest negatives count. A ratio of 3, as with a pretrained backbone,
+            left a network of random weights with constant outputs.
         min_negatives: At least this many per photo, so that photos without faces teach too.
     """
 
