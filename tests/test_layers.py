@@ -39,6 +39,7 @@ LAYERS = (
         "manifest",
         "pipelines",
         "charts",
+        "pages",
         "face_labels",
         "wider_face",
         "stream_cache",

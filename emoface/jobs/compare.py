@@ -15,7 +15,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,7 @@ from emoface.label_measures import (
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
+from emoface.pages import render_page
 from emoface.progress import SILENT, Progress
 from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
 from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA, SPLITS
@@ -356,15 +356,8 @@ def _per_label_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emoface"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _format_percent, "count": _format_count, "signed": _format_signed}
-    return environment.get_template(_TEMPLATE).render(comparison=comparison, pictures=pictures, labels=CATEGORIES)
+    filters = {"percent": _format_percent, "count": _format_count, "signed": _format_signed}
+    return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
 
 
 def _data_address(path: Path) -> str:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -46,6 +45,7 @@ from emoface.manifest import Manifest, read_manifest
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.predicting import Answers, answer_for_people, pick_device, sees
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
+from emoface.pages import render_page
 from emoface.progress import SILENT, Progress
 from emoface.records import (
     JobRecord,
@@ -605,15 +605,10 @@ def _per_label_csv(metrics: dict[str, Any], published: Mapping[str, Mapping[str,
 def _render_page(
     metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, Path]
 ) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emoface"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _format_percent, "count": _format_count, "number": _format_number}
-    return environment.get_template(_TEMPLATE).render(
+    filters = {"percent": _format_percent, "count": _format_count, "number": _format_number}
+    return render_page(
+        _TEMPLATE,
+        filters,
         metrics=metrics,
         published={name: column for name, column in published.items() if name != "table 4-3: mter2"},
         pictures={name: _data_address(path) for name, path in pictures.items()},

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -42,6 +41,7 @@ from emoface.label_statistics import (
     scumble,
 )
 from emoface.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.pages import render_page
 from emoface.progress import SILENT, Progress
 from emoface.records import ABSENT, JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
 from emoface.schema import (
@@ -559,17 +559,12 @@ def _to_thumbnail(photo: Photo) -> dict[str, str]:
 
 
 def _render_page(audit: dict[str, Any], sheets: dict[str, Any], notes: list[dict[str, str]]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emoface"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": _format_count, "share": _format_share, "number": _format_number}
+    filters = {"count": _format_count, "share": _format_share, "number": _format_number}
     labels = audit["labels"]
     judged = labels["after"] or labels["before"]
-    return environment.get_template(_TEMPLATE).render(
+    return render_page(
+        _TEMPLATE,
+        filters,
         audit=audit,
         labels=labels,
         before_name=BEFORE,
