@@ -14,6 +14,7 @@ PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 LAYERS = (
     ("errors", "schema", "progress", "prefetch"),
     (
+        "body_guess",
         "boxes",
         "letterbox",
         "detections",
@@ -29,6 +30,8 @@ LAYERS = (
         "simulator",
     ),
     (
+        "annotated_people",
+        "drawing",
         "files",
         "tables",
         "records",
@@ -45,6 +48,7 @@ LAYERS = (
         "stream_cache",
     ),
     ("yolov5face", "mter"),
+    ("predictor",),
     ("jobs",),
     ("cli", "__main__"),
 )

@@ -31,7 +31,7 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
-for _command in (evaluate.evaluate, evaluate.compare):
+for _command in (evaluate.evaluate, evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)

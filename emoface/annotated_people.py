@@ -1,0 +1,110 @@
+"""Single people of a data set by their index, their id or their photo, with the truth about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emoface.crops import Photo
+from emoface.errors import TableError
+from emoface.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
+from emoface.manifest import Manifest
+from emoface.schema import DIMENSIONS, SPLIT_SCHEMA, SPLITS
+from emoface.tables import open_table
+
+_REMEDY = "rebuild it with 'emoface split DIR'"
+_COLUMNS = [
+    *("index", "person_id", "image", "image_wh", "body_bbox", "categories", *DIMENSIONS),
+    *("face", "face_bbox", "face_status"),
+]
+
+
+@dataclass(frozen=True)
+class AnnotatedPerson:
+    """One person of a data set.
+
+    Attributes:
+        index: As in ``people.parquet``.
+        person_id: As in ``people.parquet``.
+        image: Path of the photo below the image root.
+        image_wh: Width and height that the boxes refer to.
+        split: ``train``, ``val`` or ``test``.
+        body_xyxy: (4,) original pixels; None where the annotations have no usable box.
+        face_xyxy: (4,) original pixels; None without a face.
+        face: The crop that the faces job made, RGB; None without a face.
+        categories: The true labels.
+        vad: True valence, arousal, dominance, 1-10, by name; None where EMOTIC has none.
+    """
+
+    index: int
+    person_id: str
+    image: str
+    image_wh: tuple[int, int]
+    split: str
+    body_xyxy: NDArray[np.float32] | None
+    face_xyxy: NDArray[np.float32] | None
+    face: Photo | None
+    categories: tuple[str, ...]
+    vad: dict[str, float | None]
+
+
+def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int | str]) -> list[AnnotatedPerson]:
+    """The people of a data set whose ``column`` is one of ``values``, in order of their index.
+
+    Args:
+        manifest: The data set.
+        column: ``index``, ``person_id`` or ``image``.
+        values: What to look for.
+
+    Raises:
+        TableError: A value is nobody's, or a table is not what the schema says.
+    """
+    people = []
+    for split in SPLITS:
+        path = manifest.split_path(split)
+        open_table(path, SPLIT_SCHEMA, _REMEDY).close()
+        rows = pq.read_table(path, columns=_COLUMNS, filters=pc.field(column).isin(list(values)))
+        people += [_to_person(row, split) for row in rows.to_pylist()]
+    found = {getattr(person, column) for person in people}
+    missing = [value for value in values if value not in found]
+    if missing:
+        raise TableError(f"{manifest.path}: nobody in its splits has the {column} {missing[0]!r}")
+    return sorted(people, key=lambda person: person.index)
+
+
+def read_annotated_photo(manifest: Manifest, person: AnnotatedPerson) -> Photo:
+    """The photo of a person in the frame of their boxes, (height, width, 3), RGB.
+
+    Raises:
+        ImageError: It is missing or cannot be read.
+    """
+    path = Path(manifest.image_root) / person.image
+    return read_photo(path, apply_exif=needs_exif_turn(read_photo_size(path), person.image_wh))
+
+
+def _to_person(row: dict[str, Any], split: str) -> AnnotatedPerson:
+    width, height = row["image_wh"]
+    face = row["face"]
+    return AnnotatedPerson(
+        index=row["index"],
+        person_id=row["person_id"],
+        image=row["image"],
+        image_wh=(width, height),
+        split=split,
+        body_xyxy=_to_box(row["body_bbox"]),
+        face_xyxy=_to_box(row["face_bbox"]),
+        face=None if face is None else decode_photo(face["bytes"], f"face of {row['person_id']}"),
+        categories=tuple(row["categories"]),
+        vad={name: row[name] for name in DIMENSIONS},
+    )
+
+
+def _to_box(values: list[float] | None) -> NDArray[np.float32] | None:
+    return None if values is None else np.array(values, np.float32)

@@ -1,0 +1,267 @@
+"""The explain job: where in face, body and photo the evidence for a label is (Grad-CAM, figure 4-3)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface import __version__
+from emoface.annotated_people import find_annotated_people, read_annotated_photo
+from emoface.crops import Photo, square_box
+from emoface.drawing import draw_caption, draw_heat, write_png
+from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
+from emoface.files import file_sha256, write_text
+from emoface.images import read_photo
+from emoface.manifest import read_manifest
+from emoface.mter.runs import BEST_NAME
+from emoface.predictor import Person, Predictor, from_annotation, load_predictor
+from emoface.progress import SILENT, Progress
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.schema import CATEGORIES, N_CATEGORIES
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class ExplainConfig:
+    """What to explain.
+
+    Attributes:
+        run: The training run's folder.
+        images: Photos whose people are explained.
+        index: People of a data set by their ``index``.
+        person_id: People of a data set by their ``person_id``.
+        manifest: The data set of these; None is the one that the run was trained on.
+        boxes: Body boxes of the people, xyxy in pixels, of the one photo; none takes the people from the faces.
+        labels: Which labels; none takes each person's most probable.
+        top: How many of these.
+        out: Where drawings and JSON go; None is ``explain`` in the run.
+        detector: Name of the detector's weights; None is that of the run's data set.
+        weights: A weight file of the detector.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    run: Path
+    images: tuple[Path, ...] = ()
+    index: tuple[int, ...] = ()
+    person_id: tuple[str, ...] = ()
+    manifest: Path | None = None
+    boxes: tuple[Box, ...] = ()
+    labels: tuple[str, ...] = ()
+    top: int = 3
+    out: Path | None = None
+    detector: str | None = None
+    weights: Path | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(Path(image) for image in self.images))
+        if not (self.images or self.index or self.person_id):
+            raise SettingsError("nobody to explain; give photos, an index or a person_id")
+        if self.boxes and len(self.images) != 1:
+            raise SettingsError(f"boxes are of one photo, found {len(self.images)} photos")
+        for label in self.labels:
+            if label not in CATEGORIES:
+                raise SettingsError(f"no label is called '{label}'{did_you_mean(label, CATEGORIES)}")
+        if not 1 <= self.top <= N_CATEGORIES:
+            raise SettingsError(f"top is {self.top}, expected 1 to {N_CATEGORIES}")
+
+    @property
+    def folder(self) -> Path:
+        """Where drawings and JSON go."""
+        return self.out or self.run / "explain"
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One person to explain, with what their files are called."""
+
+    name: str
+    image: str
+    photo: Photo
+    person: Person
+
+
+def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord:
+    """Draws Grad-CAM maps of people, for each stream and label.
+
+    A photo that cannot be read does not stop the others.
+
+    Args:
+        config: Whom to explain.
+        progress: Told of each person.
+
+    Returns:
+        The job's record. ``OUT/`` holds per person ``NAME_LABEL_STREAM.png`` and ``NAME.json`` with the maps.
+
+    Raises:
+        ImageError: Some photos could not be read; the others are written, and the record too.
+        SettingsError: The run is none, or a box is outside its photo.
+        TableError: An index or person_id is nobody's.
+    """
+    predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
+    failures: list[str] = []
+    outputs: list[Path] = []
+    n_people = 0
+    progress.start("explain", len(config.images) + len(config.index) + len(config.person_id))
+    for case in _find_cases(config, predictor, failures, progress):
+        outputs += _explain(config, predictor, case)
+        n_people += 1
+    record = JobRecord(
+        job="explain",
+        settings={**to_settings(config), "images": [str(image) for image in config.images]},
+        inputs={
+            str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
+        },
+        outputs=hash_outputs(config.folder, outputs),
+        counts={"people": n_people, "photos_left_out": len(failures), "drawings": len(outputs) - n_people},
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.folder, record)
+    if failures:
+        raise ImageError(
+            f"{len(failures)} photos could not be read: {'; '.join(failures)}; what could be done is in {config.folder}"
+        )
+    return record
+
+
+def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, int]) -> Box:
+    """The part of a photo that a stream sees of a person.
+
+    Args:
+        stream: ``face`` (the square crop with its margin), ``body`` (the box) or ``context`` (the whole photo).
+        person: Whom; with a face for ``face``.
+        margin: Of the face crop. A crop that was aligned by landmarks is turned against this upright square.
+        image_wh: Width, height.
+
+    Returns:
+        xyxy, original pixels; a face's square may reach beyond the photo.
+    """
+    if stream == "context":
+        return 0.0, 0.0, float(image_wh[0]), float(image_wh[1])
+    if stream == "body":
+        x1, y1, x2, y2 = (float(value) for value in person.body_xyxy)
+        return x1, y1, x2, y2
+    if person.face_xyxy is None:
+        raise ValueError("a person without a face has no part that the face stream sees")
+    left, top, side = square_box(person.face_xyxy, margin)
+    return float(left), float(top), float(left + side), float(top + side)
+
+
+def _find_cases(
+    config: ExplainConfig, predictor: Predictor, failures: list[str], progress: Progress
+) -> Iterator[_Case]:
+    if config.index or config.person_id:
+        manifest = read_manifest(config.manifest or predictor.run.manifest_path)
+        found = find_annotated_people(manifest, "index", config.index) if config.index else []
+        found += find_annotated_people(manifest, "person_id", config.person_id) if config.person_id else []
+        for annotated in {one.index: one for one in found}.values():
+            person = from_annotation(annotated)
+            try:
+                if person is None:
+                    raise TableError(f"{annotated.person_id}: no usable body box; choose another person")
+                photo = read_annotated_photo(manifest, annotated)
+            except ImageError as error:
+                failures.append(str(error))
+                progress.note(f"left out: {error}")
+            else:
+                yield _Case(f"person-{annotated.index:06d}", annotated.image, photo, person)
+            progress.advance()
+    stems: set[str] = set()
+    for image in config.images:
+        try:
+            photo = read_photo(image, apply_exif=True)
+        except ImageError as error:
+            failures.append(str(error))
+            progress.note(f"left out: {error}")
+        else:
+            stem, number = image.stem, 2
+            while stem in stems:
+                stem, number = f"{image.stem}-{number}", number + 1
+            stems.add(stem)
+            boxes = np.array(config.boxes, np.float32).reshape(-1, 4) if config.boxes else None
+            for k, person in enumerate(predictor.find_people(photo, boxes)):
+                yield _Case(f"{stem}-{k + 1}", str(image), photo, person)
+        progress.advance()
+
+
+def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[Path]:
+    """Writes one person's drawings and JSON."""
+    (prediction,) = predictor.predict_people(case.photo, [case.person])
+    labels = config.labels or tuple(name for name, _ in prediction.top(config.top))
+    maps = predictor.explain(case.photo, case.person, labels)
+    image_wh = (case.photo.shape[1], case.photo.shape[0])
+    boxes = {stream: stream_box(stream, case.person, predictor.faces.margin, image_wh) for stream in maps}
+    paths = []
+    for position, label in enumerate(labels):
+        for stream, heats in maps.items():
+            path = config.folder / f"{case.name}_{_slug(label)}_{stream}.png"
+            probability = None if prediction.probabilities is None else prediction.probabilities[label]
+            drawn = draw_heat(case.photo, heats[position], boxes[stream], float(heats[position].max()))
+            caption = _caption(label, stream, probability, case.person.true_labels, float(heats[position].max()))
+            write_png(path, draw_caption(drawn, caption, [boxes[stream]] if stream != "context" else []))
+            paths.append(path)
+    json_path = config.folder / f"{case.name}.json"
+    told: dict[str, Any] = {
+        "emoface_version": __version__,
+        "image": case.image,
+        "image_wh": list(image_wh),
+        "model": predictor.run.model_name,
+        "person_id": case.person.person_id,
+        "body_bbox": list(prediction.body_bbox),
+        "face_bbox": None if prediction.face_bbox is None else list(prediction.face_bbox),
+        "true_labels": None if case.person.true_labels is None else list(case.person.true_labels),
+        "labels": {
+            label: {
+                "probability": None if prediction.probabilities is None else prediction.probabilities[label],
+                "streams": _describe_maps(maps, boxes, position),
+            }
+            for position, label in enumerate(labels)
+        },
+    }
+    write_text(json_path, json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return [*paths, json_path]
+
+
+def _describe_maps(
+    maps: Mapping[str, NDArray[np.float32]], boxes: Mapping[str, Box], position: int
+) -> dict[str, dict[str, Any]]:
+    """Each stream's map, the part of the photo that it covers, and where it is strongest."""
+    described = {}
+    for stream, heats in maps.items():
+        heat = heats[position]
+        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+        x1, y1, x2, y2 = boxes[stream]
+        peak = [
+            x1 + (column + 0.5) / heat.shape[1] * (x2 - x1),
+            y1 + (row + 0.5) / heat.shape[0] * (y2 - y1),
+        ]
+        described[stream] = {
+            "box": [round(value, 2) for value in boxes[stream]],
+            "peak": [round(float(value), 2) for value in peak] if heat.max() > 0 else None,
+            "map": [[round(float(value), 6) for value in line] for line in heat],
+        }
+    return described
+
+
+def _caption(
+    label: str, stream: str, probability: float | None, true_labels: Sequence[str] | None, largest: float
+) -> list[str]:
+    first = f"{label}, {stream}" if probability is None else f"{label} {100 * probability:.0f} %, {stream}"
+    lines = [first]
+    if largest <= 0:
+        lines.append("nothing here speaks for this label")
+    if true_labels is not None:
+        lines.append(f"true: {', '.join(true_labels) or 'no label'}")
+    return lines
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^a-z]+", "-", label.lower())

@@ -1,0 +1,271 @@
+"""The predict job: the people of any photos and what they feel, drawn and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emoface import __version__
+from emoface.annotated_people import find_annotated_people, read_annotated_photo
+from emoface.crops import Photo
+from emoface.drawing import DrawnPerson, LabelBar, draw_people, write_png
+from emoface.errors import ImageError, SettingsError, TableError
+from emoface.files import file_sha256, write_text
+from emoface.images import read_photo
+from emoface.manifest import Manifest, read_manifest
+from emoface.mter.runs import BEST_NAME
+from emoface.predictor import PersonPrediction, Predictor, from_annotation, load_predictor
+from emoface.progress import SILENT, Progress
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.schema import DIMENSIONS
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What prediction is told.
+
+    Attributes:
+        run: The training run's folder.
+        images: Photos.
+        out: Where drawings and JSON go; None is ``predict`` in the run.
+        boxes: Body boxes of the people, xyxy in pixels, of the one photo.
+        boxes_file: A JSON file of body boxes: a list for one photo, or an object of lists by the photos' file names.
+        manifest: A data set that holds the photos; its people, boxes and faces are taken, and the truth is drawn.
+        top: Labels to draw per person.
+        detector: Name of the detector's weights; None is that of the run's data set.
+        weights: A weight file of the detector.
+        backend: Of the detector; None is ``auto``.
+        conf_threshold: Of the detector; None is that of the run's data set.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    run: Path
+    images: tuple[Path, ...]
+    out: Path | None = None
+    boxes: tuple[Box, ...] = ()
+    boxes_file: Path | None = None
+    manifest: Path | None = None
+    top: int = 5
+    detector: str | None = None
+    weights: Path | None = None
+    backend: str | None = None
+    conf_threshold: float | None = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "images", tuple(Path(image) for image in self.images))
+        if not self.images:
+            raise SettingsError("no images; give one or more photos")
+        told = [name for name in ("boxes", "boxes_file", "manifest") if getattr(self, name)]
+        if len(told) > 1:
+            raise SettingsError(f"people are told by {' and '.join(told)}; expected one of them, or none")
+        if self.boxes and len(self.images) > 1:
+            raise SettingsError(f"boxes are of one photo, found {len(self.images)} photos; use a boxes file")
+        if not 1 <= self.top <= 26:
+            raise SettingsError(f"top is {self.top}, expected 1 to 26")
+        if self.conf_threshold is not None and not 0 <= self.conf_threshold <= 1:
+            raise SettingsError(f"conf_threshold is {self.conf_threshold}, expected a number from 0 to 1")
+
+    @property
+    def folder(self) -> Path:
+        """Where drawings and JSON go."""
+        return self.out or self.run / "predict"
+
+
+def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord:
+    """Predicts the people of photos.
+
+    A photo that cannot be read, or whose people cannot be told, does not stop the others.
+
+    Args:
+        config: What to predict.
+        progress: Told of each photo.
+
+    Returns:
+        The job's record. ``OUT/`` holds a drawing and a JSON file per photo, named after it.
+
+    Raises:
+        ImageError: Some photos could not be done; those that could are written, and the record too.
+        SettingsError: The run is none, or the boxes cannot be read.
+        WeightsError: A face is to be found and the detector's weights are not on this machine.
+    """
+    boxes_of = _read_boxes(config)
+    manifest = None if config.manifest is None else read_manifest(config.manifest)
+    predictor = load_predictor(
+        config.run,
+        config.device,
+        detector=config.detector,
+        weights=config.weights,
+        backend=config.backend,
+        conf_threshold=config.conf_threshold,
+    )
+    if predictor.faces_from == "defaults" and manifest is None:
+        progress.note(
+            f"{predictor.run.manifest_path}: the run's data set is not there; faces are found and cut by default "
+            f"(detector {predictor.faces.detector}, margin {predictor.faces.margin:g})"
+        )
+    progress.start("predict", len(config.images))
+    outputs: list[Path] = []
+    failures: list[str] = []
+    n_people = n_faces = 0
+    for image, stem in zip(config.images, unique_stems(config.images), strict=True):
+        try:
+            photo, predictions = _predict_photo(config, predictor, manifest, boxes_of, image)
+        except (ImageError, TableError, SettingsError) as error:
+            failures.append(str(error))
+            progress.note(f"left out: {error}")
+        else:
+            outputs += _write_photo(config, predictor, image, stem, photo, predictions)
+            n_people += len(predictions)
+            n_faces += sum(one.face_bbox is not None for one in predictions)
+        progress.advance()
+    record = JobRecord(
+        job="predict",
+        settings={**to_settings(config), "images": [str(image) for image in config.images]},
+        inputs={
+            str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
+        },
+        outputs=hash_outputs(config.folder, outputs),
+        counts={
+            "photos": len(config.images) - len(failures),
+            "photos_left_out": len(failures),
+            "people": n_people,
+            "faces": n_faces,
+        },
+        code=code_fingerprint(__name__),
+    )
+    write_record(config.folder, record)
+    if failures:
+        done = len(config.images) - len(failures)
+        raise ImageError(
+            f"{len(failures)} of {len(config.images)} photos could not be done: {'; '.join(failures)}"
+            + (f"; the other {done} are in {config.folder}" if done else "")
+        )
+    return record
+
+
+def unique_stems(paths: Sequence[Path]) -> list[str]:
+    """File names without suffix, numbered where several are the same.
+
+    Example:
+        >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
+        ['x', 'x-2', 'y']
+    """
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}-{number}", number + 1
+        stems.append(stem)
+    return stems
+
+
+def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
+    """Body boxes by file name of the photo; None where the people are told in another way."""
+    if config.boxes:
+        return {config.images[0].name: list(config.boxes)}
+    path = config.boxes_file
+    if path is None:
+        return None
+    expected = "expected a list of [x1, y1, x2, y2] for one photo, or an object of such lists by file name"
+    if not path.is_file():
+        raise SettingsError(f"{path}: no such file; {expected}")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SettingsError(f"{path}: not JSON ({error}); {expected}") from error
+    if isinstance(told, list) and len(config.images) == 1:
+        told = {config.images[0].name: told}
+    if not isinstance(told, dict):
+        raise SettingsError(f"{path}: holds a {type(told).__name__} for {len(config.images)} photos; {expected}")
+    for name, boxes in told.items():
+        for box in boxes if isinstance(boxes, list) else [boxes]:
+            is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
+            if not is_box:
+                raise SettingsError(f"{path}: '{name}' holds {json.dumps(box)}; {expected}")
+    return {name: [tuple(map(float, box)) for box in boxes] for name, boxes in told.items()}  # type: ignore[misc]
+
+
+def _predict_photo(
+    config: PredictConfig,
+    predictor: Predictor,
+    manifest: Manifest | None,
+    boxes_of: Mapping[str, list[Box]] | None,
+    image: Path,
+) -> tuple[Photo, list[PersonPrediction]]:
+    if manifest is not None:
+        return _predict_annotated(predictor, manifest, image)
+    photo = read_photo(image, apply_exif=True)
+    if boxes_of is None:
+        return photo, predictor.predict(photo)
+    if image.name not in boxes_of:
+        raise SettingsError(f"{config.boxes_file}: no boxes of '{image.name}', found {', '.join(sorted(boxes_of))}")
+    try:
+        return photo, predictor.predict(photo, np.array(boxes_of[image.name], np.float32).reshape(-1, 4))
+    except SettingsError as error:
+        raise SettingsError(f"{image}: {error}") from error
+
+
+def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) -> tuple[Photo, list[PersonPrediction]]:
+    """The people of the data set in this photo, as evaluation sees them."""
+    root = Path(manifest.image_root).resolve()
+    if not image.is_file():
+        raise ImageError(f"{image}: no such photo")
+    if not image.resolve().is_relative_to(root):
+        raise TableError(f"{image}: not below '{root}', the image root of {manifest.path}")
+    annotated = find_annotated_people(manifest, "image", [image.resolve().relative_to(root).as_posix()])
+    photo = read_annotated_photo(manifest, annotated[0])
+    people = [person for one in annotated if (person := from_annotation(one)) is not None]
+    return photo, predictor.predict_people(photo, people)
+
+
+def _write_photo(
+    config: PredictConfig,
+    predictor: Predictor,
+    image: Path,
+    stem: str,
+    photo: Photo,
+    predictions: Sequence[PersonPrediction],
+) -> list[Path]:
+    drawing_path, json_path = config.folder / f"{stem}.png", config.folder / f"{stem}.json"
+    write_png(drawing_path, draw_people(photo, [to_drawn(one, config.top) for one in predictions]))
+    told: dict[str, Any] = {
+        "emoface_version": __version__,
+        "image": str(image),
+        "image_wh": [photo.shape[1], photo.shape[0]],
+        "model": predictor.run.model_name,
+        "run": str(predictor.run.path),
+        "people": [{"number": k + 1, **asdict(one)} for k, one in enumerate(predictions)],
+    }
+    write_text(json_path, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return [drawing_path, json_path]
+
+
+def to_drawn(prediction: PersonPrediction, top: int) -> DrawnPerson:
+    """A prediction as it is drawn: the most probable labels, ratings, and what is true where that is known."""
+    true = prediction.true_labels
+    bars = tuple(
+        LabelBar(name, probability, None if true is None else name in true) for name, probability in prediction.top(top)
+    )
+    notes = []
+    if prediction.probabilities is None:
+        notes.append("no face, and this model reads the face alone")
+    ratings = {name: getattr(prediction, name) for name in DIMENSIONS}
+    if ratings["valence"] is not None:
+        notes.append(", ".join(f"{name} {value:.1f}" for name, value in ratings.items()))
+    if true is not None:
+        notes.append(f"true: {', '.join(true) or 'no label'}")
+    known = {name: value for name, value in (prediction.true_vad or {}).items() if value is not None}
+    if known:
+        notes.append("true: " + ", ".join(f"{name} {value:g}" for name, value in known.items()))
+    title = {"annotation": "annotated", "box": "box given", "face": "body guessed from face"}[prediction.body_from]
+    if prediction.face_bbox is None:
+        title += ", no face"
+    return DrawnPerson(title, prediction.body_bbox, prediction.face_bbox, bars, tuple(notes))

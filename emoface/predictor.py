@@ -1,0 +1,355 @@
+"""A trained run as one object: photos in, people with their emotions out. What ``emoface.load`` gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from emoface.annotated_people import AnnotatedPerson
+from emoface.assignment import UNASSIGNED, assign_faces
+from emoface.body_guess import bodies_from_faces
+from emoface.boxes import box_areas, clip_boxes
+from emoface.crops import Photo, align_face, crop_square, square_box
+from emoface.detections import Detections
+from emoface.errors import SettingsError
+from emoface.images import decode_photo, encode_jpeg, read_photo
+from emoface.manifest import read_manifest
+from emoface.mter.base import Mter
+from emoface.mter.dataset import to_stream_inputs
+from emoface.mter.grad_cam import grad_cam
+from emoface.mter.predicting import answer, pick_device
+from emoface.mter.runs import Run, read_run
+from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
+from emoface.weights import find_weights
+from emoface.yolov5face import Detector, load_detector
+
+Box = tuple[float, float, float, float]
+
+FROM_ANNOTATION, FROM_BOX, FROM_FACE = "annotation", "box", "face"
+"""Where a body box comes from: the data set, the caller, or a guess below a face that was found."""
+
+
+@dataclass(frozen=True)
+class FaceSettings:
+    """How faces are found and cut; the crop should be the one that the model was trained on.
+
+    Attributes:
+        detector: Name of the detector's weights.
+        weights: A weight file, instead of looking the name up.
+        backend: ``auto``, ``onnx``, ``torch`` or ``hub``.
+        conf_threshold: Faces scored lower are dropped, 0-1.
+        iou_threshold: Of non-maximum suppression, 0-1.
+        image_size: Longer side of the detector's input, pixels.
+        margin: Share of the face's longer side that the crop gains on every side.
+        align: Turn and scale the crop by the five landmarks.
+        min_face_size: Faces whose shorter side is below this are not looked at, original pixels.
+    """
+
+    detector: str = "yolov5n-face"
+    weights: Path | None = None
+    backend: str = "auto"
+    conf_threshold: float = 0.5
+    iou_threshold: float = 0.5
+    image_size: int = 640
+    margin: float = 0.15
+    align: bool = False
+    min_face_size: float = 10.0
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person of a photo, as a model takes them.
+
+    Attributes:
+        body_xyxy: (4,) original pixels, not all outside the photo.
+        face_xyxy: (4,) original pixels; None without a face.
+        face: The crop of the face, RGB; None without a face.
+        body_from: ``annotation``, ``box`` or ``face``.
+        person_id: Of an annotated person; else None.
+        true_labels: Of an annotated person; else None.
+        true_vad: Of an annotated person, by name, None where EMOTIC has none; else None.
+    """
+
+    body_xyxy: NDArray[np.float32]
+    face_xyxy: NDArray[np.float32] | None
+    face: Photo | None
+    body_from: str
+    person_id: str | None = None
+    true_labels: tuple[str, ...] | None = None
+    true_vad: dict[str, float | None] | None = None
+
+
+@dataclass(frozen=True)
+class PersonPrediction:
+    """What a model says of one person.
+
+    Attributes:
+        body_bbox: xyxy, original pixels.
+        face_bbox: xyxy, original pixels; None without a face.
+        body_from: ``annotation``, ``box`` or ``face``.
+        probabilities: 0-1 by label, in EMOTIC's order; None where the model reads the face alone and there is none.
+        valence: 1-10; None where the model has no head for it.
+        arousal: As valence.
+        dominance: As valence.
+        person_id: Of an annotated person; else None.
+        true_labels: Of an annotated person; else None.
+        true_vad: Of an annotated person, by name; else None.
+    """
+
+    body_bbox: Box
+    face_bbox: Box | None
+    body_from: str
+    probabilities: dict[str, float] | None
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+    person_id: str | None = None
+    true_labels: tuple[str, ...] | None = None
+    true_vad: dict[str, float | None] | None = None
+
+    def top(self, n: int = 5) -> list[tuple[str, float]]:
+        """The n most probable labels with their probabilities, best first; empty without probabilities."""
+        ranked = sorted((self.probabilities or {}).items(), key=lambda item: -item[1])
+        return ranked[:n]
+
+
+class Predictor:
+    """A trained model with a face detector, which is loaded when a face is first looked for.
+
+    Attributes:
+        run: The training run.
+        model: In evaluation mode.
+        faces: How faces are found and cut.
+        faces_from: Where these settings come from: ``data set`` of the run, or ``defaults`` where it is not there.
+    """
+
+    def __init__(self, run: Run, model: Mter, faces: FaceSettings, faces_from: str = "defaults") -> None:
+        self.run = run
+        self.model = model
+        self.faces = faces
+        self.faces_from = faces_from
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Finds faces."""
+        weights = find_weights(self.faces.detector, self.faces.weights)
+        return load_detector(
+            weights.path,
+            network=weights.network,
+            backend=self.faces.backend,
+            image_size=self.faces.image_size,
+            conf_threshold=self.faces.conf_threshold,
+            iou_threshold=self.faces.iou_threshold,
+        )
+
+    def predict(self, image: str | Path | Photo, boxes: ArrayLike | None = None) -> list[PersonPrediction]:
+        """Finds the people of a photo and says what they feel.
+
+        Args:
+            image: A file, which is turned as its EXIF orientation says, or (height, width, 3) uint8 RGB.
+            boxes: (n, 4) xyxy body boxes, pixels of the photo; None takes the people from the faces.
+
+        Returns:
+            One per box, in that order; or one per face, from left to right.
+
+        Raises:
+            ImageError: The file cannot be read.
+            SettingsError: A box has no area inside the photo.
+            WeightsError: The detector's weights are not on this machine.
+
+        Example:
+            ``emoface.load("runs/mter2").predict("party.jpg")[0].top(3)``
+        """
+        photo = read_photo(Path(image), apply_exif=True) if isinstance(image, str | Path) else _check_photo(image)
+        bodies = None if boxes is None else np.asarray(boxes, np.float32).reshape(-1, 4)
+        return self.predict_people(photo, self.find_people(photo, bodies))
+
+    def find_people(self, photo: Photo, body_xyxy: NDArray[np.float32] | None = None) -> list[Person]:
+        """The people of a photo, each with the face that is theirs, as the faces job gives faces to people.
+
+        Args:
+            photo: (height, width, 3), RGB.
+            body_xyxy: (n, 4) body boxes; None guesses a box below each face.
+
+        Raises:
+            SettingsError: A box has no area inside the photo.
+        """
+        image_wh = (photo.shape[1], photo.shape[0])
+        if body_xyxy is not None:
+            _check_boxes(body_xyxy, image_wh)
+            if not len(body_xyxy):
+                return []
+        found = self.detector.detect([photo])[0]
+        found = Detections(clip_boxes(found.xyxy, image_wh), found.landmarks, found.conf)
+        if body_xyxy is None:
+            found = found[_shorter_sides(found.xyxy) >= self.faces.min_face_size]
+            found = found[np.argsort(found.xyxy[:, 0], kind="stable")]
+            bodies = bodies_from_faces(found.xyxy, image_wh)
+            return [self._to_person(photo, body, found, k, FROM_FACE) for k, body in enumerate(bodies)]
+        bodies = clip_boxes(body_xyxy, image_wh)
+        face_index, _ = assign_faces(bodies, found.xyxy)
+        too_small = _shorter_sides(found.xyxy) < self.faces.min_face_size
+        chosen = [UNASSIGNED if k == UNASSIGNED or too_small[k] else int(k) for k in face_index]
+        return [self._to_person(photo, body, found, k, FROM_BOX) for body, k in zip(bodies, chosen, strict=True)]
+
+    def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
+        """What the model says of people of a photo.
+
+        Args:
+            photo: (height, width, 3), RGB, in the frame of their boxes.
+            people: See ``find_people`` and ``from_annotation``.
+
+        Returns:
+            One per person, in that order.
+        """
+        if not people:
+            return []
+        inputs, has_face = self._to_batch(photo, people)
+        answers = answer(self.model, inputs, has_face)
+        predictions = []
+        for k, person in enumerate(people):
+            probabilities = answers.probabilities[k]
+            rated = {} if answers.vad is None or np.isnan(answers.vad[k]).any() else _by_dimension(answers.vad[k])
+            predictions.append(
+                PersonPrediction(
+                    body_bbox=_to_tuple(person.body_xyxy),
+                    face_bbox=None if person.face_xyxy is None else _to_tuple(person.face_xyxy),
+                    body_from=person.body_from,
+                    probabilities=None
+                    if np.isnan(probabilities).any()
+                    else {name: float(value) for name, value in zip(CATEGORIES, probabilities, strict=True)},
+                    person_id=person.person_id,
+                    true_labels=person.true_labels,
+                    true_vad=person.true_vad,
+                    **rated,
+                )
+            )
+        return predictions
+
+    def explain(self, photo: Photo, person: Person, labels: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+        """Grad-CAM maps of one person, see ``mter.grad_cam``.
+
+        Args:
+            photo: (height, width, 3), RGB.
+            person: Whom.
+            labels: Names of k labels.
+
+        Returns:
+            Per stream that the model sees something in, (k, h, w).
+        """
+        inputs, has_face = self._to_batch(photo, [person])
+        return grad_cam(self.model, inputs, has_face, [CATEGORY_INDEX[label] for label in labels])
+
+    def _to_batch(self, photo: Photo, people: Sequence[Person]) -> tuple[dict[str, Tensor], Tensor]:
+        parts = [
+            to_stream_inputs(
+                photo,
+                person.body_xyxy,
+                person.face,
+                person.face_xyxy,
+                streams=self.model.streams,
+                sizes=self.run.stream_sizes,
+                masks_face_in_context=self.model.masks_face_in_context,
+            )
+            for person in people
+        ]
+        device = next(self.model.parameters()).device
+        inputs = {stream: torch.cat([one[stream] for one, _ in parts]).to(device) for stream in self.model.streams}
+        return inputs, torch.cat([has_face for _, has_face in parts]).to(device)
+
+    def _to_person(
+        self, photo: Photo, body_xyxy: NDArray[np.float32], found: Detections, k: int, body_from: str
+    ) -> Person:
+        if k == UNASSIGNED:
+            return Person(body_xyxy, None, None, body_from)
+        if self.faces.align:
+            _, _, side = square_box(found.xyxy[k], self.faces.margin)
+            crop = align_face(photo, found.landmarks[k], side, self.faces.margin)
+        else:
+            crop = crop_square(photo, *square_box(found.xyxy[k], self.faces.margin))
+        # Through JPEG, as the crops are that the model was trained on.
+        return Person(body_xyxy, found.xyxy[k], decode_photo(encode_jpeg(crop), "face"), body_from)
+
+
+def load_predictor(
+    run: str | Path, device: str = "auto", faces: FaceSettings | None = None, **changes: object
+) -> Predictor:
+    """Loads the best weights of a finished run.
+
+    Args:
+        run: The run's folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        faces: How faces are found and cut; None does it as the data set that the run was trained on, or with the
+            defaults where that is no longer there, which ``Predictor.faces_from`` says.
+        changes: Single values of ``FaceSettings`` in place of those.
+
+    Raises:
+        SettingsError: The folder holds no finished run.
+        WeightsError: Its weights cannot be read.
+    """
+    trained = read_run(Path(run))
+    faces_from = "given"
+    if faces is None:
+        faces, faces_from = _trained_faces(trained)
+    model = trained.load_model().to(pick_device(device))
+    told = {name: value for name, value in changes.items() if value is not None}
+    return Predictor(trained, model, replace(faces, **told), faces_from)  # type: ignore[arg-type]
+
+
+def from_annotation(annotated: AnnotatedPerson) -> Person | None:
+    """An annotated person as a model takes them; None where they have no usable body box."""
+    if annotated.body_xyxy is None:
+        return None
+    return Person(
+        annotated.body_xyxy,
+        annotated.face_xyxy,
+        annotated.face,
+        FROM_ANNOTATION,
+        annotated.person_id,
+        annotated.categories,
+        annotated.vad,
+    )
+
+
+def _trained_faces(run: Run) -> tuple[FaceSettings, str]:
+    if not run.manifest_path.is_file():
+        return FaceSettings(), "defaults"
+    told = read_manifest(run.manifest_path).detector
+    known = ("conf_threshold", "iou_threshold", "image_size", "margin", "align")
+    settings = {name: told[name] for name in known if name in told}
+    return FaceSettings(detector=told.get("name", FaceSettings.detector), **settings), "data set"
+
+
+def _check_photo(photo: Photo) -> Photo:
+    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+        raise ValueError(f"image is {photo.dtype} of shape {photo.shape}, expected uint8 of (height, width, 3), RGB")
+    return photo
+
+
+def _check_boxes(body_xyxy: NDArray[np.float32], image_wh: tuple[int, int]) -> None:
+    for box in body_xyxy:
+        if not np.isfinite(box).all() or box_areas(clip_boxes(box[None], image_wh))[0] <= 0:
+            raise SettingsError(
+                f"box {','.join(f'{value:g}' for value in box)} has no area inside the photo of {image_wh[0]} x "
+                f"{image_wh[1]}; expected x1,y1,x2,y2 in its pixels, x1 < x2 and y1 < y2"
+            )
+
+
+def _shorter_sides(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray((xyxy[:, 2:] - xyxy[:, :2]).min(axis=1), np.float32)
+
+
+def _by_dimension(vad: NDArray[np.float32]) -> Mapping[str, float]:
+    return {name: float(value) for name, value in zip(DIMENSIONS, vad, strict=True)}
+
+
+def _to_tuple(xyxy: NDArray[np.float32]) -> Box:
+    x1, y1, x2, y2 = (float(value) for value in xyxy)
+    return x1, y1, x2, y2
