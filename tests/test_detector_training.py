@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +24,8 @@ from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
 from emoface.progress import SILENT
 from emoface.records import read_record
-from emoface.weights import find_weights
-from emoface.yolov5face import build_network, load_network, save_network
+from emoface.weights import DEMONSTRATION_DETECTOR, find_weights
+from emoface.yolov5face import YoloV5Face, build_network, load_network, save_network
 from emoface.yolov5face.losses import (
     FaceTargets,
     LossWeights,
@@ -33,7 +35,14 @@ from emoface.yolov5face.losses import (
     masked_wing_loss,
 )
 from emoface.yolov5face.targets import IGNORED, NEGATIVE, AnchorGrid, match_anchors
-from emoface.yolov5face.training import AveragedWeights, Batch, NonFiniteLossError, train_one_epoch
+from emoface.yolov5face.training import (
+    AveragedWeights,
+    Batch,
+    NonFiniteLossError,
+    has_folded_norms,
+    restore_norms,
+    train_one_epoch,
+)
 
 TINY = "yolov5n-0.5-face"
 
@@ -140,6 +149,27 @@ def test_average_follows_the_weights_quickly_at_first() -> None:
     averaged.update(network)
     decay = 0.9 * (1 - math.exp(-1 / 500))
     assert next(averaged.network.parameters()) == pytest.approx(before + 1 - decay, abs=1e-5)
+
+
+def test_folded_norms_get_statistics_back_without_a_change_of_what_the_network_says(
+    random_network: Callable[..., YoloV5Face], tmp_path: Path
+) -> None:
+    network = random_network(TINY)
+    assert not has_folded_norms(network)
+    save_network(network, tmp_path / "folded.onnx")
+    folded = load_network(tmp_path / "folded.onnx")
+    assert has_folded_norms(folded)
+    images = torch.rand(4, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    before = folded.heads(images)
+    spoiled = copy.deepcopy(folded).train().heads(images)
+    restore_norms(folded.eval(), [images[:2], images[2:]])
+    assert not has_folded_norms(folded)
+    again = folded.eval().heads(images)
+    in_training = folded.train().heads(images)
+    for a, b, c, d in zip(before, again, in_training, spoiled, strict=True):
+        tolerance = 1e-3 * a.abs().max().item()
+        assert torch.allclose(a, b, atol=tolerance) and torch.allclose(a, c, atol=10 * tolerance)
+        assert (a - d).abs().max() > 100 * tolerance
 
 
 def test_rate_grows_linearly_then_falls_by_ten_at_each_step() -> None:
@@ -270,7 +300,7 @@ def test_commands_train_and_evaluate_and_their_errors(drawn: Path, tmp_path: Pat
 
 
 def test_packaged_weights_are_those_of_their_card_and_load() -> None:
-    found = find_weights("emoface-yolov5n-0.5")
+    found = find_weights(DEMONSTRATION_DETECTOR)
     network = load_network(found.path, found.network)
     assert network.name == TINY
     assert {value.dtype for value in network.parameters()} == {torch.float32}
@@ -288,3 +318,24 @@ def test_half_precision_file_is_half_as_large_and_loads_as_float32(tmp_path: Pat
         assert b.dtype == torch.float32 and torch.equal(b, a.half().float())
     with pytest.raises(SettingsError, match=r"float16 is written as \.safetensors alone"):
         save_network(network, tmp_path / "half.pt", half=True)
+
+
+def test_packaged_detector_finds_drawn_faces_and_its_use_is_warned_of_in_one_line(tmp_path: Path) -> None:
+    run_simulate(SimulateConfig(tmp_path / "held-out", images=24, seed=2002))
+    out = tmp_path / "measured"
+    words = [
+        "detector",
+        "evaluate",
+        str(tmp_path / "held-out"),
+        "--detector",
+        DEMONSTRATION_DETECTOR,
+        "--out",
+        str(out),
+    ]
+    answer = CliRunner().invoke(main, words)
+    assert answer.exit_code == 0, answer.output
+    (line,) = [line for line in answer.stderr.splitlines() if line.startswith("Warning: ")]
+    assert "demonstration detector" in line and "emoface weights fetch yolov5n-face" in line
+    measures = json.loads((out / "detector.json").read_text(encoding="utf-8"))
+    assert measures["recall"] > 0.9 and measures["average_precision"] > 0.9
+    assert "Warning" not in answer.stdout

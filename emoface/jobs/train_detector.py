@@ -6,6 +6,7 @@ and resumed sees what an unbroken one would have seen, and on the CPU ends at th
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from emoface.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
 from emoface.crops import Photo
@@ -30,10 +32,18 @@ from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settin
 from emoface.weights import WeightsFile, find_weights
 from emoface.yolov5face import YoloV5Face, build_detector, build_network, load_network, save_network
 from emoface.yolov5face.losses import LossWeights
-from emoface.yolov5face.training import AveragedWeights, Batch, evaluate_detector, train_one_epoch
+from emoface.yolov5face.training import (
+    AveragedWeights,
+    Batch,
+    evaluate_detector,
+    has_folded_norms,
+    restore_norms,
+    train_one_epoch,
+)
 
 BEST_NAME, LAST_NAME, LOG_NAME = "best.safetensors", "last.pt", "log.jsonl"
 _VAL_CONF = 0.02
+_N_STATISTICS_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -114,6 +124,8 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(config.seed)
     network = _first_network(config, first).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if has_folded_norms(network):
+        restore_norms(network.eval(), _sample_images(config, train, device))
     optimizer = _build_optimizer(network, config)
     averaged = AveragedWeights(network, config.ema_decay)
     told = _told(config, inputs)
@@ -200,6 +212,13 @@ def _draw_batches(
         pixels = np.stack([photo for photo, _ in batch]).transpose(0, 3, 1, 2)
         images = torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
         yield Batch(images, [faces for _, faces in batch])
+
+
+def _sample_images(config: TrainDetectorConfig, photos: list[LabelledPhoto], device: torch.device) -> Iterator[Tensor]:
+    """Batches like those of the first epoch, for statistics."""
+    with ThreadPoolExecutor(1) as pool:
+        for batch in itertools.islice(_draw_batches(config, photos, 0, pool), _N_STATISTICS_BATCHES):
+            yield batch.images.to(device)
 
 
 def _draw_sample(

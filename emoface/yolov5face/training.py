@@ -70,6 +70,52 @@ class AveragedWeights:
                 value.copy_(current[name])
 
 
+def has_folded_norms(network: nn.Module) -> bool:
+    """Whether the BatchNorms do nothing, as in weights that were read from ncnn, ONNX or another folded file."""
+    norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
+    return all(not one.running_mean.any() and bool((one.weight == 1).all()) for one in norms)  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def restore_norms(network: nn.Module, images: Iterable[Tensor]) -> None:
+    """Gives BatchNorms the statistics of what goes through them, without a change of what the network says.
+
+    In training a BatchNorm that was folded away would normalise what it never normalised, and the network would forget
+    all it knew. With scale and shift made to undo the statistics, both modes say the same.
+
+    Args:
+        network: In evaluation mode.
+        images: Batches (b, 3, h, w), 0-1, on the network's device.
+    """
+    norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
+    sums = [torch.zeros(3, one.num_features, dtype=torch.float64, device=one.weight.device) for one in norms]
+
+    def add(place: int, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].double()
+        count = torch.full_like(sums[place][0], values.numel() / values.shape[1])
+        sums[place] += torch.stack((count, values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3))))
+
+    hooks = [
+        norm.register_forward_pre_hook(lambda _, inputs, place=place: add(place, inputs))
+        for place, norm in enumerate(norms)
+    ]
+    try:
+        for batch in images:
+            network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for norm, (count, total, squares) in zip(norms, sums, strict=True):
+        assert norm.running_mean is not None and norm.running_var is not None
+        mean = total / count
+        var = (squares / count - mean.square()).clamp(min=norm.eps)
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias.add_(scale * (mean - norm.running_mean))
+        norm.weight.copy_(scale * (var + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+
+
 def train_one_epoch(
     network: YoloV5Face,
     averaged: AveragedWeights,
