@@ -577,7 +577,9 @@ def test_every_job_of_the_registry_is_there(word: str) -> None:
     job = JOBS[word]
     module = __import__(job.module, fromlist=["_"])
     assert isinstance(getattr(module, job.run), Callable)  # type: ignore[arg-type]
-    assert job.folder in getattr(module, job.config).__dataclass_fields__
+    config = getattr(module, job.config)
+    assert job.folder in config.__dataclass_fields__ or isinstance(getattr(config, job.folder), property)
+    assert job.photo_table is None or isinstance(getattr(module, job.photo_table), Callable)  # type: ignore[arg-type]
 
 
 def test_status_of_the_real_jobs_starts_without_torch(folder: Path) -> None:

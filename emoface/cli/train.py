@@ -61,7 +61,13 @@ def _recipe_options(function: Any) -> Any:
 @click.option("--predict-vad", "predicts_vad", is_flag=True, help="A second head: valence, arousal, dominance.")
 @click.option("--freeze-norms", "freezes_norms", is_flag=True, help="BatchNorm keeps its statistics.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same weights.")
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where the network runs.",
+)
 @click.option(
     "--precision", type=click.Choice(["32", "bf16"]), default="32", show_default=True, help="bf16 is mixed precision."
 )

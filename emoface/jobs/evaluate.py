@@ -214,6 +214,11 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     return finished
 
 
+def find_split_table(config: EvaluateConfig) -> Path:
+    """The table whose photos are predicted."""
+    return _find_manifest(config, read_run(config.run)).split_path(config.split)
+
+
 def read_predictions(path: Path) -> Predictions:
     """Reads ``predictions.parquet``.
 

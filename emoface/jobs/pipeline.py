@@ -34,7 +34,7 @@ from emoface.records import (
     record_path,
     to_settings,
 )
-from emoface.schema import PEOPLE_SCHEMA
+from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.tables import read_table
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
@@ -49,9 +49,11 @@ class Job:
         module: Dotted name of the job's file.
         config: Name of its configuration class; the class's fields are what a stage may set.
         run: Name of its function, ``run(config, progress) -> JobRecord``.
-        folder: The field with the folder that holds the job's record.
+        folder: The field or property of the configuration with the folder that holds the job's record.
         marks: What an unfinished run leaves in that folder.
         resumes_from: What in it an interrupted run goes on from; ``--rebuild`` removes it.
+        photo_table: Name of its function that gives, from the configuration, the split table that names
+            the photos it reads; None where that is ``people.parquet`` in the folder.
         is_kept: A finished run is worth too much to be replaced unasked: where it is stale, only ``--rebuild`` does.
     """
 
@@ -61,6 +63,7 @@ class Job:
     folder: str = "dir"
     marks: tuple[str, ...] = ()
     resumes_from: tuple[str, ...] = ()
+    photo_table: str | None = None
     is_kept: bool = False
 
 
@@ -77,6 +80,12 @@ JOBS: dict[str, Job] = {
         resumes_from=("run.json", "last.pt", "best.safetensors", "log.jsonl", "tensorboard"),
         is_kept=True,
     ),
+    "evaluate": Job(
+        *("emoface.jobs.evaluate", "EvaluateConfig", "run_evaluate", "out", ("metrics.json",)),
+        resumes_from=("predictions.parquet",),
+        photo_table="find_split_table",
+    ),
+    "compare": Job("emoface.jobs.compare", "CompareConfig", "run_compare", "folder", ("comparison.json",)),
 }
 """The jobs that a stage can name. A job joins by one line here: its record must lie in ``FOLDER/records/JOB.json``."""
 
@@ -268,8 +277,7 @@ def _changed_settings(stage: Stage, record: JobRecord) -> Iterator[str]:
         if name == stage.job.folder:
             continue
         before, after = record.settings.get(name), now.get(name)
-        if Path in _choices(hints.get(name)) and isinstance(before, str):
-            before = str(Path(before).resolve())
+        before = _resolve(before, hints.get(name))
         if name not in record.settings:
             yield f"{name} is new, {_say(after)}"
         elif name not in now:
@@ -278,23 +286,38 @@ def _changed_settings(stage: Stage, record: JobRecord) -> Iterator[str]:
             yield f"{name} was {_say(before)}, is {_say(after)}"
 
 
+def _resolve(value: Any, hint: Any) -> Any:
+    """A setting as a pipeline would have given it: its paths absolute."""
+    if isinstance(value, str) and Path in _choices(hint):
+        return str(Path(value).resolve())
+    if isinstance(value, list) and Path in typing.get_args(hint):
+        return [str(Path(part).resolve()) for part in value]
+    return value
+
+
 def _say(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _changed_inputs(stage: Stage, record: JobRecord) -> Iterator[str]:
+def _changed_inputs(stage: Stage, record: JobRecord) -> list[str]:
+    """What is not as it was read; photos are looked at only where the tables that name them are unchanged."""
+    reasons = []
+    photo_roots = {name: told for name, told in record.inputs.items() if told.startswith(PHOTOS)}
     for name, told in record.inputs.items():
         path = _locate(stage, record, name)
-        if told.startswith(PHOTOS):
-            if told not in _find_photo_inputs(stage.out, path).values():
-                yield f"photos below {path} changed"
-        elif told == ABSENT:
-            if path.is_file():
-                yield f"{path.name} is new"
+        if name in photo_roots:
+            continue
+        if told == ABSENT:
+            reasons += [f"{path.name} is new"] if path.is_file() else []
         elif not path.is_file():
-            yield f"{path} is gone"
+            reasons.append(f"{path} is gone")
         elif _sha256(path) != told:
-            yield f"{path.name} changed"
+            reasons.append(f"{path.name} changed")
+    for name, told in ({} if reasons else photo_roots).items():
+        root = _locate(stage, record, name)
+        if told not in _find_photo_inputs(stage, root).values():
+            reasons.append(f"photos below {root} changed")
+    return reasons
 
 
 def _changed_outputs(stage: Stage, record: JobRecord) -> Iterator[str]:
@@ -313,12 +336,15 @@ def _locate(stage: Stage, record: JobRecord, name: str) -> Path:
     return stage.out / path.relative_to(folder) if folder and path.is_relative_to(folder) else path.resolve()
 
 
-def _find_photo_inputs(out: Path, image_root: Path) -> dict[str, str]:
-    people_path = out / "people.parquet"
-    if not people_path.is_file():
+def _find_photo_inputs(stage: Stage, image_root: Path) -> dict[str, str]:
+    job, schema = stage.job, PEOPLE_SCHEMA
+    path = stage.out / "people.parquet"
+    if job.photo_table is not None:
+        schema, path = SPLIT_SCHEMA, getattr(importlib.import_module(job.module), job.photo_table)(stage.config)
+    if not path.is_file():
         return {}
-    people = read_table(people_path, PEOPLE_SCHEMA, "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'", ["image"])
-    return photo_inputs(image_root, people["image"].to_pylist())
+    table = read_table(path, schema, f"run the stage that writes {path.name} again", ["image"])
+    return photo_inputs(image_root, table["image"].to_pylist())
 
 
 def _unsettled(status: StageStatus, before: Sequence[StageStatus]) -> list[str]:
