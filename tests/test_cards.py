@@ -63,4 +63,4 @@ def test_weight_cards_name_what_can_be_checked() -> None:
         assert {"network", "task", "licence", "format", "origin", "files"} <= card.keys(), name
         for one in card["files"]:
             assert re.fullmatch(r"[0-9a-f]{64}", one["sha256"]), name
-            assert one["address"].startswith("https://") and one["bytes"] > 0, name
+            assert re.match(r"https?://", one["address"]) and one["bytes"] > 0, name
