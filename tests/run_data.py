@@ -1,0 +1,56 @@
+"""Runs as the trainer leaves them, with weights that nobody trained, for the tests of what reads a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from emoface.files import file_sha256, write_text
+from emoface.mter import build_model
+from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run, write_weights
+from emoface.records import JobRecord, write_record
+
+SIZES = {"face": 32, "body": 32, "context": 64}
+
+
+def write_finished_run(
+    path: Path,
+    manifest: Path,
+    model: str = "mter2",
+    *,
+    seed: int = 0,
+    predicts_vad: bool = False,
+    finished: bool = True,
+) -> Path:
+    """A run of two epochs; equal seeds give equal weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_model(model, predicts_vad=predicts_vad)
+        for part in network.modules():
+            if isinstance(part, torch.nn.Linear):
+                torch.nn.init.normal_(part.weight, std=0.03)
+    settings: dict[str, Any] = {
+        "model": model,
+        "manifest": {"path": str(manifest.resolve()), "sha256": file_sha256(manifest)},
+        "recipe": {"predicts_vad": predicts_vad, "loss": "bce"},
+        "stream_sizes": SIZES,
+    }
+    write_run(path, settings)
+    write_weights(path / BEST_NAME, network.eval())
+    lines = [
+        {
+            "epoch": epoch,
+            "train_losses": {"labels": 8.0 / epoch + seed, "labels_face": 99.0},
+            "val_losses": {"labels": 9.0 / epoch + seed},
+            "val_map": None if epoch == 1 else 0.25 + seed / 100,
+            "seconds": 2.0,
+        }
+        for epoch in (1, 2)
+    ]
+    write_text(path / LOG_NAME, "".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        write_record(path, JobRecord("train", settings, {}, {}, {}))
+    return path

@@ -1,0 +1,295 @@
+"""The evaluate job: predictions against the network itself, measures against scikit-learn, and what is kept."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from mter_data import LABELS, write_photos_and_tables
+from run_data import write_finished_run
+from sklearn.metrics import average_precision_score, f1_score
+
+from emoface.cli import main
+from emoface.errors import SettingsError, TableError
+from emoface.jobs import evaluate as evaluate_job
+from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
+from emoface.label_measures import fit_thresholds
+from emoface.manifest import read_manifest
+from emoface.mter.dataset import PeopleDataset, load_batch
+from emoface.mter.runs import read_run
+from emoface.progress import Silent
+from emoface.schema import CATEGORIES
+from emoface.stream_cache import open_stream_cache
+
+N_PHOTOS = 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_photos_and_tables(tmp_path_factory.mktemp("data"), N_PHOTOS)
+
+
+@pytest.fixture(scope="module")
+def evaluated(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was evaluated on test, to be read only."""
+    run = write_finished_run(tmp_path_factory.mktemp("runs") / "mter2", manifest, predicts_vad=True)
+    run_evaluate(EvaluateConfig(run, draws=50))
+    return run
+
+
+def _metrics(run: Path, split: str = "test") -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((run / "eval" / split / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def _bytes(run: Path) -> dict[str, bytes]:
+    out = run / "eval" / "test"
+    return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.is_file()}
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise AssertionError("the network ran")
+
+
+def test_predictions_are_the_networks_own(manifest: Path, evaluated: Path) -> None:
+    run = read_run(evaluated)
+    model = run.load_model()
+    cache = open_stream_cache(read_manifest(manifest), "test")
+    dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes)
+    table = pd.read_parquet(evaluated / "eval" / "test" / "predictions.parquet")
+    assert table["index"].tolist() == cache.people.index.tolist() and len(table) == N_PHOTOS // 4 * 2
+    for position, row in table.iterrows():
+        batch = load_batch(dataset, [position])
+        with torch.no_grad():
+            output = model(batch.inputs, batch.has_face)
+        assert row["labels"].tolist() == batch.labels[0].tolist()
+        assert row["probabilities"] == pytest.approx(output.logits[0].sigmoid().numpy(), abs=1e-5)
+        assert row["context_probabilities"] == pytest.approx(
+            output.stream_logits["context"][0].sigmoid().numpy(), abs=1e-5
+        )
+        assert (row["face_probabilities"] is None) == (not row["has_face"])
+        assert output.vad_unit is not None
+        assert row["predicted_valence"] == pytest.approx(1 + 9 * output.vad_unit[0, 0].item(), abs=1e-4)
+    assert table["dominance"].isna().sum() == len(table) // 2  # every second person has none
+
+
+def test_batches_do_not_matter(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
+    run_evaluate(EvaluateConfig(run, draws=5, batch_size=3, workers=2))
+    ours, theirs = (read_predictions(path / "eval" / "test" / "predictions.parquet") for path in (run, evaluated))
+    assert ours.person_ids == theirs.person_ids
+    assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
+
+
+def test_measures_are_those_of_scikit_learn(evaluated: Path) -> None:
+    metrics = _metrics(evaluated)
+    predictions = read_predictions(evaluated / "eval" / "test" / "predictions.parquet")
+    precisions = []
+    for k, name in enumerate(CATEGORIES):
+        truth, told = predictions.labels[:, k], metrics["per_label"][name]
+        assert told["people"] == truth.sum() and told["prevalence"] == pytest.approx(truth.mean(), abs=1e-6)
+        if k not in LABELS:
+            assert told["average_precision"] is None and told["f1"] is None and told["interval"] == [None, None]
+            continue
+        precisions.append(average_precision_score(truth, predictions.probabilities[:, k]))
+        assert told["average_precision"] == pytest.approx(precisions[-1], abs=1e-6)
+        predicted = predictions.probabilities[:, k] >= np.float32(told["threshold"]) - 1e-6
+        assert told["f1"] == pytest.approx(f1_score(truth, predicted), abs=1e-6)
+        assert told["interval"][0] <= told["interval"][1]
+    assert metrics["labels_defined"] == len(LABELS)
+    assert metrics["mean_average_precision"] == pytest.approx(np.mean(precisions), abs=1e-6)
+    prevalence = predictions.labels[:, list(LABELS)].mean()
+    assert metrics["mean_prevalence"] == pytest.approx(prevalence, abs=1e-6)
+
+
+def test_thresholds_come_from_val(evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    run_evaluate(EvaluateConfig(run, split="val", draws=5))
+    val = read_predictions(run / "eval" / "val" / "predictions.parquet")
+    expected = fit_thresholds(val.labels, val.probabilities)
+    found = [_metrics(run)["per_label"][name]["threshold"] for name in CATEGORIES]
+    assert [value is None for value in found] == np.isnan(expected).tolist()
+    assert [value for value in found if value is not None] == pytest.approx(expected[~np.isnan(expected)], abs=1e-6)
+    assert _metrics(run)["thresholds"]["is_own"] and _metrics(run)["thresholds"]["people"] == len(val)
+
+
+def test_groups_part_the_people(evaluated: Path) -> None:
+    metrics = _metrics(evaluated)
+    predictions = read_predictions(evaluated / "eval" / "test" / "predictions.parquet")
+    of = {(one["by"], one["group"]): one for one in metrics["subgroups"]}
+    for kind in {by for by, _ in of}:
+        assert sum(one["people"] for (by, _), one in of.items() if by == kind) == len(predictions)
+    with_face = of["face", "with a face"]
+    assert with_face["people"] == predictions.has_face.sum() == metrics["people"]["with_face"]
+    k = LABELS[0]
+    expected = average_precision_score(
+        predictions.labels[predictions.has_face, k], predictions.probabilities[predictions.has_face, k]
+    )
+    assert with_face["average_precision"][CATEGORIES[k]] == pytest.approx(expected, abs=1e-6)
+    assert of["people in the photo", "2"]["people"] == len(predictions)
+    nobody = of["source", "ade20k"]
+    assert nobody["people"] == 0 and nobody["mean_average_precision"] is None and nobody["interval"] == [None, None]
+
+
+def test_streams_and_ratings_are_measured(evaluated: Path) -> None:
+    metrics = _metrics(evaluated)
+    predictions = read_predictions(evaluated / "eval" / "test" / "predictions.parquet")
+    assert metrics["streams"]["face"]["people"] == predictions.has_face.sum() < len(predictions)
+    assert metrics["streams"]["body"]["people"] == len(predictions)
+    errors = np.abs(predictions.predicted_vad - predictions.vad)
+    assert metrics["average_absolute_error"]["dominance"] == pytest.approx(np.nanmean(errors[:, 2]), abs=1e-5)
+    assert metrics["average_absolute_error"]["people"]["dominance"] == len(predictions) // 2
+
+
+def test_table_stands_beside_the_thesis(evaluated: Path) -> None:
+    with (evaluated / "eval" / "test" / "per_label.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["label"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == [*CATEGORIES, "mean"]
+    assert rows["Affection"]["table 4-2: mter2"] == "46.53" and rows["Yearning"]["table 4-3: kosti"] == "8.34"
+    assert rows["mean"]["table 4-2: task2+task3"] == "26.77"
+    assert rows["Anger"]["average_precision_percent"] == ""
+    expected = 100 * _metrics(evaluated)["per_label"]["Affection"]["average_precision"]
+    assert float(rows["Affection"]["average_precision_percent"]) == pytest.approx(expected, abs=0.006)
+
+
+def test_page_is_whole_and_needs_nothing_else(evaluated: Path) -> None:
+    page = (evaluated / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    assert "<script" not in page and not re.search(r"""(src|href)=["'](?!data:)""", page)
+    mean = _metrics(evaluated)["mean_average_precision"]
+    assert f"mter2 on test: mAP {100 * mean:.1f} %" in page
+    assert page.count('class="undefined">undefined') >= len(CATEGORIES) - len(LABELS)
+    assert "37.45" in page and page.count("data:image/svg+xml;base64,") == 2
+    for name in ("average_precision", "precision_recall"):
+        assert (evaluated / "eval" / "test" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    first = run_evaluate(EvaluateConfig(run, draws=50))  # another place, so the page is written anew
+    before = _bytes(run)
+    monkeypatch.setattr(evaluate_job, "_measure", _refuse)
+    notes = _Notes()
+    assert run_evaluate(EvaluateConfig(run, draws=50), notes) == first
+    assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
+
+
+def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    monkeypatch.setattr(evaluate_job, "answer_for_people", _refuse)
+    run_evaluate(EvaluateConfig(run, draws=20))
+    assert _metrics(run)["bootstrap"]["draws"] == 20
+    assert _metrics(run)["mean_average_precision"] == _metrics(evaluated)["mean_average_precision"]
+
+
+def test_changed_weights_are_predicted_anew(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", write_finished_run(tmp_path / "other", manifest, seed=5, predicts_vad=True)
+    shutil.copytree(evaluated, run)
+    shutil.copy(other / "best.safetensors", run / "best.safetensors")
+    run_evaluate(EvaluateConfig(run, draws=5))
+    ours, theirs = (read_predictions(path / "eval" / "test" / "predictions.parquet") for path in (run, evaluated))
+    assert np.abs(ours.probabilities - theirs.probabilities).max() > 0.01
+
+
+def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
+    config = EvaluateConfig(run, draws=10)
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluate_job, "_render_page", _refuse)
+        with pytest.raises(AssertionError):
+            run_evaluate(config)
+    assert not (run / "eval" / "test" / "records").exists()
+    run_evaluate(config)
+    once = _bytes(run)
+    shutil.rmtree(run / "eval")
+    run_evaluate(config)
+    assert _bytes(run) == once
+
+
+def test_missing_photos_are_counted(tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path, 12)
+    run = write_finished_run(tmp_path / "task2", manifest, "task2")
+    run_evaluate(EvaluateConfig(run, draws=5))
+    assert _metrics(run)["people"]["left_out"]["image_missing"] == 0
+    table = pd.read_parquet(manifest.parent / "test.parquet", columns=["image"])
+    (tmp_path / "photos" / table["image"][0]).unlink()
+    run_evaluate(EvaluateConfig(run, draws=5))
+    people = _metrics(run)["people"]
+    assert people["left_out"]["image_missing"] == 2 and people["evaluated"] == people["people"] - 2
+
+
+def test_face_alone_is_measured_on_people_with_a_face(manifest: Path, tmp_path: Path) -> None:
+    run = write_finished_run(tmp_path / "task1", manifest, "task1")
+    run_evaluate(EvaluateConfig(run, draws=5))
+    people = _metrics(run)["people"]
+    assert people["evaluated"] == people["with_face"] == people["people"] - people["left_out"]["no_face"]
+    statuses = pd.read_parquet(manifest.parent / "test.parquet", columns=["face_status"])["face_status"]
+    assert people["left_out"]["no_face"] == (statuses == "no_face").sum() > 0
+
+
+def test_people_of_the_training_are_pointed_out(evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    run_evaluate(EvaluateConfig(run, split="train", draws=5))
+    people = _metrics(run, "train")["people"]
+    assert people["trained_on"] == people["evaluated"] > 0 and _metrics(run)["people"]["trained_on"] == 0
+    page = (run / "eval" / "train" / "evaluation.html").read_text(encoding="utf-8")
+    assert f"{people['trained_on']} of these people are among those" in page
+
+
+def test_changed_data_set_is_refused_unless_named(tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path, 12)
+    run = write_finished_run(tmp_path / "task2", manifest, "task2")
+    manifest.write_text(manifest.read_text() + "\n")
+    with pytest.raises(SettingsError, match=r"manifest\.json: sha256 is .*train again, or give .* --manifest"):
+        run_evaluate(EvaluateConfig(run))
+    notes = _Notes()
+    run_evaluate(EvaluateConfig(run, manifest=manifest, draws=5), notes)
+    assert _metrics(run)["people"]["trained_on"] is None and not _metrics(run)["thresholds"]["is_own"]
+    assert any("thresholds are fitted on val of" in note for note in notes.notes)
+
+
+def test_errors_say_what_to_do(manifest: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"split is 'tset'; did you mean 'test'\?"):
+        EvaluateConfig(tmp_path, split="tset")
+    with pytest.raises(SettingsError, match="draws is 0, expected 1 or more"):
+        EvaluateConfig(tmp_path, draws=0)
+    unfinished = write_finished_run(tmp_path / "unfinished", manifest, "task2", finished=False)
+    with pytest.raises(SettingsError, match="unfinished after 2 epochs; go on with"):
+        run_evaluate(EvaluateConfig(unfinished))
+    with pytest.raises(TableError, match=r"predictions\.parquet: no such file"):
+        read_predictions(tmp_path / "predictions.parquet")
+
+
+def test_command(evaluated: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(main, ["evaluate", str(evaluated), "--draws", "50"])
+    assert answer.exit_code == 0, answer.output
+    assert "mean average precision: 0." in answer.stdout and "evaluation.html" in answer.stdout
+    answer = CliRunner().invoke(main, ["evaluate", str(tmp_path / "nowhere")])
+    assert answer.exit_code == 1 and "is no training run" in answer.stderr
