@@ -69,6 +69,12 @@ def test_anchors_are_positive_above_half_negative_below_three_tenths_and_ignored
     assert match_anchors(grid, face).tolist() == expected
 
 
+def test_anchor_that_cannot_reach_a_face_is_negative_however_well_it_overlaps() -> None:
+    grid = AnchorGrid.build([torch.tensor([[64.0, 64.0]])], (8,), (48, 8))
+    face = torch.tensor([[-28.0, -28.0, 36.0, 36.0]])  # on the first anchor; the third overlaps it by 48 / 80
+    assert match_anchors(grid, face).tolist() == [0, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]
+
+
 def test_small_face_that_no_anchor_fits_gets_its_best_anchor() -> None:
     matched = match_anchors(_grid(32, 16, (64, 32)), torch.tensor([[21.0, 5.0, 27.0, 11.0]]))
     assert matched.tolist() == [NEGATIVE, 0, *[NEGATIVE] * 6]

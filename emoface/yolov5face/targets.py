@@ -3,7 +3,8 @@
 Section 4.4 of the thesis: an anchor whose IoU with a face is above 0.5 is positive, below 0.3 negative, the rest is
 ignored. Two things are added. A face that no anchor overlaps that well gets the anchors that fit it best, or small
 faces would never be learned. And an anchor must be able to reach its face: the network moves a box by at most one
-cell, so anchors farther off are ignored, however well they overlap.
+cell, so anchors farther off are negative, however well they overlap. When they were ignored, a trained detector found
+one face in seven twice, the second time beside it.
 """
 
 from __future__ import annotations
@@ -76,10 +77,9 @@ def match_anchors(grid: AnchorGrid, face_xyxy: Tensor) -> Tensor:
     centre = (face_xyxy[:, :2] + face_xyxy[:, 2:]) / 2
     offset = (centre[None] - grid.xywh_net[:, None, :2]).abs() / grid.stride[:, None, None]  # (k, n, 2)
     can_reach = (offset <= 1).all(dim=-1)
-    best_of_anchor = iou.max(dim=1).values
-    matched[best_of_anchor >= NEGATIVE_IOU] = IGNORED
     reachable = torch.where(can_reach, iou, iou.new_tensor(-1.0))
     best, face = reachable.max(dim=1)
+    matched[best >= NEGATIVE_IOU] = IGNORED
     positive = best >= POSITIVE_IOU
     best_of_face = reachable.max(dim=0).values  # (n,)
     fits_best = (reachable >= best_of_face * _BEST_SHARE) & (best_of_face < POSITIVE_IOU) & (reachable > 0)
