@@ -1,0 +1,150 @@
+"""The compare job: curves, precision per label, and differences whose value is known."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from mter_data import LABELS, write_photos_and_tables
+from run_data import write_finished_run
+
+from emoface.charts import write_training_curves
+from emoface.cli import main
+from emoface.errors import SettingsError, TableError
+from emoface.jobs.compare import CompareConfig, Scored, compare_pair, run_compare, short_names
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.mter import build_model
+from emoface.mter.cost import measure_cost
+from emoface.schema import CATEGORIES
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two evaluated runs and one that nobody evaluated, with their comparison; to be read only."""
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("compare")
+    manifest = write_photos_and_tables(root, 24)
+    for number, (name, model) in enumerate((("a", "task2"), ("b", "task2"), ("c", "task3"))):
+        run = write_finished_run(root / name, manifest, model, seed=number, finished=name != "c")
+        if name != "c":
+            run_evaluate(EvaluateConfig(run, draws=5))
+    run_compare(CompareConfig((root / "a", root / "b", root / "c"), draws=40))
+    return root
+
+
+def _comparison(root: Path) -> dict[str, Any]:
+    comparison: dict[str, Any] = json.loads((root / "comparison" / "comparison.json").read_text(encoding="utf-8"))
+    return comparison
+
+
+def test_runs_are_described(runs: Path) -> None:
+    told = _comparison(runs)["runs"]
+    assert list(told) == ["a", "b", "c"]
+    metrics = json.loads((runs / "a" / "eval" / "test" / "metrics.json").read_text(encoding="utf-8"))
+    assert told["a"]["mean_average_precision"] == metrics["mean_average_precision"]
+    assert told["a"]["people"] == metrics["people"]["evaluated"]
+    assert (told["b"]["best_epoch"], told["b"]["best_val_map"], told["b"]["seconds"]) == (2, 0.26, 4.0)
+    cost = measure_cost(build_model("task2"))
+    assert (told["a"]["n_parameters"], told["a"]["n_macs"]) == (cost.n_parameters, cost.n_macs)
+    assert told["c"]["mean_average_precision"] is None and not told["c"]["is_finished"]
+
+
+def test_difference_is_that_of_the_two_values(runs: Path) -> None:
+    comparison = _comparison(runs)
+    (pair,) = comparison["differences"]
+    first, second = (comparison["runs"][name]["mean_average_precision"] for name in ("a", "b"))
+    assert (pair["first"], pair["second"]) == ("a", "b")
+    assert pair["difference"] == pytest.approx(second - first, abs=2e-6)
+    assert pair["interval"][0] <= pair["interval"][1] and pair["people"] == comparison["runs"]["a"]["people"]
+
+
+def test_tables_and_page(runs: Path) -> None:
+    out = runs / "comparison"
+    with (out / "runs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = {row["run"]: row for row in csv.DictReader(stream)}
+    assert rows["c"]["mean_average_precision"] == "" and rows["c"]["n_parameters"] != ""
+    with (out / "per_label.csv").open(encoding="utf-8", newline="") as stream:
+        by_label = {row["label"]: row for row in csv.DictReader(stream)}
+    assert list(by_label) == list(CATEGORIES) and set(by_label["Anger"]) == {"label", "a", "b"}
+    assert by_label["Anger"]["a"] == "" and float(by_label[CATEGORIES[LABELS[0]]]["a"]) > 0
+    page = (out / "comparison.html").read_text(encoding="utf-8")
+    assert "<script" not in page and not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert page.count("data:image/svg+xml;base64,") == 2 and "not evaluated" in page and "unfinished" in page
+
+
+def test_curves_show_the_loss_of_the_answer_alone(tmp_path: Path, runs: Path) -> None:
+    # Legends name the runs; the axis of a loss of 4 to 8 never comes near the streams' 99.
+    svg = (runs / "comparison" / "training.svg").read_text(encoding="utf-8")
+    texts = re.findall(r">([^<>\n]+)</text>", svg)
+    assert {"a", "b", "c", "loss on train", "loss on val", "mAP on val", "round"} <= set(texts)
+    assert max(float(text) for text in texts if re.fullmatch(r"\d+(\.\d+)?", text)) < 20
+    write_training_curves(tmp_path / "empty", "nothing", {"loss": {"a": ([], [])}}, "round")
+    assert (tmp_path / "empty.svg").is_file()
+
+
+def _scored(labels: np.ndarray, probabilities: np.ndarray, first: int = 0) -> Scored:
+    return Scored([f"x#{first + k}" for k in range(len(labels))], labels, probabilities)
+
+
+def _one_label(column: list[int], scores: list[float], first: int = 0) -> Scored:
+    labels, probabilities = np.zeros((len(column), 26), np.uint8), np.zeros((len(column), 26), np.float32)
+    labels[:, 3], probabilities[:, 3] = column, scores
+    return _scored(labels, probabilities, first)
+
+
+def test_same_answers_differ_by_nothing_in_every_draw(tmp_path: Path) -> None:
+    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=30)
+    one = _one_label([1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.2, 0.1])
+    pair = compare_pair(config, "a", "b", one, one)
+    assert pair is not None and (pair["difference"], pair["interval"], pair["share_above_zero"]) == (0, [0, 0], 0)
+
+
+def test_better_answers_by_hand(tmp_path: Path) -> None:
+    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=200)
+    truth = [1, 1, 1, 1, 0, 0, 0, 0]
+    worse = _one_label(truth, [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])  # all wrong first: AP 4/8
+    better = _one_label(truth, [0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1])  # AP 1
+    pair = compare_pair(config, "a", "b", worse, better)
+    assert pair is not None and pair["difference"] == 0.5 and pair["share_above_zero"] > 0.98
+
+
+def test_only_common_people_count_whatever_their_order(tmp_path: Path) -> None:
+    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    one = _one_label([1, 0, 1], [0.9, 0.8, 0.7])
+    turned = Scored(one.person_ids[::-1], one.labels[::-1], one.probabilities[::-1])
+    pair = compare_pair(config, "a", "b", one, turned)
+    assert pair is not None and pair["difference"] == 0 and pair["people"] == 3
+    pair = compare_pair(config, "a", "b", one, _one_label([0, 1, 1], [0.8, 0.7, 0.6], first=1))
+    assert pair is not None and pair["people"] == 2
+    assert compare_pair(config, "a", "b", one, _one_label([1], [0.5], first=9)) is None
+
+
+def test_other_labels_are_refused(tmp_path: Path) -> None:
+    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    with pytest.raises(TableError, match="x#1 has other labels in a than in b; expected the same data set"):
+        compare_pair(config, "a", "b", _one_label([1, 0], [0.5, 0.5]), _one_label([1, 1], [0.5, 0.5]))
+
+
+def test_names_and_errors(tmp_path: Path) -> None:
+    assert short_names([Path("x/mter2"), Path("y/mter2")]) == ["x/mter2", "y/mter2"]
+    with pytest.raises(SettingsError, match="the same run twice"):
+        short_names([Path("a"), Path("b/../a")])
+    with pytest.raises(SettingsError, match="runs are 1, expected two or more"):
+        CompareConfig((tmp_path,))
+    answer = CliRunner().invoke(main, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert answer.exit_code == 1 and "is no training run" in answer.stderr
+
+
+def test_command(runs: Path, tmp_path: Path) -> None:
+    words = ["compare", str(runs / "a"), str(runs / "b"), "--draws", "10", "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(main, words)
+    assert answer.exit_code == 0, answer.output
+    assert f"comparison: {tmp_path / 'out' / 'comparison.html'}" in answer.stdout
+    assert (tmp_path / "out" / "records" / "compare.json").is_file()
