@@ -246,7 +246,7 @@ def _describe_maps(
         described[stream] = {
             "box": [round(value, 2) for value in boxes[stream]],
             "peak": [round(float(value), 2) for value in peak] if heat.max() > 0 else None,
-            "map": [[round(float(value), 6) for value in line] for line in heat],
+            "map": [[float(f"{value:.5g}") for value in line] for line in heat],
         }
     return described
 

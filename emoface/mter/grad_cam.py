@@ -48,21 +48,21 @@ def grad_cam(
         return hook
 
     handles = [layer.register_forward_hook(keep(stream)) for stream, layer in model.last_maps().items()]  # type: ignore[arg-type]
-    try:
-        with torch.enable_grad():
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    with torch.enable_grad():
+        try:
             output: MterOutput = model(inputs, has_face)
-    finally:
-        for handle in handles:
-            handle.remove()
-    seen = list(maps)
-    found: dict[str, list[NDArray[np.float32]]] = {stream: [] for stream in seen}
-    for label in labels if seen else ():
-        gradients = torch.autograd.grad(
-            output.logits[0, label], [maps[stream] for stream in seen], retain_graph=True, materialize_grads=True
-        )
-        for stream, gradient in zip(seen, gradients, strict=True):
-            found[stream].append(_weigh(maps[stream].detach()[0], gradient[0]))
-    return {stream: np.stack(values) for stream, values in found.items() if values}
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen = list(maps)
+        for label in labels if seen else ():
+            gradients = torch.autograd.grad(
+                output.logits[0, label], [maps[stream] for stream in seen], retain_graph=True, materialize_grads=True
+            )
+            for stream, gradient in zip(seen, gradients, strict=True):
+                found.setdefault(stream, []).append(_weigh(maps[stream].detach()[0], gradient[0]))
+    return {stream: np.stack(values) for stream, values in found.items()}
 
 
 def _weigh(feature_map: Tensor, gradient: Tensor) -> NDArray[np.float32]:
