@@ -167,6 +167,22 @@ def write_png(path: Path, photo: Photo) -> None:
     write_bytes(path, stream.getvalue())
 
 
+def unique_stems(paths: Sequence[Path]) -> list[str]:
+    """File names without suffix, numbered where several are the same.
+
+    Example:
+        >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
+        ['x', 'x-2', 'y']
+    """
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 2
+        while stem in stems:
+            stem, number = f"{path.stem}-{number}", number + 1
+        stems.append(stem)
+    return stems
+
+
 @functools.cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"

@@ -24,11 +24,11 @@ from emoface.body_guess import bodies_from_faces
 from emoface.cli import main
 from emoface.crops import Photo, crop_square, square_box
 from emoface.detections import Detections
-from emoface.drawing import DrawnPerson, LabelBar, draw_people, fit_photo
+from emoface.drawing import DrawnPerson, LabelBar, draw_people, fit_photo, unique_stems
 from emoface.errors import ImageError, SettingsError, TableError
 from emoface.images import decode_photo, encode_jpeg, read_photo
 from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
-from emoface.jobs.predict import PredictConfig, run_predict, to_drawn, unique_stems
+from emoface.jobs.predict import PredictConfig, run_predict, to_drawn
 from emoface.manifest import read_manifest
 from emoface.mter.dataset import to_stream_inputs
 from emoface.predictor import PersonPrediction, Predictor, load_predictor

@@ -139,7 +139,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
     progress.advance()
     record = JobRecord(
         job="compare",
-        settings={**to_settings(config), "runs": [str(path) for path in config.runs]},
+        settings=to_settings(config),
         inputs={str(path): file_sha256(path) for run in runs.values() for path in _inputs(run, config.split)},
         outputs=hash_outputs(config.folder, outputs),
         counts={name: _count(one) for name, one in comparison["runs"].items()},

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from emoface import __version__
 from emoface.annotated_people import find_annotated_people, read_annotated_photo
 from emoface.crops import Photo, square_box
-from emoface.drawing import draw_caption, draw_heat, write_png
+from emoface.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
 from emoface.files import file_sha256, write_text
 from emoface.images import read_photo
@@ -116,7 +116,7 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
         n_people += 1
     record = JobRecord(
         job="explain",
-        settings={**to_settings(config), "images": [str(image) for image in config.images]},
+        settings=to_settings(config),
         inputs={
             str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
         },
@@ -174,18 +174,13 @@ def _find_cases(
             else:
                 yield _Case(f"person-{annotated.index:06d}", annotated.image, photo, person)
             progress.advance()
-    stems: set[str] = set()
-    for image in config.images:
+    for image, stem in zip(config.images, unique_stems(config.images), strict=True):
         try:
             photo = read_photo(image, apply_exif=True)
         except ImageError as error:
             failures.append(str(error))
             progress.note(f"left out: {error}")
         else:
-            stem, number = image.stem, 2
-            while stem in stems:
-                stem, number = f"{image.stem}-{number}", number + 1
-            stems.add(stem)
             boxes = np.array(config.boxes, np.float32).reshape(-1, 4) if config.boxes else None
             for k, person in enumerate(predictor.find_people(photo, boxes)):
                 yield _Case(f"{stem}-{k + 1}", str(image), photo, person)

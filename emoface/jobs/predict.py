@@ -13,7 +13,7 @@ import numpy as np
 from emoface import __version__
 from emoface.annotated_people import find_annotated_people, read_annotated_photo
 from emoface.crops import Photo
-from emoface.drawing import DrawnPerson, LabelBar, draw_people, write_png
+from emoface.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.errors import ImageError, SettingsError, TableError
 from emoface.files import file_sha256, write_text
 from emoface.images import read_photo
@@ -128,7 +128,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         progress.advance()
     record = JobRecord(
         job="predict",
-        settings={**to_settings(config), "images": [str(image) for image in config.images]},
+        settings=to_settings(config),
         inputs={
             str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
         },
@@ -149,22 +149,6 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
             + (f"; the other {done} are in {config.folder}" if done else "")
         )
     return record
-
-
-def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """File names without suffix, numbered where several are the same.
-
-    Example:
-        >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
-        ['x', 'x-2', 'y']
-    """
-    stems: list[str] = []
-    for path in paths:
-        stem, number = path.stem, 2
-        while stem in stems:
-            stem, number = f"{path.stem}-{number}", number + 1
-        stems.append(stem)
-    return stems
 
 
 def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
