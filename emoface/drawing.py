@@ -110,7 +110,7 @@ def draw_heat(photo: Photo, heat: NDArray[np.float32], xyxy: tuple[float, float,
     spread = cv2.resize(heat, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     strength = np.clip(spread[y1 - top : y2 - top, x1 - left : x2 - left] / scale, 0, 1)[..., None]
     color = _heat_colors()[(strength[..., 0] * 255).astype(np.uint8)]
-    alpha = 0.15 * (strength > 0.02) + 0.6 * strength
+    alpha = 0.1 * (strength > 0.02) + 0.5 * strength
     part = drawn[y1:y2, x1:x2]
     drawn[y1:y2, x1:x2] = (part * (1 - alpha) + color * alpha).round().astype(np.uint8)
     return drawn

@@ -201,7 +201,8 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
             probability = None if prediction.probabilities is None else prediction.probabilities[label]
             drawn = draw_heat(case.photo, heats[position], boxes[stream], float(heats[position].max()))
             caption = _caption(label, stream, probability, case.person.true_labels, float(heats[position].max()))
-            write_png(path, draw_caption(drawn, caption, [boxes[stream]] if stream != "context" else []))
+            outline = prediction.body_bbox if stream == "context" else boxes[stream]
+            write_png(path, draw_caption(drawn, caption, [outline]))
             paths.append(path)
     json_path = config.folder / f"{case.name}.json"
     told: dict[str, Any] = {
