@@ -60,19 +60,16 @@ def test_anchors_are_positive_above_half_negative_below_three_tenths_and_ignored
     # anchors of 16 at x centres 8, 16, 24...: a face moved by d overlaps an anchor with (16 - d) / (16 + d)
     grid = AnchorGrid.build([torch.tensor([[16.0, 16.0]])], (8,), (64, 8))
     face = torch.tensor([[2.0, -4.0, 18.0, 12.0]])  # centre 10, 4; anchors' centres 4, 12, 20...
-    shifts = [6, 2, 10, 18, 26, 34, 42, 50]
-    expected = []
-    for shift in shifts:
-        iou = max(16 - shift, 0) / (16 + shift)
-        expected.append(0 if iou >= 0.5 else IGNORED if iou >= 0.3 else NEGATIVE)
+    overlaps = [max(16 - shift, 0) / (16 + shift) for shift in (6, 2, 10, 18, 26, 34, 42, 50)]
+    expected = [0 if iou >= 0.5 else IGNORED if iou >= 0.3 else NEGATIVE for iou in overlaps]
     assert expected[:3] == [IGNORED, 0, NEGATIVE]
     assert match_anchors(grid, face).tolist() == expected
 
 
 def test_anchor_that_cannot_reach_a_face_is_negative_however_well_it_overlaps() -> None:
     grid = AnchorGrid.build([torch.tensor([[64.0, 64.0]])], (8,), (48, 8))
-    face = torch.tensor([[-28.0, -28.0, 36.0, 36.0]])  # on the first anchor; the third overlaps it by 48 / 80
-    assert match_anchors(grid, face).tolist() == [0, 0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]
+    face = torch.tensor([[-28.0, -28.0, 36.0, 36.0]])  # on the first anchor; the third overlaps it by 48 / 80, the second by 56 / 72
+    assert match_anchors(grid, face).tolist() == [0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]
 
 
 def test_small_face_that_no_anchor_fits_gets_its_best_anchor() -> None:

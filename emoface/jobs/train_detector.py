@@ -197,7 +197,7 @@ def _build_optimizer(network: YoloV5Face, config: TrainDetectorConfig) -> torch.
 def _learning_rates(config: TrainDetectorConfig, epoch: int, n_photos: int) -> Iterator[float]:
     """One per step of an epoch: linear warm-up, then divided by 10 at each of ``decay_at``."""
     n_steps = -(-n_photos // config.batch_size)
-    factor = 0.1 ** sum(epoch >= share * config.epochs for share in config.decay_at)
+    factor = 0.1 ** sum(epoch >= round(share * config.epochs) for share in config.decay_at)
     for step in range(epoch * n_steps, (epoch + 1) * n_steps):
         yield config.learning_rate * factor * min(1.0, (step + 1) / max(config.warmup_steps, 1))
 

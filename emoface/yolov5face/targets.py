@@ -3,8 +3,8 @@
 Section 4.4 of the thesis: an anchor whose IoU with a face is above 0.5 is positive, below 0.3 negative, the rest is
 ignored. Two things are added. A face that no anchor overlaps that well gets the anchors that fit it best, or small
 faces would never be learned. And an anchor must be able to reach its face: the network moves a box by at most one
-cell, so anchors farther off are negative, however well they overlap. When they were ignored, a trained detector found
-one face in seven twice, the second time beside it.
+cell, and hardly that far, so anchors more than three quarters of a cell off are negative, however well they overlap.
+When anchors out of reach were ignored, a trained detector found one face in seven twice, the second time beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.3
 NEGATIVE, IGNORED = -1, -2
 _BEST_SHARE = 0.95
+_REACH = 0.75
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def match_anchors(grid: AnchorGrid, face_xyxy: Tensor) -> Tensor:
     iou = paired_iou(to_xyxy(grid.xywh_net)[:, None], face_xyxy[None])  # (k, n)
     centre = (face_xyxy[:, :2] + face_xyxy[:, 2:]) / 2
     offset = (centre[None] - grid.xywh_net[:, None, :2]).abs() / grid.stride[:, None, None]  # (k, n, 2)
-    can_reach = (offset <= 1).all(dim=-1)
+    can_reach = (offset <= _REACH).all(dim=-1)
     reachable = torch.where(can_reach, iou, iou.new_tensor(-1.0))
     best, face = reachable.max(dim=1)
     matched[best >= NEGATIVE_IOU] = IGNORED
