@@ -34,6 +34,7 @@ def test_wheel_holds_code_cards_pipelines_and_templates_and_nothing_else(dist: P
         names = set(opened.namelist())
     inside = {name for name in names if ".dist-info/" not in name}
     assert _files_below("emoface", "*.py") | {"emoface/py.typed", "emoface/templates/audit.html.j2"} <= inside
+    assert _files_below("emoface/weights_data", "*.safetensors") & inside
     data = _files_below("manifests", "*.toml") | _files_below("pipelines", "*.toml")
     assert {f"emoface/{name}" for name in data} <= inside
     assert all(name.startswith("emoface/") and "__pycache__" not in name for name in inside)
