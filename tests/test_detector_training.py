@@ -68,7 +68,8 @@ def test_anchors_are_positive_above_half_negative_below_three_tenths_and_ignored
 
 def test_anchor_that_cannot_reach_a_face_is_negative_however_well_it_overlaps() -> None:
     grid = AnchorGrid.build([torch.tensor([[64.0, 64.0]])], (8,), (48, 8))
-    face = torch.tensor([[-28.0, -28.0, 36.0, 36.0]])  # on the first anchor; the third overlaps it by 48 / 80, the second by 56 / 72
+    # on the first anchor; the second overlaps it by 56 / 72, the third by 48 / 80
+    face = torch.tensor([[-28.0, -28.0, 36.0, 36.0]])
     assert match_anchors(grid, face).tolist() == [0, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE]
 
 

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 from emoface.jobs.parse import ParseConfig, run_parse
-
 from emoface.jobs.report import ReportConfig, run_report
 
 MEASURES = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
