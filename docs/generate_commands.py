@@ -26,7 +26,9 @@ def render_commands() -> str:
     """The whole page."""
     parts = [_HEAD]
     for name, command in _walk("emoface", main):
-        context = click.Context(command, info_name=name, terminal_width=100, max_content_width=100)
+        context = click.Context(
+            command, info_name=name, terminal_width=100, max_content_width=100, **main.context_settings
+        )
         parts.append(f"## {name}\n\n```text\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 
