@@ -69,4 +69,4 @@ def test_weight_cards_name_what_can_be_checked() -> None:
             if "address" in one:
                 assert re.match(r"https?://", one["address"]), name
             else:
-                assert packaged.stat().st_size == one["bytes"], f"{name}: no address, and not in the package as described"
+                assert packaged.stat().st_size == one["bytes"], f"{name}: neither address nor packaged file"
