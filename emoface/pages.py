@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -25,3 +27,18 @@ def render_page(template: str, filters: dict[str, Callable[..., Any]], **values:
     )
     environment.filters |= filters
     return environment.get_template(template).render(**values)
+
+
+def svg_address(path: Path) -> str:
+    """A picture as an address that holds it, so that the page needs no other file."""
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def format_count(value: int | None) -> str:
+    """A whole number with its thousands apart, a dash for None."""
+    return "–" if value is None else f"{value:,}"
+
+
+def format_number(value: float | None, digits: int = 2) -> str:
+    """A number with its thousands apart, a dash for None."""
+    return "–" if value is None else f"{value:,.{digits}f}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -104,6 +105,13 @@ def _to_json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_to_json_value(one) for one in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def to_json_number(value: Any) -> Any:
+    """A number as JSON knows it: six digits after the point are enough, and nan is null."""
+    if value is None or isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(float(value), 6)
 
 
 def hash_outputs(out: Path, paths: list[Path]) -> dict[str, str]:

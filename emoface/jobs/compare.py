@@ -5,7 +5,6 @@ It reads what the runs wrote and runs no network: the log of epochs, and the pre
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
@@ -32,9 +31,9 @@ from emoface.label_measures import (
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
-from emoface.pages import render_page
+from emoface.pages import format_count, render_page, svg_address
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_json_number, to_settings, write_record
 from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA, SPLITS
 from emoface.tables import read_table, vectors_to_array
 
@@ -212,9 +211,9 @@ def compare_pair(config: CompareConfig, first: str, second: str, one: Scored, ot
         "first": first,
         "second": second,
         "people": len(rows),
-        "difference": _to_json(values[1] - values[0]),
-        "interval": [_to_json(low), _to_json(high)],
-        "share_above_zero": _to_json(float(np.mean(differences[np.isfinite(differences)] > 0))),
+        "difference": to_json_number(values[1] - values[0]),
+        "interval": [to_json_number(low), to_json_number(high)],
+        "share_above_zero": to_json_number(float(np.mean(differences[np.isfinite(differences)] > 0))),
     }
 
 
@@ -253,7 +252,7 @@ def _describe(
         "path": str(run.path),
         "is_finished": run.is_finished,
         "epochs": len(lines),
-        "seconds": _to_json(sum(line["seconds"] for line in lines)) if lines else None,
+        "seconds": to_json_number(sum(line["seconds"] for line in lines)) if lines else None,
         "loss": run.settings["recipe"]["loss"],
         "n_parameters": cost.n_parameters,
         "n_macs": cost.n_macs,
@@ -268,10 +267,12 @@ def _describe(
     if precision is not None and drawn is not None:
         interval = percentile_interval(mean_over_labels(drawn), INTERVAL_LEVEL)
         described |= {
-            "mean_average_precision": _to_json(mean_average_precision(precision)),
-            "interval": [_to_json(value) for value in interval],
+            "mean_average_precision": to_json_number(mean_average_precision(precision)),
+            "interval": [to_json_number(value) for value in interval],
             "labels_defined": int(np.isfinite(precision).sum()),
-            "average_precision": {name: _to_json(value) for name, value in zip(CATEGORIES, precision, strict=True)},
+            "average_precision": {
+                name: to_json_number(value) for name, value in zip(CATEGORIES, precision, strict=True)
+            },
         }
     return described
 
@@ -294,7 +295,7 @@ def _write_results(
             out / "average_precision", f"Average precision on {config.split}", CATEGORIES, bars
         )
     pictures = {path.stem: path for path in charts if path.suffix == ".svg"}
-    page = _render_page(comparison, {name: _data_address(path) for name, path in pictures.items()})
+    page = _render_page(comparison, {name: svg_address(path) for name, path in pictures.items()})
     texts = {
         "comparison.json": json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
         "runs.csv": _runs_csv(comparison),
@@ -356,21 +357,13 @@ def _per_label_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    filters = {"percent": _format_percent, "count": _format_count, "signed": _format_signed}
+    filters = {"percent": _format_percent, "count": format_count, "signed": _format_signed}
     return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
-
-
-def _data_address(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _count(run: Mapping[str, Any]) -> dict[str, Any]:
     names = ("epochs", "best_val_map", "mean_average_precision")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}
-
-
-def _to_json(value: Any) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)
 
 
 def _format_percent(value: float | None, digits: int = 1) -> str:
@@ -379,7 +372,3 @@ def _format_percent(value: float | None, digits: int = 1) -> str:
 
 def _format_signed(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def _format_count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"

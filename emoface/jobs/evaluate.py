@@ -7,7 +7,6 @@ are measured, unless these are val itself.
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import io
@@ -45,7 +44,7 @@ from emoface.manifest import Manifest, read_manifest
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.predicting import Answers, answer_for_people, pick_device, sees
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
-from emoface.pages import render_page
+from emoface.pages import format_count, format_number, render_page, svg_address
 from emoface.progress import SILENT, Progress
 from emoface.records import (
     JobRecord,
@@ -53,6 +52,7 @@ from emoface.records import (
     hash_outputs,
     photo_inputs,
     read_record,
+    to_json_number,
     to_settings,
     write_record,
 )
@@ -429,14 +429,14 @@ def _measure(
     per_label = {
         name: {
             "people": int(counts[k]),
-            "prevalence": _to_json(counts[k] / len(labels)),
-            "average_precision": _to_json(precision[k]),
-            "interval": [_to_json(low[k]), _to_json(high[k])],
-            "threshold": _to_json(thresholds[k]),
+            "prevalence": to_json_number(counts[k] / len(labels)),
+            "average_precision": to_json_number(precision[k]),
+            "interval": [to_json_number(low[k]), to_json_number(high[k])],
+            "threshold": to_json_number(thresholds[k]),
             "predicted": int(predicted[:, k].sum()),
             "precision": _share(true[k], predicted[:, k].sum()),
             "recall": _share(true[k], counts[k]),
-            "f1": _to_json(f1[k]),
+            "f1": to_json_number(f1[k]),
         }
         for k, name in enumerate(CATEGORIES)
     }
@@ -444,8 +444,8 @@ def _measure(
     progress.advance()
     return {
         **_mean_precision(labels, precision, drawn),
-        "mean_f1": _to_json(mean_average_precision(f1)),
-        "jaccard": {"mean": _to_json(mean_average_precision(jaccard)), "people": int(np.isfinite(jaccard).sum())},
+        "mean_f1": to_json_number(mean_average_precision(f1)),
+        "jaccard": {"mean": to_json_number(mean_average_precision(jaccard)), "people": int(np.isfinite(jaccard).sum())},
         "average_absolute_error": _measure_vad(predictions),
         "per_label": per_label,
         "streams": _measure_streams(predictions),
@@ -461,10 +461,10 @@ def _mean_precision(
     interval = percentile_interval(mean_over_labels(drawn), INTERVAL_LEVEL)
     prevalence = np.where(defined, labels.sum(axis=0) / max(len(labels), 1), np.nan)
     return {
-        "mean_average_precision": _to_json(mean_average_precision(precision)),
-        "interval": [_to_json(value) for value in interval],
+        "mean_average_precision": to_json_number(mean_average_precision(precision)),
+        "interval": [to_json_number(value) for value in interval],
         "labels_defined": int(defined.sum()),
-        "mean_prevalence": _to_json(mean_average_precision(prevalence)),
+        "mean_prevalence": to_json_number(mean_average_precision(prevalence)),
     }
 
 
@@ -485,7 +485,7 @@ def _measure_subgroups(config: EvaluateConfig, predictions: Predictions) -> list
             labels, probabilities = predictions.labels[chosen], predictions.probabilities[chosen]
             precision = average_precision(labels, probabilities)
             drawn = bootstrap_average_precision(labels, probabilities, config.draws, config.seed)
-            by_label = {label: _to_json(value) for label, value in zip(CATEGORIES, precision, strict=True)}
+            by_label = {label: to_json_number(value) for label, value in zip(CATEGORIES, precision, strict=True)}
             measures = _mean_precision(labels, precision, drawn)
             measured.append(
                 {"by": kind, "group": name, "people": len(labels), **measures, "average_precision": by_label}
@@ -505,9 +505,11 @@ def _measure_streams(predictions: Predictions) -> dict[str, Any]:
         precision = average_precision(predictions.labels[seen], probabilities[seen])
         measured[stream] = {
             "people": int(seen.sum()),
-            "mean_average_precision": _to_json(mean_average_precision(precision)),
+            "mean_average_precision": to_json_number(mean_average_precision(precision)),
             "labels_defined": int(np.isfinite(precision).sum()),
-            "average_precision": {name: _to_json(value) for name, value in zip(CATEGORIES, precision, strict=True)},
+            "average_precision": {
+                name: to_json_number(value) for name, value in zip(CATEGORIES, precision, strict=True)
+            },
         }
     return measured
 
@@ -518,8 +520,8 @@ def _measure_vad(predictions: Predictions) -> dict[str, Any] | None:
     errors = average_absolute_error(predictions.vad, predictions.predicted_vad)
     known = np.isfinite(predictions.vad).sum(axis=0)
     return {
-        **{name: _to_json(error) for name, error in zip(DIMENSIONS, errors, strict=True)},
-        "mean": _to_json(mean_average_precision(errors)),
+        **{name: to_json_number(error) for name, error in zip(DIMENSIONS, errors, strict=True)},
+        "mean": to_json_number(mean_average_precision(errors)),
         "people": {name: int(count) for name, count in zip(DIMENSIONS, known, strict=True)},
     }
 
@@ -610,19 +612,15 @@ def _per_label_csv(metrics: dict[str, Any], published: Mapping[str, Mapping[str,
 def _render_page(
     metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, Path]
 ) -> str:
-    filters = {"percent": _format_percent, "count": _format_count, "number": _format_number}
+    filters = {"percent": _format_percent, "count": format_count, "number": format_number}
     return render_page(
         _TEMPLATE,
         filters,
         metrics=metrics,
         published={name: column for name, column in published.items() if name != "table 4-3: mter2"},
-        pictures={name: _data_address(path) for name, path in pictures.items()},
+        pictures={name: svg_address(path) for name, path in pictures.items()},
         order=sorted(CATEGORIES, key=lambda name: -(metrics["per_label"][name]["average_precision"] or 0)),
     )
-
-
-def _data_address(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def _count(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -647,12 +645,7 @@ def _count(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _share(part: Any, whole: Any) -> float | None:
-    return _to_json(part / whole) if whole else None
-
-
-def _to_json(value: Any) -> float | None:
-    """A number as JSON knows it: six digits after the point are enough, and nan is null."""
-    return None if np.isnan(value) else round(float(value), 6)
+    return to_json_number(part / whole) if whole else None
 
 
 def _percent(value: float | None) -> Any:
@@ -665,14 +658,6 @@ def _blank(value: float | None) -> Any:
 
 def _format_percent(value: float | None, digits: int = 1) -> str:
     return "undefined" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _format_count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
-def _format_number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def _template_path() -> Path:

@@ -41,9 +41,18 @@ from emoface.label_statistics import (
     scumble,
 )
 from emoface.manifest import MANIFEST_NAME, Manifest, read_manifest
-from emoface.pages import render_page
+from emoface.pages import format_count, format_number, render_page
 from emoface.progress import SILENT, Progress
-from emoface.records import ABSENT, JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.records import (
+    ABSENT,
+    JobRecord,
+    code_fingerprint,
+    hash_outputs,
+    read_record,
+    to_json_number,
+    to_settings,
+    write_record,
+)
 from emoface.schema import (
     CATEGORIES,
     EMPTY_FACE_REASONS,
@@ -56,15 +65,13 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
+from emoface.stratification import MIN_PEOPLE
 from emoface.tables import open_table, read_table, vectors_to_array
 
 BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
 """All annotated people, and those whose face was found."""
 
 QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
-MIN_PEOPLE = 50
-"""Labels with fewer people are left out where splits are held against their target."""
-
 _N_FACES, _N_EMPTIES, _N_NOTES, _N_PAIRS = 24, 12, 12, 10
 _THUMBNAIL_SIDE = 192
 _TEMPLATE = "audit.html.j2"
@@ -303,12 +310,12 @@ def _measure_labels(indicator: NDArray[np.uint8]) -> dict[str, Any]:
         "people_without_labels": int((~indicator.any(axis=1)).sum()),
         "label_counts": _by_label(counts),
         "label_shares": _by_label(shares),
-        "label_cardinality": _to_json(label_cardinality(indicator)),
-        "label_density": _to_json(label_density(indicator)),
+        "label_cardinality": to_json_number(label_cardinality(indicator)),
+        "label_density": to_json_number(label_density(indicator)),
         "imbalance_ratios": _by_label(imbalance_ratios(indicator)),
-        "mean_imbalance_ratio": _to_json(mean_imbalance_ratio(indicator)),
-        "imbalance_ratio_cv": _to_json(imbalance_ratio_cv(indicator)),
-        "scumble": _to_json(scumble(indicator)),
+        "mean_imbalance_ratio": to_json_number(mean_imbalance_ratio(indicator)),
+        "imbalance_ratio_cv": to_json_number(imbalance_ratio_cv(indicator)),
+        "scumble": to_json_number(scumble(indicator)),
         "co_occurrence": co_occurrence(indicator).tolist(),
     }
 
@@ -339,7 +346,7 @@ def _count_empties(statuses: NDArray[np.object_], rows: NDArray[np.int64]) -> di
         "people": len(rows),
         "found": found,
         "empty": len(rows) - found,
-        "empty_share": _to_json((len(rows) - found) / len(rows)) if len(rows) else None,
+        "empty_share": to_json_number((len(rows) - found) / len(rows)) if len(rows) else None,
         "by_reason": {reason: by_status[reason] for reason in EMPTY_FACE_REASONS},
     }
 
@@ -347,7 +354,7 @@ def _count_empties(statuses: NDArray[np.object_], rows: NDArray[np.int64]) -> di
 def _quantiles(values: NDArray[Any]) -> dict[str, float | None]:
     known = values[~np.isnan(values)]
     numbers = np.quantile(known, QUANTILES) if len(known) else np.full(len(QUANTILES), np.nan)
-    return {f"{share:g}": _to_json(number) for share, number in zip(QUANTILES, numbers, strict=True)}
+    return {f"{share:g}": to_json_number(number) for share, number in zip(QUANTILES, numbers, strict=True)}
 
 
 def _audit_split(data: DataSet) -> dict[str, Any]:
@@ -371,9 +378,9 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
         worst = {
             "label": CATEGORIES[label],
             "split": SPLITS[split],
-            "share": _to_json(label_shares[split, label]),
-            "target": _to_json(target[split]),
-            "deviation": _to_json(deviations[split, label]),
+            "share": to_json_number(label_shares[split, label]),
+            "target": to_json_number(target[split]),
+            "deviation": to_json_number(deviations[split, label]),
         }
     return {
         "is_own": data.manifest is not None,
@@ -406,7 +413,9 @@ def _hold_against_card(data: DataSet) -> dict[str, Any]:
     for name in SPLITS:
         share = len(source_splits[name]) / n_people if n_people else None
         published = card["published"]["split_shares"][name]
-        rows.append({"what": f"share of {name}", "published": published, "found": _to_json(share), "unit": "share"})
+        rows.append(
+            {"what": f"share of {name}", "published": published, "found": to_json_number(share), "unit": "share"}
+        )
     return {"rows": rows, "circulating_rows": card["circulating_rows"]}
 
 
@@ -559,7 +568,7 @@ def _to_thumbnail(photo: Photo) -> dict[str, str]:
 
 
 def _render_page(audit: dict[str, Any], sheets: dict[str, Any], notes: list[dict[str, str]]) -> str:
-    filters = {"count": _format_count, "share": _format_share, "number": _format_number}
+    filters = {"count": format_count, "share": _format_share, "number": format_number}
     labels = audit["labels"]
     judged = labels["after"] or labels["before"]
     return render_page(
@@ -596,31 +605,16 @@ def _frequent_pairs(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
     return sorted(pairs, key=lambda pair: -pair["people"])[:_N_PAIRS]
 
 
-def _format_count(value: int | None) -> str:
-    return "–" if value is None else f"{value:,}"
-
-
 def _format_share(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}%"
 
 
-def _format_number(value: float | None, digits: int = 2) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
 def _by_label(values: NDArray[Any]) -> dict[str, Any]:
-    return {name: _to_json(value) for name, value in zip(CATEGORIES, values.tolist(), strict=True)}
+    return {name: to_json_number(value) for name, value in zip(CATEGORIES, values.tolist(), strict=True)}
 
 
 def _by_split(values: Sequence[Any] | NDArray[Any]) -> dict[str, Any]:
-    return {name: _to_json(value) for name, value in zip(SPLITS, np.asarray(values).tolist(), strict=True)}
-
-
-def _to_json(value: Any) -> Any:
-    """A number as JSON knows it: six digits after the point are enough, and nan is null."""
-    if value is None or isinstance(value, int):
-        return value
-    return None if np.isnan(value) else round(float(value), 6)
+    return {name: to_json_number(value) for name, value in zip(SPLITS, np.asarray(values).tolist(), strict=True)}
 
 
 def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, int]:
