@@ -37,6 +37,7 @@ def write_finished_run(
         "manifest": {"path": str(manifest.resolve()), "sha256": file_sha256(manifest)},
         "recipe": {"predicts_vad": predicts_vad, "loss": "bce"},
         "stream_sizes": SIZES,
+        "shuffle_labels": False,
     }
     write_run(path, settings)
     write_weights(path / BEST_NAME, network.eval())

@@ -35,10 +35,11 @@ from emoface.mter.training import (
     draw_epoch,
     learning_rate,
     plan_batches,
+    shuffle_labels,
     weigh_labels,
 )
 from emoface.progress import Silent
-from emoface.schema import CATEGORIES
+from emoface.schema import CATEGORIES, SPLITS
 from emoface.stream_cache import open_stream_cache
 
 SMALL = {"epochs": 3, "batch_size": 8}
@@ -178,6 +179,19 @@ def test_label_weights_by_hand() -> None:
     assert kosti is not None and kosti.tolist() == pytest.approx([1 / math.log(2.2), *[1 / math.log(1.45)] * 2])
     root = weigh_labels("root", indicator)
     assert root is not None and root.tolist() == pytest.approx([0.6, 1.2, 1.2])
+
+
+def test_shuffled_people_keep_all_but_their_labels(manifest: Path) -> None:
+    people = open_stream_cache(read_manifest(manifest), "train").people
+    shuffled = shuffle_labels(people, 3)
+    assert shuffled.images == people.images and (shuffled.has_face == people.has_face).all()
+    rows, dealt = (
+        [(tuple(labels), tuple(np.nan_to_num(vad))) for labels, vad in zip(one.labels, one.vad, strict=True)]
+        for one in (people, shuffled)
+    )
+    assert rows != dealt and sorted(rows) == sorted(dealt)
+    assert (shuffle_labels(people, 3).labels == shuffled.labels).all()
+    assert (shuffle_labels(people, 4).labels != shuffled.labels).any()
 
 
 def test_averaged_weights_against_a_slow_reference() -> None:
@@ -507,10 +521,31 @@ def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_pat
     assert json.loads((tmp_path / "run/log.jsonl").read_text())["epoch"] == 1
 
 
-def test_training_learns_what_the_body_shows(tmp_path: Path) -> None:
+def test_training_learns_what_the_body_shows_and_nothing_from_shuffled_labels(tmp_path: Path) -> None:
     manifest = write_photos_and_tables(tmp_path, 48)
     recipe = {"epochs": 6, "batch_size": 8, "learning_rate": 0.002, "distort_probability": 0.0}
-    run_train(_config(manifest, tmp_path / "run", preset="modern", recipe=recipe))
+    config = _config(manifest, tmp_path / "run", preset="modern", recipe=recipe)
+    run_train(config)
     lines = read_run(tmp_path / "run").log()
     assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
     assert max(line["val_average_precision"][CATEGORIES[LABELS[1]]] for line in lines) > 0.95
+
+    run_train(replace(config, out=tmp_path / "shuffled", shuffle_labels=True))
+    assert read_run(tmp_path / "shuffled").has_shuffled_labels
+    precision = {name: _body_precision(manifest, tmp_path / name) for name in ("run", "shuffled")}
+    assert precision["run"] > 0.95 and precision["shuffled"] < 0.7
+    with pytest.raises(SettingsError, match="shuffle_labels was True, now False"):
+        run_train(replace(config, out=tmp_path / "shuffled"))
+
+
+def _body_precision(manifest: Path, out: Path) -> float:
+    """Average precision of what the body shows, over all people with their true labels."""
+    run, truths, scores = read_run(out), [], []
+    model = run.load_model()
+    for split in SPLITS:
+        cache = open_stream_cache(read_manifest(manifest), split)
+        batch = load_batch(PeopleDataset.of_model(cache, model, sizes=run.stream_sizes), range(len(cache)))
+        with torch.no_grad():
+            scores.append(model(batch.inputs, batch.has_face).logits[:, LABELS[1]])
+        truths.append(batch.labels[:, LABELS[1]])
+    return float(average_precision_score(torch.cat(truths), torch.cat(scores)))

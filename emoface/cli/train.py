@@ -89,6 +89,7 @@ def _recipe_options(function: Any) -> Any:
 )
 @click.option("--cache", type=FOLDER, default=None, help="For decoded photos.  [default: stream_cache beside manifest]")
 @click.option("--context-size", default=224, show_default=True, help="Side of the photo's input; 112 is faster.")
+@click.option("--shuffle-labels", is_flag=True, help="Deals labels out anew: a check that nothing leaks.")
 def train(
     manifest: Path,
     model: str,
@@ -103,6 +104,7 @@ def train(
     balance: str,
     cache: Path | None,
     context_size: int,
+    shuffle_labels: bool,
     **told: Any,
 ) -> None:
     """Trains a model into OUT; resumes where OUT holds an unfinished run.
@@ -132,6 +134,7 @@ def train(
         balance=balance,
         cache=cache,
         context_size=context_size,
+        shuffle_labels=shuffle_labels,
     )
     if int(os.environ.get("RANK", "0")):
         run_train(config, SILENT)

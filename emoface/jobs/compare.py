@@ -251,6 +251,7 @@ def _describe(
         "model": run.model_name,
         "path": str(run.path),
         "is_finished": run.is_finished,
+        "has_shuffled_labels": run.has_shuffled_labels,
         "epochs": len(lines),
         "seconds": to_json_number(sum(line["seconds"] for line in lines)) if lines else None,
         "loss": run.settings["recipe"]["loss"],

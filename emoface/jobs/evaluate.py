@@ -187,6 +187,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         "emoface_version": __version__,
         "model": run.model_name,
         "run": str(run.path),
+        "has_shuffled_labels": run.has_shuffled_labels,
         "split": config.split,
         "manifest": {"path": str(manifest.path), "sha256": file_sha256(manifest.path)},
         "weights_sha256": file_sha256(run.path / BEST_NAME),

@@ -53,6 +53,7 @@ from emoface.mter.training import (
     plan_batches,
     set_training_mode,
     share_buffers,
+    shuffle_labels,
     train_one_epoch,
     weigh_labels,
 )
@@ -90,6 +91,7 @@ class TrainConfig:
         balance: ``auto`` draws by the manifest's sampling weights where it has some; ``none`` draws everybody once.
         cache: Where decoded photos are kept; None is ``stream_cache`` beside the manifest.
         context_size: Side of the context input; 224 in the thesis, 112 is four times as fast on a CPU.
+        shuffle_labels: People of train and val get each other's labels, by the seed: a check that nothing leaks.
     """
 
     manifest: Path
@@ -106,6 +108,7 @@ class TrainConfig:
     balance: str = "auto"
     cache: Path | None = None
     context_size: int = STREAM_SIZES["context"]
+    shuffle_labels: bool = False
 
     def __post_init__(self) -> None:
         known_of = {
@@ -277,6 +280,7 @@ def _told(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, 
         "init_face": face,
         "balance": config.balance,
         "stream_sizes": {**STREAM_SIZES, "context": config.context_size},
+        "shuffle_labels": config.shuffle_labels,
     }
 
 
@@ -316,6 +320,10 @@ def _prepare(
         if _unusable(cache):
             reasons = ", ".join(f"{cache.counts[reason]} {reason}" for reason in UNUSABLE_REASONS)
             progress.note(f"{name}: {_unusable(cache)} of {cache.counts['people']} people cannot be shown: {reasons}")
+    if config.shuffle_labels:
+        progress.note("labels are shuffled: this run can learn nothing that holds for anybody")
+        for cache in caches.values():
+            cache.people = shuffle_labels(cache.people, config.seed)
     torch.manual_seed(config.seed)
     model, taken = _first_model(config, recipe, progress)
     positions = {name: _visible(model, cache) for name, cache in caches.items()}

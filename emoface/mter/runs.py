@@ -68,6 +68,11 @@ class Run:
         return dict(self.settings["stream_sizes"])
 
     @property
+    def has_shuffled_labels(self) -> bool:
+        """Whether it was trained on labels dealt out anew, to see that it then learns nothing."""
+        return bool(self.settings["shuffle_labels"])
+
+    @property
     def is_finished(self) -> bool:
         """Whether it came to its last epoch."""
         return read_record(self.path, "train") is not None
@@ -117,7 +122,7 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         run = Run(run_dir, settings)
-        complete = (run.model_name, run.manifest_path, run.predicts_vad, run.stream_sizes)
+        complete = (run.model_name, run.manifest_path, run.predicts_vad, run.stream_sizes, run.has_shuffled_labels)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}: not the description of a run ({error}); train again in another folder") from error
     if needs_finished and not run.is_finished:

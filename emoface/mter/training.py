@@ -24,6 +24,7 @@ from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, Batch, Draw, PeopleDataset, iterate_batches
 from emoface.mter.losses import LOSS_KINDS, kosti_label_weights, label_losses
 from emoface.progress import Progress
+from emoface.stream_cache import People
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("steps", "cosine")
@@ -219,6 +220,22 @@ def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32]
     if kind == "kosti":
         return kosti_label_weights(torch.from_numpy(share)).numpy().astype(np.float32)
     return np.asarray(np.sqrt(1 / share) / np.sqrt(1 / share).mean(), np.float32)
+
+
+def shuffle_labels(people: People, seed: int) -> People:
+    """Deals labels, valence, arousal and dominance out among people anew, each person's together.
+
+    What a model learns from such people holds for nobody, so on the true labels it can only guess. One that does better
+    has seen them some other way.
+
+    Args:
+        people: n of them.
+        seed: Decides who gets whose.
+
+    Source: Zhang et al. 2017, randomization tests.
+    """
+    order = np.random.default_rng(seed).permutation(len(people))
+    return replace(people, labels=people.labels[order], vad=people.vad[order])
 
 
 def draw_epoch(
