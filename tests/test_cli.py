@@ -94,7 +94,7 @@ def test_version() -> None:
         (["split", "nowhere", "--ratios", "70/30"], "ratios are '70/30', expected three shares"),
         (["report", "nowhere"], "nowhere/people.parquet: no such file"),
         (["simulate", "sim", "--images", "0"], "images is 0, expected 1 or more"),
-        (["demo", "--images", "0"], "images is 0, expected 1 or more"),
+        (["demo", "--images", "0"], "images is 0, expected 20 or more"),
         (["run", "p.toml"], "people.parquet: no such file"),
         (["run", "p.toml", "--set", "uot=x"], "--set uot: p.toml has no setting 'uot'; did you mean 'out'?"),
         (["run", "p.toml", "--set", "report.sed=1"], "report has no setting 'sed'; did you mean 'seed'?"),

@@ -84,7 +84,11 @@ def test_no_people_give_no_shares() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"images": 0}, "images is 0, expected 1 or more"), ({"seed": -1}, "seed is -1, expected 0 or more")],
+    [
+        ({"images": 19}, "images is 19, expected 20 or more"),
+        ({"seed": -1}, "seed is -1, expected 0 or more"),
+        ({"epochs": 0}, "epochs is 0, expected 1 or more"),
+    ],
 )
 def test_bad_settings_are_named(settings: dict[str, int], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
@@ -106,10 +110,10 @@ def test_command_without_any_weights_fails_before_it_draws(tmp_path: Path, monke
 
 def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    words = ("demo", "--out", str(out), "--images", "16", "--seed", "3")
+    words = ("demo", "--out", str(out), "--images", "24", "--seed", "3", "--epochs", "1")
     answer = _emoface(*words, weights=weights_dir, cache=tmp_path / "cache")
     assert answer.returncode == 0, answer.stderr
-    stages = ("simulate", "parse", "faces", "split", "report")
+    stages = ("simulate", "parse", "faces", "split", "report", "train", "evaluate")
     for stage in stages:
         assert f"{stage}: runs, missing: has not run in" in answer.stderr
         assert f"{stage}: done in" in answer.stderr
@@ -117,9 +121,11 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     assert table.splitlines()[0] == "split\tpeople\tphotos\tfaces"
     rows = {row[0]: [int(cell) for cell in row[1:]] for row in (line.split("\t") for line in table.splitlines()[1:])}
     assert [sum(column) for column in zip(*(rows[name] for name in SPLITS), strict=True)] == rows["all"]
-    assert answer.stdout.splitlines()[-1] == f"audit: {out / 'report' / 'audit.html'}"
+    evaluation = out / "run" / "eval" / "test" / "evaluation.html"
+    assert answer.stdout.splitlines()[-2:] == [f"evaluation: {evaluation}", f"audit: {out / 'report' / 'audit.html'}"]
     assert re.search(r"visible faces found: \d+\.\d % of \d+\n", pairs)
-    assert (out / "report" / "audit.html").is_file()
+    assert re.search(r"mean average precision: \d+\.\d\d % of \d+ people, 95 % interval \d", pairs)
+    assert (out / "report" / "audit.html").is_file() and evaluation.is_file()
 
     record = json.loads((out / "records" / "demo.json").read_text())
     counts, people = record["counts"], pq.read_table(out / "people.parquet").num_rows
@@ -128,6 +134,9 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     assert counts["faces_found"] + sum(counts["empty"].values()) == people
     truth = counts["against_the_truth"]
     assert truth["visible_faces"] > truth["hidden_faces"] > 0
+    metrics = json.loads((out / "run/eval/test/metrics.json").read_text())
+    assert counts["evaluation"]["mean_average_precision"] == metrics["mean_average_precision"] > 0
+    assert counts["training"]["epochs"] == 1 and metrics["model"] == "mter2" and metrics["people"]["trained_on"] == 0
     assert truth["recall"] > 0.9 and truth["wrong_faces"] < 0.05 and truth["false_faces"] < 0.1
 
     tables = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
@@ -140,7 +149,7 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
 
     for name in tables:
         (out / name).unlink()
-    settings = {"out": str(out), "images": "16", "seed": "3"}
+    settings = {"out": str(out), "images": "24", "seed": "3", "epochs": "1"}
     states = {one.stage.name: one.state for one in check_pipeline(PipelineConfig("demo", settings))}
     assert states["simulate"] == CURRENT and states["parse"] != CURRENT
     assert _emoface(*words, weights=weights_dir, cache=tmp_path / "cache").returncode == 0

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,9 +114,15 @@ def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
 
 
 def test_readme_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
+    recipe = [f"{stage}.recipe.{value}" for stage in ("task1", "mter2") for value in ("epochs=1", "batch_size=4")]
+    small = "".join(f" --set {setting}" for setting in ("context_size=64", *recipe))
+    photo = next((folder / "EMOTIC/emotic/mscoco/images").glob("*.jpg"))
+    shutil.copy(photo, folder / "photo.jpg")
     for line in _shell_lines(REPO / "README.md"):
         if not line.startswith(_NOT_HERE):
-            _shell(line, folder, weights_dir)
+            _shell(line + small if line.startswith("emoface run mter2") else line, folder, weights_dir)
+    assert (folder / "runs/mter2/eval/test/evaluation.html").is_file()
+    assert (folder / "runs/mter2/predict/photo.png").is_file()
 
 
 def test_every_column_is_documented() -> None:

@@ -303,6 +303,12 @@ def test_finished_run_that_is_kept_is_replaced_only_when_asked(folder: Path, mon
     assert RUNS == [] and (folder / "work/shout.txt").read_text() == "HELLO!"
     assert _run("mark=?", "out=other") == ["shout", "count"]
     assert _run("mark=?", rebuild=("shout",)) == ["shout", "count"]
+    RUNS.clear()
+    replacing = dataclasses.replace(_config("mark=."), replaces_finished=True)
+    run_pipeline(replacing)
+    assert RUNS == ["shout", "count"] and (folder / "work/shout.txt").read_text() == "HELLO."
+    run_pipeline(replacing)
+    assert RUNS == ["shout", "count"]
 
 
 def test_interrupted_rebuild_is_not_taken_for_current(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,7 +572,7 @@ def test_file_of_that_name_wins_over_the_package(folder: Path) -> None:
 
 
 LAST_STAGES = {
-    "demo": ["faces", "split", "report"],
+    "demo": ["report", "train", "evaluate"],
     "emotic_face": ["faces", "split", "report"],
     "mter1": ["task1", "mter1", "evaluate-mter1"],
     "mter2": ["task1", "mter2", "evaluate-mter2"],

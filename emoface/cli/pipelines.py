@@ -68,10 +68,14 @@ def status(pipeline: str, overrides: tuple[str, ...]) -> None:
 
 @command()
 @click.option("--out", default="demo-out", show_default=True, type=FOLDER, help="Folder for everything.")
-@click.option("--images", default=160, show_default=True, help="Photos to draw.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same photos and tables.")
-def demo(out: Path, images: int, seed: int) -> None:
-    """Builds and audits EMOTIC_Face from photos that emoface draws itself: no download, no account.
+@click.option("--images", default=400, show_default=True, help="Photos to draw.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same photos, tables and weights.")
+@click.option("--epochs", default=6, show_default=True, help="Rounds of training.")
+def demo(out: Path, images: int, seed: int, epochs: int) -> None:
+    """Builds and audits EMOTIC_Face from photos that emoface draws itself, then trains and evaluates mter2 on it.
+
+    Needs no download and no account. Few people and few rounds teach a model little: it shows how all of it goes, not
+    what MTER can do.
 
     \b
     Example:
@@ -80,11 +84,13 @@ def demo(out: Path, images: int, seed: int) -> None:
     """
     from emoface.jobs.demo import DemoConfig, run_demo
 
-    record = run_demo(DemoConfig(out=out, images=images, seed=seed), StageLines())
+    record = run_demo(DemoConfig(out=out, images=images, seed=seed, epochs=epochs), StageLines())
     print_rows("Data set", ["split", "people", "photos", "faces"], _split_rows(record.counts))
     print_pairs("EMOTIC_Face from a simulated EMOTIC", _demo_lines(record.counts))
+    print_pairs("mter2 on people that it has not seen", _training_lines(record.counts))
     if note := record.info["detector_note"]:
         click.echo(f"Note: {note}", err=True)
+    click.echo(f"evaluation: {out / record.info['evaluation']}")
     click.echo(f"audit: {out / record.info['audit']}")
 
 
@@ -113,6 +119,18 @@ def _demo_lines(counts: Mapping[str, Any]) -> dict[str, str]:
         "false faces where the face is hidden": _share(truth["false_faces"], truth["hidden_faces"]),
         "label share furthest from its target": f"{100 * counts['largest_label_deviation']:.2f} %",
         "mean imbalance ratio": ", ".join(f"{name} {value:.2f}" for name, value in measured.items()),
+    }
+
+
+def _training_lines(counts: Mapping[str, Any]) -> dict[str, str]:
+    """What the model came to, beside what guessing comes to."""
+    trained, found = counts["training"], counts["evaluation"]
+    low, high = found["interval_low"], found["interval_high"]
+    return {
+        "trained": f"{trained['epochs']} rounds of {trained['train_people']:,} people",
+        "mean average precision": f"{100 * found['mean_average_precision']:.2f} % of {found['evaluated']:,} people, "
+        f"95 % interval {100 * low:.2f}-{100 * high:.2f}",
+        "guessing comes to": f"{100 * found['mean_prevalence']:.2f} %",
     }
 
 

@@ -1,4 +1,4 @@
-"""The demo job: the pipeline ``demo.toml`` on photos that emoface draws, and its result held against the truth."""
+"""The demo job: the pipeline ``demo.toml`` on photos that emoface draws, and its results held against the truth."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from emoface.weights import DEMONSTRATION_DETECTOR, list_weights
 DETECTOR = "yolov5n-face"
 """The published detector that the demo uses where it is found."""
 
+_LEAST_IMAGES = 20
+"""With fewer there may not be a batch of people to train on."""
+
 _UNSEEN = ("image_missing", "image_unreadable")
 _REMEDY = "run 'emoface demo' again"
 
@@ -32,23 +35,27 @@ class DemoConfig:
     """What the demo is told.
 
     Attributes:
-        out: Gets ``EMOTIC/``, the drawn root, and everything that is built from it.
+        out: Gets ``EMOTIC/``, the drawn root, everything that is built from it, and ``run/``, the training run.
         images: Photos to draw.
-        seed: The same seed gives the same photos and tables.
+        seed: The same seed gives the same photos, tables and weights.
+        epochs: Rounds of training.
     """
 
     out: Path = Path("demo-out")
-    images: int = 160
+    images: int = 400
     seed: int = 0
+    epochs: int = 6
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 1), ("seed", 0)):
+        for name, least in (("images", _LEAST_IMAGES), ("seed", 0), ("epochs", 1)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
 
 
 def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
-    """Draws a simulated EMOTIC, builds EMOTIC_Face from it, and says how well that went.
+    """Draws a simulated EMOTIC, builds EMOTIC_Face from it, trains mter2, and says how well that went.
+
+    A finished run of other settings, or of older code, in ``out`` is replaced.
 
     Args:
         config: Where to, and how much.
@@ -61,9 +68,9 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
         WeightsError: No face detector's weights are on this machine.
     """
     detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
-    settings = {"out": config.out, "images": config.images, "seed": config.seed, "detector": detector}
-    overrides = {key: str(value) for key, value in settings.items()}
-    stages = run_pipeline(PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides), watcher)
+    overrides = {name: str(value) for name, value in to_settings(config).items()} | {"detector": detector}
+    pipeline = PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides, replaces_finished=True)
+    stages = run_pipeline(pipeline, watcher)
     truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
     truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
     faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])
@@ -73,7 +80,11 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
         inputs={str(path): file_sha256(path) for path in (truth_path, faces_path)},
         outputs={},
         counts=_count(detector, stages) | {"against_the_truth": compare_with_truth(faces, truth)},
-        info={"audit": "report/audit.html", "detector_note": note},
+        info={
+            "audit": "report/audit.html",
+            "evaluation": "run/eval/test/evaluation.html",
+            "detector_note": note,
+        },
         code=code_fingerprint(__name__),
     )
     write_record(config.out, record)
@@ -152,7 +163,9 @@ def _to_frame(table: pa.Table, columns: list[str]) -> pd.DataFrame:
 
 def _count(detector: str, stages: Mapping[str, JobRecord]) -> dict[str, Any]:
     """The results of the stages that a reader looks for first."""
-    faces, split, report = (stages[name].counts for name in ("faces", "split", "report"))
+    faces, split, report, train, evaluate = (
+        stages[name].counts for name in ("faces", "split", "report", "train", "evaluate")
+    )
     status = faces["face_status"]
     return {
         "detector": detector,
@@ -165,4 +178,6 @@ def _count(detector: str, stages: Mapping[str, JobRecord]) -> dict[str, Any]:
         "mean_imbalance_ratio": {
             name: report[name]["mean_imbalance_ratio"] for name in report if isinstance(report[name], Mapping)
         },
+        "training": train,
+        "evaluation": evaluate,
     }

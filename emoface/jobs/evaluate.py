@@ -168,6 +168,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         settings=to_settings(config),
         inputs={
             **{str(path): file_sha256(path) for path in (run.path / RUN_NAME, run.path / BEST_NAME, manifest.path)},
+            str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
             str(_template_path()): file_sha256(_template_path()),
             **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
         },
@@ -216,8 +217,8 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
 
 
 def find_split_table(config: EvaluateConfig) -> Path:
-    """The table whose photos are predicted."""
-    return _find_manifest(config, read_run(config.run)).split_path(config.split)
+    """The table whose photos are predicted, whether or not it is there."""
+    return read_manifest(config.manifest or read_run(config.run).manifest_path).split_path(config.split)
 
 
 def read_predictions(path: Path) -> Predictions:

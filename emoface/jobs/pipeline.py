@@ -98,11 +98,13 @@ class PipelineConfig:
         pipeline: A file, or the bare name of one that comes with emoface.
         settings: Text by variable or by ``STAGE.FIELD``, in place of the file's.
         rebuild: Stages that run even where they are current, from the start.
+        replaces_finished: Stale stages that are kept run too, as if they were named in ``rebuild``.
     """
 
     pipeline: str
     settings: Mapping[str, str]
     rebuild: tuple[str, ...] = ()
+    replaces_finished: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,8 +189,9 @@ def run_pipeline(config: PipelineConfig, watcher: Watcher | None = None) -> dict
     records = {}
     for stage in stages:
         status = check_stage(stage)
-        is_forced = stage.name in config.rebuild
-        if stage.job.is_kept and status.state == STALE and not is_forced:
+        is_stale_kept = stage.job.is_kept and status.state == STALE
+        is_forced = stage.name in config.rebuild or (is_stale_kept and config.replaces_finished)
+        if is_stale_kept and not is_forced:
             raise SettingsError(
                 f"stage '{stage.name}': {stage.out} holds a finished run that is stale ({'; '.join(status.reasons)}); "
                 f"replace it with --rebuild {stage.name}, or give the stage another '{stage.job.folder}'"

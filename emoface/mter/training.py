@@ -144,7 +144,7 @@ PRESETS: dict[str, Recipe] = {
     "thesis": Recipe(),
     "modern": Recipe(
         epochs=30,
-        batch_size=32,
+        batch_size=16,
         optimizer="adamw",
         learning_rate=0.001,
         weight_decay=0.02,
@@ -155,7 +155,7 @@ PRESETS: dict[str, Recipe] = {
         clip_norm=5.0,
         loss="bce",
         ema_decay=0.995,
-        crop_shares=(0.7, 1.0),
+        crop_shares=(0.9, 1.0),
         context_crop_shares=(0.8, 1.0),
     ),
 }
