@@ -13,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
-from run_data import write_finished_run
+from run_data import SIZES, write_finished_run
 
 from emoface.charts import write_training_curves
 from emoface.cli import main
@@ -51,8 +51,9 @@ def test_runs_are_described(runs: Path) -> None:
     assert told["a"]["mean_average_precision"] == metrics["mean_average_precision"]
     assert told["a"]["people"] == metrics["people"]["evaluated"]
     assert (told["b"]["best_epoch"], told["b"]["best_val_map"], told["b"]["seconds"]) == (2, 0.26, 4.0)
-    cost = measure_cost(build_model("task2"))
+    full, cost = measure_cost(build_model("task2")), measure_cost(build_model("task2"), SIZES)
     assert (told["a"]["n_parameters"], told["a"]["n_macs"]) == (cost.n_parameters, cost.n_macs)
+    assert cost.n_parameters == full.n_parameters and cost.n_macs < full.n_macs / 10
     assert told["c"]["mean_average_precision"] is None and not told["c"]["is_finished"]
 
 

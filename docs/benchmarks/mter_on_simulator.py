@@ -33,12 +33,13 @@ from emoface.label_measures import (
 )
 from emoface.weights import DEMONSTRATION_DETECTOR
 
-SMALL = ("--preset", "modern", "--pretrained", "none", "--context-size", "112", "--device", "cpu")
+COMMON = ("--preset", "modern", "--pretrained", "none", "--device", "cpu")
+SMALL_CONTEXT = ("--context-size", "112")
 RUNS: dict[str, tuple[str, ...]] = {
     "task1": ("task1",),
-    "mter2-shuffled": ("mter2", "--shuffle-labels"),
-    "mter2": ("mter2", "--init-face", "task1"),
-    "task2+task3": ("task2+task3",),
+    "mter2-shuffled": ("mter2", *SMALL_CONTEXT, "--shuffle-labels"),
+    "mter2": ("mter2", *SMALL_CONTEXT, "--init-face", "task1"),
+    "task2+task3": ("task2+task3", *SMALL_CONTEXT),
     "task2": ("task2",),
 }
 """What is trained, in the order in which it is begun: the model and its own options. mter2 waits for task1."""
@@ -77,7 +78,7 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
             options[-1] = str(runs / options[-1])
         n_rounds = round(TASK1_SHARE * epochs) if name == "task1" else epochs
         words = ("--manifest", manifest, "--model", model, "--out", runs / name, "--epochs", n_rounds)
-        emoface("train", *words, *SMALL, *options)
+        emoface("train", *words, *COMMON, *options)
         emoface("evaluate", runs / name)
 
     with ThreadPoolExecutor(at_once) as pool:

@@ -243,7 +243,7 @@ def _describe(
     run: Run, scored: Scored | None, precision: NDArray[np.float64] | None, drawn: NDArray[np.float64] | None
 ) -> dict[str, Any]:
     """What a run is, costs and came to."""
-    cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad))
+    cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]
     best = max(known, key=lambda line: float(line["val_map"])) if known else None

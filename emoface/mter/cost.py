@@ -106,17 +106,21 @@ class LayerCall:
     n_macs: int
 
 
-def measure_cost(model: Mter) -> ModelCost:
+def measure_cost(model: Mter, sizes: Mapping[str, int] = STREAM_SIZES) -> ModelCost:
     """Counts a model's parameters and multiply-adds by running it once on empty inputs.
 
     The model's mode and weights are left as they were.
+
+    Args:
+        model: Any.
+        sizes: Side of each stream's input, pixels.
 
     Example:
         >>> from emoface.mter import build_model
         >>> measure_cost(build_model("task3")).n_parameters
         11715538
     """
-    calls = trace_shapes(model, empty_inputs(model, 1))
+    calls = trace_shapes(model, empty_inputs(model, 1, sizes))
     groups = list(_table_groups(model))
     groups += _loose_groups(model, calls, {name for group in groups for name in group.names})
     order = list(calls)
@@ -226,13 +230,10 @@ def measure_latencies(
     )
 
 
-def empty_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
+def empty_inputs(model: Mter, n_people: int, sizes: Mapping[str, int] = STREAM_SIZES) -> dict[str, Tensor]:
     """Zeros of the right shape for every stream of a model, where the model is."""
     device = next(model.parameters()).device
-    return {
-        stream: torch.zeros(n_people, 3, STREAM_SIZES[stream], STREAM_SIZES[stream], device=device)
-        for stream in model.streams
-    }
+    return {stream: torch.zeros(n_people, 3, sizes[stream], sizes[stream], device=device) for stream in model.streams}
 
 
 class _Group(NamedTuple):
