@@ -133,6 +133,7 @@ def test_bad_recipes_are_refused(told: dict[str, Any], message: str) -> None:
         ({"preset": "modem"}, "preset is 'modem'; did you mean 'modern'"),
         ({"seed": -1}, "seed is -1, expected 0 or more"),
         ({"context_size": 8}, "context_size is 8, expected 32 or more"),
+        ({"person_size": 31}, "person_size is 31, expected 32 or more"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -89,6 +89,7 @@ def _recipe_options(function: Any) -> Any:
 )
 @click.option("--cache", type=FOLDER, default=None, help="For decoded photos.  [default: stream_cache beside manifest]")
 @click.option("--context-size", default=224, show_default=True, help="Side of the photo's input; 112 is faster.")
+@click.option("--person-size", default=128, show_default=True, help="Side of face and body input; 64 is faster.")
 @click.option("--shuffle-labels", is_flag=True, help="Deals labels out anew: a check that nothing leaks.")
 def train(
     manifest: Path,
@@ -104,6 +105,7 @@ def train(
     balance: str,
     cache: Path | None,
     context_size: int,
+    person_size: int,
     shuffle_labels: bool,
     **told: Any,
 ) -> None:
@@ -134,6 +136,7 @@ def train(
         balance=balance,
         cache=cache,
         context_size=context_size,
+        person_size=person_size,
         shuffle_labels=shuffle_labels,
     )
     if int(os.environ.get("RANK", "0")):
