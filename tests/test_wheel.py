@@ -70,9 +70,9 @@ def test_installed_wheel_finds_its_cards_pipelines_and_template(dist: Path, tmp_
     assert answer.stdout.split() == [
         *(str(inside / name) for name in ("__init__.py", "manifests", "pipelines")),
         "34320",
-        "5",
+        "7",
     ]
     call = [sys.executable, "-m", "emoface", "status", "demo"]
     answer = subprocess.run(call, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
-    assert [line.split("\t")[1] for line in answer.stdout.splitlines()[1:]] == ["missing"] * 5
+    assert [line.split("\t")[1] for line in answer.stdout.splitlines()[1:]] == ["missing"] * 7

@@ -1,4 +1,4 @@
-"""Proves on the simulator that MTER learns what it should: more streams know more, and shuffled labels teach nothing.
+"""Asks of MTER on the simulator what it should show: more streams know more, and shuffled labels teach nothing.
 
     python docs/benchmarks/mter_on_simulator.py --out DIR [--epochs 8] [--at-once 2]
 
@@ -44,8 +44,8 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 """What is trained, in the order in which it is begun: the model and its own options. mter2 waits for task1."""
 
-TASK1_SHARE = 0.75
-"""Rounds of task1, in shares of the others'."""
+ROUNDS_SHARE = {"task1": 0.75, "mter2-shuffled": 0.5}
+"""Rounds of a run, in shares of the others'."""
 
 MIN_PEOPLE = 50
 N_DRAWS = 1000
@@ -76,7 +76,7 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
         if "--init-face" in options:
             begun["task1"].result()
             options[-1] = str(runs / options[-1])
-        n_rounds = round(TASK1_SHARE * epochs) if name == "task1" else epochs
+        n_rounds = max(1, round(ROUNDS_SHARE.get(name, 1) * epochs))
         words = ("--manifest", manifest, "--model", model, "--out", runs / name, "--epochs", n_rounds)
         emoface("train", *words, *COMMON, *options)
         emoface("evaluate", runs / name)

@@ -70,7 +70,7 @@ def status(pipeline: str, overrides: tuple[str, ...]) -> None:
 @click.option("--out", default="demo-out", show_default=True, type=FOLDER, help="Folder for everything.")
 @click.option("--images", default=400, show_default=True, help="Photos to draw.")
 @click.option("--seed", default=0, show_default=True, help="The same seed gives the same photos, tables and weights.")
-@click.option("--epochs", default=6, show_default=True, help="Rounds of training.")
+@click.option("--epochs", default=16, show_default=True, help="Rounds of training.")
 def demo(out: Path, images: int, seed: int, epochs: int) -> None:
     """Builds and audits EMOTIC_Face from photos that emoface draws itself, then trains and evaluates mter2 on it.
 

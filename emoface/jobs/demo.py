@@ -44,7 +44,7 @@ class DemoConfig:
     out: Path = Path("demo-out")
     images: int = 400
     seed: int = 0
-    epochs: int = 6
+    epochs: int = 16
 
     def __post_init__(self) -> None:
         for name, least in (("images", _LEAST_IMAGES), ("seed", 0), ("epochs", 1)):
