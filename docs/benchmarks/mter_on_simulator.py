@@ -33,12 +33,7 @@ from emoface.label_measures import (
 )
 from emoface.weights import DEMONSTRATION_DETECTOR
 
-COMMON = (
-    *("--preset", "modern", "--pretrained", "none", "--device", "cpu"),
-    *("--distort-probability", "0", "--person-size", "64", "--context-size", "64"),
-)
-"""Inputs of half and less of the thesis's sides, so that there is time for enough rounds."""
-
+COMMON = ("--preset", "modern", "--pretrained", "none", "--device", "cpu", "--context-size", "112")
 RUNS: dict[str, tuple[str, ...]] = {
     "task1": ("task1",),
     "task2": ("task2",),
@@ -48,7 +43,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 """What is trained, in the order in which it is begun: the model and its own options. mter2 waits for task1."""
 
-ROUNDS_SHARE = {"task1": 0.5, "mter2-shuffled": 0.5}
+ROUNDS_SHARE = {"task1": 0.75, "mter2-shuffled": 0.5}
 """Rounds of a run, in shares of the others'."""
 
 MIN_PEOPLE = 50
