@@ -21,16 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from emoface.label_measures import (
-    average_precision,
-    bootstrap_average_precision,
-    mean_average_precision,
-    mean_over_labels,
-    percentile_interval,
-)
+from emoface.jobs.compare import CompareConfig, Scored, compare_pair
+from emoface.jobs.evaluate import Predictions, read_predictions
+from emoface.label_measures import average_precision, mean_average_precision, percentile_interval
+from emoface.mter.runs import read_run
 from emoface.weights import DEMONSTRATION_DETECTOR
 
 COMMON = ("--preset", "modern", "--pretrained", "none", "--device", "cpu", "--context-size", "112")
@@ -42,6 +37,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "mter2-shuffled": ("mter2", "--shuffle-labels"),
 }
 """What is trained, in the order in which it is begun: the model and its own options. mter2 waits for task1."""
+
+MORE_AND_MORE = ("task2", "task2+task3", "mter2")
+"""Runs that see more streams, one after the other."""
 
 ROUNDS_SHARE = {"task1": 0.75, "mter2-shuffled": 0.5}
 """Rounds of a run, in shares of the others'."""
@@ -85,7 +83,7 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
             begun[name] = pool.submit(train, name)
         for future in begun.values():
             future.result()
-    emoface("compare", *(runs / name for name in ("task2", "task2+task3", "mter2")))
+    emoface("compare", *(runs / name for name in MORE_AND_MORE))
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
@@ -93,41 +91,42 @@ def read_metrics(run: Path) -> dict[str, Any]:
     return json.loads((run / "eval/test/metrics.json").read_text(encoding="utf-8"))
 
 
-def read_answers(run: Path) -> dict[str, NDArray[Any]]:
-    """Labels, probabilities (n, 26) and has_face (n,) of test."""
-    table = pq.read_table(run / "eval/test/predictions.parquet")
-    return {name: np.array(table[name].to_pylist()) for name in ("labels", "probabilities", "has_face")}
+def read_answers(run: Path) -> Predictions:
+    """What a run says of the people of test."""
+    return read_predictions(run / "eval/test/predictions.parquet")
 
 
-def guess_interval(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[float, float]:
-    """Where 95 % of the mAPs lie when the same scores are dealt out to people by chance."""
+def guess_interval(answers: Predictions) -> tuple[float, float]:
+    """Where 95 % of the mAPs lie when the same answers are dealt out to people by chance."""
     rng = np.random.default_rng(0)
+    labels, scores = answers.labels, answers.probabilities
     drawn = [
         mean_average_precision(average_precision(labels, scores[rng.permutation(len(scores))])) for _ in range(N_DRAWS)
     ]
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    low, high = percentile_interval(np.array(drawn))
     return float(low), float(high)
 
 
-def difference_without_face(first: Path, second: Path) -> tuple[int, float, float, float]:
-    """People without a face, the second's mAP minus the first's on them, and the ends of its paired interval."""
-    one, other = read_answers(first), read_answers(second)
-    rows = ~one["has_face"]
-    labels, sides = one["labels"][rows], [side["probabilities"][rows] for side in (one, other)]
-    values = [mean_average_precision(average_precision(labels, side)) for side in sides]
-    # The same seed and number of people draw the same people for both.
-    draws = [mean_over_labels(bootstrap_average_precision(labels, side, N_DRAWS, 0)) for side in sides]
-    low, high = percentile_interval(draws[1] - draws[0])
-    return int(rows.sum()), values[1] - values[0], float(low), float(high)
+def compare_without_face(runs: Path, first: str, second: str) -> dict[str, Any]:
+    """``compare_pair`` of two runs on the people without a face."""
+    sides = []
+    for name in (first, second):
+        answers = read_answers(runs / name)
+        rows = np.flatnonzero(~answers.has_face)
+        person_ids = [answers.person_ids[row] for row in rows]
+        sides.append(Scored(person_ids, answers.labels[rows], answers.probabilities[rows]))
+    pair = compare_pair(CompareConfig((runs / first, runs / second), draws=N_DRAWS), first, second, *sides)
+    assert pair is not None
+    return pair
 
 
 def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
     """Whether each claim holds, and in words what was found."""
     metrics = {name: read_metrics(runs / name) for name in RUNS}
     value = {name: 100 * one["mean_average_precision"] for name, one in metrics.items()}
-    order = ("task2", "task2+task3", "mter2")
-    found = " < ".join(f"{name} {value[name]:.2f}" for name in order)
-    yield value[order[0]] < value[order[1]] < value[order[2]], f"more streams, higher mAP: {found}"
+    found = " < ".join(f"{name} {value[name]:.2f}" for name in MORE_AND_MORE)
+    body, two, three = (value[name] for name in MORE_AND_MORE)
+    yield body < two < three, f"more streams, higher mAP: {found}"
 
     low, high = 100 * metrics["mter2"]["interval"][0], 100 * metrics["task2"]["interval"][1]
     yield low > high, f"intervals of mter2 (from {low:.2f}) and task2 (to {high:.2f}) do not overlap"
@@ -137,8 +136,7 @@ def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
     said = ", ".join(below) or "none below"
     yield not below, f"mter2 is above prevalence on each of {len(per_label)} labels with {MIN_PEOPLE} people: {said}"
 
-    shuffled = read_answers(runs / "mter2-shuffled")
-    ends = guess_interval(shuffled["labels"], shuffled["probabilities"])
+    ends = guess_interval(read_answers(runs / "mter2-shuffled"))
     yield (
         100 * ends[0] <= value["mter2-shuffled"] <= 100 * ends[1],
         f"shuffled labels teach nothing: mAP {value['mter2-shuffled']:.2f}, 95 % of guesses lie in "
@@ -146,11 +144,12 @@ def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
         f"{100 * metrics['mter2-shuffled']['mean_prevalence']:.2f}",
     )
 
-    n, difference, least, most = difference_without_face(runs / "task2+task3", runs / "mter2")
+    pair = compare_without_face(runs, "task2+task3", "mter2")
+    least, most = pair["interval"]
     yield (
         most >= 0,
-        f"on {n} people without a face mter2 is no worse than task2+task3: {100 * difference:+.2f} mAP, "
-        f"paired interval {100 * least:+.2f} to {100 * most:+.2f}",
+        f"on {pair['people']} people without a face mter2 is no worse than task2+task3: "
+        f"{100 * pair['difference']:+.2f} mAP, paired interval {100 * least:+.2f} to {100 * most:+.2f}",
     )
 
 
@@ -161,23 +160,21 @@ def print_tables(runs: Path) -> None:
     logs = {}
     for name in RUNS:
         metrics = read_metrics(runs / name)
-        lines = (runs / name / "log.jsonl").read_text(encoding="utf-8").splitlines()
-        logs[name] = [json.loads(line) for line in lines]
+        logs[name] = read_run(runs / name).log()
         groups = {one["group"]: one["mean_average_precision"] for one in metrics["subgroups"] if one["by"] == "face"}
         parts = ["-" if value is None else f"{100 * value:.2f}" for value in groups.values()]
         low, high = metrics["interval"]
         print(
-            f"| {name} | {len(lines)} | {sum(line['seconds'] for line in logs[name]) / 60:.1f} "
+            f"| {name} | {len(logs[name])} | {sum(line['seconds'] for line in logs[name]) / 60:.1f} "
             f"| {100 * metrics['mean_average_precision']:.2f} | {100 * low:.2f} - {100 * high:.2f} "
             f"| {' | '.join(parts)} |"
         )
-    shown = ("task2", "task2+task3", "mter2")
-    print(f"\n| round | {' | '.join(f'{name}: loss on train, val' for name in shown)} |")
-    print(f"|---:|{'---|' * len(shown)}")
-    for number in range(max(len(logs[name]) for name in shown)):
+    print(f"\n| round | {' | '.join(f'{name}: loss on train, val' for name in MORE_AND_MORE)} |")
+    print(f"|---:|{'---|' * len(MORE_AND_MORE)}")
+    for number in range(max(len(logs[name]) for name in MORE_AND_MORE)):
         cells = [
             f"{logs[name][number]['train_losses']['labels']:.2f}, {logs[name][number]['val_losses']['labels']:.2f}"
-            for name in shown
+            for name in MORE_AND_MORE
         ]
         print(f"| {number + 1} | {' | '.join(cells)} |")
 
