@@ -144,9 +144,9 @@ PRESETS: dict[str, Recipe] = {
     "thesis": Recipe(),
     "modern": Recipe(
         epochs=30,
-        batch_size=16,
+        batch_size=32,
         optimizer="adamw",
-        learning_rate=0.001,
+        learning_rate=0.002,
         weight_decay=0.02,
         decays_norms=False,
         warmup_epochs=1.5,
