@@ -20,7 +20,6 @@ from emoface.crops import Photo, align_face, crop_square, square_box
 from emoface.detections import Detections
 from emoface.errors import SettingsError
 from emoface.images import decode_photo, encode_jpeg, read_photo
-from emoface.manifest import read_manifest
 from emoface.mter.base import Mter
 from emoface.mter.dataset import to_stream_inputs
 from emoface.mter.grad_cam import grad_cam
@@ -127,14 +126,12 @@ class Predictor:
         run: The training run.
         model: In evaluation mode.
         faces: How faces are found and cut.
-        faces_from: Where these settings come from: ``data set`` of the run, or ``defaults`` where it is not there.
     """
 
-    def __init__(self, run: Run, model: Mter, faces: FaceSettings, faces_from: str = "defaults") -> None:
+    def __init__(self, run: Run, model: Mter, faces: FaceSettings) -> None:
         self.run = run
         self.model = model
         self.faces = faces
-        self.faces_from = faces_from
 
     @cached_property
     def detector(self) -> Detector:
@@ -286,8 +283,7 @@ def load_predictor(
     Args:
         run: The run's folder.
         device: ``auto``, ``cpu`` or ``cuda``.
-        faces: How faces are found and cut; None does it as the data set that the run was trained on, or with the
-            defaults where that is no longer there, which ``Predictor.faces_from`` says.
+        faces: How faces are found and cut; None does it as for the data set that the run was trained on.
         changes: Single values of ``FaceSettings`` in place of those.
 
     Raises:
@@ -295,12 +291,10 @@ def load_predictor(
         WeightsError: Its weights cannot be read.
     """
     trained = read_run(Path(run))
-    faces_from = "given"
-    if faces is None:
-        faces, faces_from = _trained_faces(trained)
+    faces = _trained_faces(trained) if faces is None else faces
     model = trained.load_model().to(pick_device(device))
     told = {name: value for name, value in changes.items() if value is not None}
-    return Predictor(trained, model, replace(faces, **told), faces_from)  # type: ignore[arg-type]
+    return Predictor(trained, model, replace(faces, **told))  # type: ignore[arg-type]
 
 
 def from_annotation(annotated: AnnotatedPerson) -> Person | None:
@@ -318,13 +312,11 @@ def from_annotation(annotated: AnnotatedPerson) -> Person | None:
     )
 
 
-def _trained_faces(run: Run) -> tuple[FaceSettings, str]:
-    if not run.manifest_path.is_file():
-        return FaceSettings(), "defaults"
-    told = read_manifest(run.manifest_path).detector
+def _trained_faces(run: Run) -> FaceSettings:
+    told = run.detector
     known = ("conf_threshold", "iou_threshold", "image_size", "margin", "align")
     settings = {name: told[name] for name in known if name in told}
-    return FaceSettings(detector=told.get("name", FaceSettings.detector), **settings), "data set"
+    return FaceSettings(detector=told.get("name", FaceSettings.detector), **settings)
 
 
 def _check_photo(photo: Photo) -> Photo:

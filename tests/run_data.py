@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from emoface.files import file_sha256, write_text
+from emoface.manifest import read_manifest
 from emoface.mter import build_model
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run, write_weights
 from emoface.records import JobRecord, write_record
@@ -35,6 +36,7 @@ def write_finished_run(
     settings: dict[str, Any] = {
         "model": model,
         "manifest": {"path": str(manifest.resolve()), "sha256": file_sha256(manifest)},
+        "detector": read_manifest(manifest).detector,
         "recipe": {"predicts_vad": predicts_vad, "loss": "bce"},
         "stream_sizes": SIZES,
         "shuffle_labels": False,

@@ -120,7 +120,7 @@ def test_probabilities_are_those_of_the_network_by_hand(data: tuple[Path, Path],
     with torch.no_grad():
         expected = predictor.model(inputs, has_face).logits[0].sigmoid()
     (found,) = predictor.predict(photo, boxes=BODIES[:1])
-    assert predictor.faces.margin == 0.0 and predictor.faces_from == "data set"
+    assert predictor.faces.margin == 0.0
     assert list((found.probabilities or {}).values()) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -174,14 +174,15 @@ def test_load_is_the_api_and_costs_no_torch_at_import(data: tuple[Path, Path]) -
     assert answer.stdout.split() == ["False", "True"]
 
 
-def test_faces_of_a_run_without_its_data_set_are_the_defaults(data: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_run_without_its_data_set_cuts_faces_as_it_was_trained(data: tuple[Path, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(data[0], run)
     settings = _told(run / "run.json")
     settings["manifest"]["path"] = str(tmp_path / "gone.json")
+    settings["detector"]["margin"] = 0.25
     (run / "run.json").write_text(json.dumps(settings))
     loaded = load_predictor(run)
-    assert (loaded.faces_from, loaded.faces.margin, loaded.faces.detector) == ("defaults", 0.15, "yolov5n-face")
+    assert (loaded.faces.margin, loaded.faces.detector) == (0.25, "drawn")
 
 
 # The job

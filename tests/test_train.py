@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from mter_data import LABELS, write_photos_and_tables
+from sklearn.metrics import average_precision_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError

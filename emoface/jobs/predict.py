@@ -106,11 +106,6 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         backend=config.backend,
         conf_threshold=config.conf_threshold,
     )
-    if predictor.faces_from == "defaults" and manifest is None:
-        progress.note(
-            f"{predictor.run.manifest_path}: the run's data set is not there; faces are found and cut by default "
-            f"(detector {predictor.faces.detector}, margin {predictor.faces.margin:g})"
-        )
     progress.start("predict", len(config.images))
     outputs: list[Path] = []
     failures: list[str] = []

@@ -275,6 +275,7 @@ def _told(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, 
     return {
         "model": config.model,
         "manifest": {"path": str(config.manifest.resolve()), "sha256": file_sha256(manifest.path)},
+        "detector": manifest.detector,
         "preset": config.preset,
         "recipe": json.loads(json.dumps(asdict(recipe))),
         "seed": config.seed,

@@ -40,8 +40,8 @@ class Run:
 
     Attributes:
         path: Its folder.
-        settings: All of ``run.json``: ``model``, ``manifest`` (path and sha256), ``recipe``, ``stream_sizes``,
-            ``normalisation``, ``seed``, ``versions``, ``environment``...
+        settings: All of ``run.json``: ``model``, ``manifest`` (path and sha256), ``detector``, ``recipe``,
+            ``stream_sizes``, ``normalisation``, ``seed``, ``versions``, ``environment``...
     """
 
     path: Path
@@ -56,6 +56,11 @@ class Run:
     def manifest_path(self) -> Path:
         """The data set that it was trained on."""
         return Path(self.settings["manifest"]["path"])
+
+    @property
+    def detector(self) -> dict[str, Any]:
+        """How the faces that it was trained on were found and cut; see ``Manifest.detector``."""
+        return dict(self.settings["detector"])
 
     @property
     def predicts_vad(self) -> bool:
@@ -122,13 +127,14 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         run = Run(run_dir, settings)
-        complete = (run.model_name, run.manifest_path, run.predicts_vad, run.stream_sizes, run.has_shuffled_labels)
+        for told in ("model_name", "manifest_path", "detector", "predicts_vad", "stream_sizes", "has_shuffled_labels"):
+            getattr(run, told)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}: not the description of a run ({error}); train again in another folder") from error
     if needs_finished and not run.is_finished:
         raise SettingsError(
-            f"{run_dir}: the run of {complete[0]} is unfinished after {len(run.log())} epochs; go on with "
-            f"'emoface train --manifest {run.manifest_path} --model {complete[0]} --out {run_dir}'"
+            f"{run_dir}: the run of {run.model_name} is unfinished after {len(run.log())} epochs; go on with "
+            f"'emoface train --manifest {run.manifest_path} --model {run.model_name} --out {run_dir}'"
         )
     return run
 
