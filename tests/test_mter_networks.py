@@ -13,7 +13,7 @@ from emoface.cards import read_card
 from emoface.errors import SettingsError
 from emoface.mter import MODEL_NAMES, STREAM_SIZES, STREAMS, Mter, build_model
 from emoface.mter.baselines import CaerNetS
-from emoface.mter.blocks import FeatureNorm, InvertedResidual, SqueezeExcitation
+from emoface.mter.blocks import BasicBlock, FeatureNorm, InvertedResidual, SqueezeExcitation
 from emoface.mter.cost import empty_inputs, measure_cost, trace_shapes
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.networks import StreamsModel
@@ -316,9 +316,26 @@ def test_unit_stands_after_the_depthwise_activation_and_before_the_projection() 
         "conv.2",
         "conv.3",
     ]
-    nn.init.zeros_(block.conv[3].weight)  # a linear bottleneck of 0 leaves the shortcut, untouched by any activation
-    assert torch.equal(block(x), x)
-    assert not torch.equal(out, x)
+    assert torch.equal(out, x)  # a fresh linear bottleneck adds 0 to the shortcut, untouched by any activation
+    nn.init.ones_(block.conv[3].weight)
+    assert not torch.equal(block(x), x)
+
+
+def test_fresh_residual_branches_add_nothing_and_learn() -> None:
+    x = torch.randn(4, 64, 6, 4)
+    block = BasicBlock(64, 64, stride=1)
+    assert torch.equal(block(x), x.relu())
+    wider = BasicBlock(64, 128, stride=2)
+    assert wider.downsample is not None and torch.equal(wider(x), wider.downsample(x).relu())
+    optimizer = torch.optim.SGD(block.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        block(x).square().mean().backward()
+        optimizer.step()
+    assert block.conv1.weight.grad is not None and bool(block.conv1.weight.grad.abs().sum() > 0)
+    assert not torch.equal(block(x), x.relu())
+    shrinking = InvertedResidual(64, 64, stride=2, expansion=6, reduction=16)
+    assert bool(shrinking(x).abs().sum() > 0)  # no shortcut, so nothing is held back
 
 
 def test_reductions_differ_by_stage_and_settings_are_checked() -> None:
