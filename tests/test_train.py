@@ -481,10 +481,29 @@ def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
         load_weights(build_model("task3"), build_model("task2").state_dict(), tmp_path / "task2.safetensors")
 
 
-def _train_as_program(manifest: Path, out: Path, *options: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    call = [sys.executable, *(launcher if processes > 1 else []), "-m", "emoface", "train"]
-    call += ["--manifest", str(manifest), "--model", "mter2", "--out", str(out), "--pretrained", "none"]
+PROGRAMS = Path(sys.executable).parent
+LAUNCHERS = {
+    "none": [sys.executable, "-m", "emoface"],
+    "torchrun": [str(PROGRAMS / "torchrun"), "--standalone", "--nproc-per-node", "2", "-m", "emoface"],
+    "fabric": [str(PROGRAMS / "fabric"), "run", "--accelerator", "cpu", "--devices", "2", str(PROGRAMS / "emoface")],
+}
+
+
+def _train_as_program(
+    manifest: Path, out: Path, *options: str, launcher: str = "none"
+) -> subprocess.CompletedProcess[str]:
+    call = [
+        *LAUNCHERS[launcher],
+        "train",
+        "--manifest",
+        str(manifest),
+        "--model",
+        "mter2",
+        "--out",
+        str(out),
+        "--pretrained",
+        "none",
+    ]
     call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
@@ -495,7 +514,7 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     same = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
     one = _train_as_program(manifest, tmp_path / "one", *same)
     assert one.returncode == 0, one.stderr
-    two = _train_as_program(manifest, tmp_path / "two", *same, processes=2)
+    two = _train_as_program(manifest, tmp_path / "two", *same, launcher="torchrun")
     assert two.returncode == 0, two.stderr
     torch.manual_seed(0)
     start = build_model("mter2", predicts_vad=True).state_dict()
@@ -510,6 +529,9 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
         assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)
         assert a["val_map"] == pytest.approx(b["val_map"])
     assert two.stdout.count("best epoch") == 1  # only the first process prints
+    again = _train_as_program(manifest, tmp_path / "again", *same, launcher="fabric")
+    assert again.returncode == 0, again.stderr
+    assert file_sha256(tmp_path / "again/best.safetensors") == file_sha256(tmp_path / "two/best.safetensors")
 
 
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:

@@ -262,7 +262,8 @@ def build_fabric(device: str, precision: str) -> Fabric:
     n_local, n_all = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
     many: dict[str, Any] = {"strategy": "ddp", "num_nodes": n_all // n_local} if n_all > 1 else {}
     fabric = Fabric(accelerator=accelerator, devices=n_local, precision=PRECISIONS[precision], **many)  # type: ignore[arg-type]
-    fabric.launch()
+    if os.environ.get("LT_CLI_USED") != "1":  # under 'fabric run' Fabric has joined the processes already
+        fabric.launch()
     return fabric
 
 
