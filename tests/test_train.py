@@ -492,19 +492,8 @@ LAUNCHERS = {
 def _train_as_program(
     manifest: Path, out: Path, *options: str, launcher: str = "none"
 ) -> subprocess.CompletedProcess[str]:
-    call = [
-        *LAUNCHERS[launcher],
-        "train",
-        "--manifest",
-        str(manifest),
-        "--model",
-        "mter2",
-        "--out",
-        str(out),
-        "--pretrained",
-        "none",
-    ]
-    call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
+    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out)]
+    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
 
