@@ -28,8 +28,10 @@ from emoface.label_measures import average_precision, mean_average_precision, pe
 from emoface.mter.runs import read_run
 from emoface.weights import DEMONSTRATION_DETECTOR
 
-COMMON = ("--preset", "modern", "--pretrained", "none", "--device", "cpu", "--distort-probability", "0")
-SIDES = ("--person-size", "64", "--context-size", "96")
+COMMON = (
+    *("--preset", "modern", "--pretrained", "none", "--device", "cpu"),
+    *("--distort-probability", "0", "--person-size", "64", "--context-size", "96"),
+)
 RUNS: dict[str, tuple[str, ...]] = {
     "task1": ("task1",),
     "task2": ("task2",),
@@ -80,7 +82,7 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
             options[-1] = str(runs / options[-1])
         n_rounds = max(1, round(ROUNDS_SHARE.get(name, 1) * epochs))
         words = ("--manifest", manifest, "--model", model, "--out", runs / name, "--epochs", n_rounds)
-        emoface("train", *words, *COMMON, *SIDES, *options)
+        emoface("train", *words, *COMMON, *options)
         emoface("evaluate", runs / name)
 
     with ThreadPoolExecutor(at_once) as pool:
