@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from emoface.predictor import Predictor
+from emoface.version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from emoface.inference.predictor import Predictor
 
 
 def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
@@ -17,7 +17,7 @@ def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
     Args:
         run: The run's folder.
         device: ``auto``, ``cpu`` or ``cuda``.
-        faces: Values of ``emoface.predictor.FaceSettings``, in place of those of the run's data set.
+        faces: Values of ``emoface.inference.predictor.FaceSettings``, in place of those of the run's data set.
 
     Returns:
         An object whose ``predict(image)`` gives one ``PersonPrediction`` per person.
@@ -29,6 +29,6 @@ def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
     Example:
         ``emoface.load("runs/mter2").predict("party.jpg")[0].top(3)``
     """
-    from emoface.predictor import load_predictor
+    from emoface.inference.predictor import load_predictor
 
     return load_predictor(run, device, **faces)

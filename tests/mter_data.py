@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from emoface.images import encode_jpeg
 from emoface.jobs.split import SplitConfig, run_split
-from emoface.records import JobRecord, write_record
 from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA, SPLITS
-from emoface.tables import write_table
+from emoface.storage.records import JobRecord, write_record
+from emoface.storage.tables import write_table
+from emoface.vision.images import encode_jpeg
 
 PHOTO_WH = (200, 120)
 LABELS = (0, 5, 16)

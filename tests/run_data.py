@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from emoface.files import file_sha256, write_text
-from emoface.manifest import read_manifest
+from emoface.datasets.manifest import read_manifest
 from emoface.mter import build_model
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run, write_weights
-from emoface.records import JobRecord, write_record
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import JobRecord, write_record
 
 SIZES = {"face": 32, "body": 32, "context": 64}
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from emoface.assignment import DEFAULT_HEAD_PRIOR, UNASSIGNED, assign_faces, face_costs
+from emoface.vision.assignment import DEFAULT_HEAD_PRIOR, UNASSIGNED, assign_faces, face_costs
 
 
 def _boxes(*rows: tuple[float, float, float, float]) -> np.ndarray:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emoface.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
-from emoface.crops import Photo
-from emoface.detection_measures import LabelledFaces
+from emoface.metrics.detection import LabelledFaces
+from emoface.vision.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
+from emoface.vision.crops import Photo
 
 
 def _faces(*boxes: tuple[float, float, float, float], ignored: tuple[int, ...] = ()) -> LabelledFaces:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from emoface.cards import read_card
 from emoface.schema import CATEGORIES, SOURCES
+from emoface.storage.cards import read_card
 
 TABLES = {
     "table_4_2": ("task2", "task2+task3", "mter1", "mter2"),

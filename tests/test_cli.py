@@ -11,8 +11,8 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from emoface import __version__
 from emoface.cli import main
+from emoface.version import __version__
 
 PIPELINE = """
 [settings]

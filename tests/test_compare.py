@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
 from run_data import SIZES, write_finished_run
 
-from emoface.charts import write_training_curves
 from emoface.cli import main
 from emoface.errors import SettingsError, TableError
 from emoface.jobs.compare import CompareConfig, Scored, compare_pair, run_compare, short_names
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.mter import build_model
 from emoface.mter.cost import measure_cost
+from emoface.reporting.charts import write_training_curves
 from emoface.schema import CATEGORIES
 
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emoface.crops import ALIGNED_LANDMARKS, align_face, crop_square, similarity_transform, square_box
+from emoface.vision.crops import ALIGNED_LANDMARKS, align_face, crop_square, similarity_transform, square_box
 
 
 def test_square_is_centred_and_gains_the_margin_on_every_side() -> None:

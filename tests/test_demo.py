@@ -18,7 +18,7 @@ from emoface.errors import SettingsError, WeightsError
 from emoface.jobs.demo import DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
 from emoface.jobs.pipeline import CURRENT, PipelineConfig, check_pipeline
 from emoface.schema import FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
-from emoface.weights import DEMONSTRATION_DETECTOR
+from emoface.storage.weights import DEMONSTRATION_DETECTOR
 
 TRUE_BOX = [100.0, 40.0, 140.0, 90.0]
 

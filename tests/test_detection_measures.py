@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from emoface.detection_measures import (
+from emoface.metrics.detection import (
     FALSE,
     IGNORED,
     TRUE,
@@ -17,7 +17,7 @@ from emoface.detection_measures import (
     match_detections,
     measure_detections,
 )
-from emoface.detections import Detections
+from emoface.vision.detections import Detections
 
 
 def _truth(*boxes: tuple[float, float, float, float], ignored: tuple[int, ...] = ()) -> LabelledFaces:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from emoface.boxes import box_iou
 from emoface.cli import main
-from emoface.crops import Photo
-from emoface.detections import Detections
 from emoface.errors import SettingsError
-from emoface.images import read_photo
+from emoface.vision.boxes import box_iou
+from emoface.vision.crops import Photo
+from emoface.vision.detections import Detections
+from emoface.vision.images import read_photo
 from emoface.yolov5face import Detector, YoloV5Face, build_detector, load_detector, load_network, save_network
 from emoface.yolov5face.detector import to_network_input
 

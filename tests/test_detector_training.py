@@ -15,16 +15,16 @@ import torch
 from click.testing import CliRunner
 
 from emoface.cli import main
-from emoface.detection_measures import LabelledFaces
+from emoface.datasets.face_labels import read_whole_photos
 from emoface.errors import SettingsError
-from emoface.face_labels import read_whole_photos
-from emoface.files import file_sha256
 from emoface.jobs import train_detector
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
+from emoface.metrics.detection import LabelledFaces
 from emoface.progress import SILENT
-from emoface.records import read_record
-from emoface.weights import DEMONSTRATION_DETECTOR, find_weights
+from emoface.storage.files import file_sha256
+from emoface.storage.records import read_record
+from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
 from emoface.yolov5face import YoloV5Face, build_network, load_network, save_network
 from emoface.yolov5face.losses import (
     FaceTargets,

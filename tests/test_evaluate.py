@@ -19,16 +19,16 @@ from run_data import write_finished_run
 from sklearn.metrics import average_precision_score, f1_score
 
 from emoface.cli import main
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.jobs import evaluate as evaluate_job
 from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
-from emoface.label_measures import fit_thresholds
-from emoface.manifest import read_manifest
+from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import read_run
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES
-from emoface.stream_cache import open_stream_cache
 
 N_PHOTOS = 24
 

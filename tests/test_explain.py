@@ -15,17 +15,17 @@ from mter_data import PHOTO_WH, write_photos_and_tables
 from run_data import write_finished_run
 from torch import Tensor, nn
 
-from emoface.annotated_people import find_annotated_people
 from emoface.cli import main
-from emoface.drawing import draw_heat
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.people import find_annotated_people
 from emoface.errors import ImageError, SettingsError, TableError
+from emoface.inference.predictor import Person
 from emoface.jobs.explain import ExplainConfig, run_explain, stream_box
-from emoface.manifest import read_manifest
 from emoface.mter import build_model
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.blocks import Backbone
 from emoface.mter.grad_cam import grad_cam
-from emoface.predictor import Person
+from emoface.reporting.drawing import draw_heat
 
 FACE = torch.ones(1, dtype=torch.bool)
 

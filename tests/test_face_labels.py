@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emoface.datasets.face_labels import label_file, read_face_labels, read_whole_photos
 from emoface.errors import AnnotationsError, TableError
-from emoface.face_labels import label_file, read_face_labels, read_whole_photos
-from emoface.images import encode_jpeg
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.schema import GROUND_TRUTH_SCHEMA
-from emoface.tables import read_table
+from emoface.storage.tables import read_table
+from emoface.vision.images import encode_jpeg
 
 WIDER = """\
 0--Parade/a.jpg

@@ -25,16 +25,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from emoface.detections import Detections
 from emoface.errors import SettingsError, TableError
-from emoface.files import file_sha256
-from emoface.images import decode_photo
 from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, run_faces
-from emoface.records import JobRecord, write_record
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
-from emoface.tables import write_table
-from emoface.weights import WeightsFile
+from emoface.storage.files import file_sha256
+from emoface.storage.records import JobRecord, write_record
+from emoface.storage.tables import write_table
+from emoface.storage.weights import WeightsFile
+from emoface.vision.detections import Detections
+from emoface.vision.images import decode_photo
 
 MAGENTA = (255, 0, 255)
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from emoface.files import file_sha256
-from emoface.images import decode_photo
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.simulate import SimulateConfig, run_simulate
+from emoface.storage.files import file_sha256
+from emoface.vision.images import decode_photo
 
 _BENCHMARK = Path(__file__).parents[1] / "docs" / "benchmarks" / "faces_on_simulator.py"
 WEIGHTS = "yolov5n-face.param"

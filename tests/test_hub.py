@@ -18,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from emoface.boxes import box_iou
 from emoface.errors import ImageError, WeightsError
-from emoface.images import read_photo
+from emoface.vision.boxes import box_iou
+from emoface.vision.images import read_photo
 from emoface.yolov5face import ARCHITECTURES, YoloV5Face, build_detector, build_network, load_detector, save_network
 from emoface.yolov5face.detector import Detector
 from emoface.yolov5face.hub import HUB_REPO, _StandInModule, load_reference_network

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from emoface.errors import ImageError
-from emoface.images import PhotoSize, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import PhotoSize, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 
 
 def _write_photo(path: Path, orientation: int | None = None) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, jaccard_score
 
-from emoface.label_measures import (
+from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
     bootstrap_average_precision,

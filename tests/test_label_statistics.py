@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from emoface.label_statistics import (
+from emoface.labels.statistics import (
     co_occurrence,
     imbalance_ratio_cv,
     imbalance_ratios,

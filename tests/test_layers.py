@@ -12,47 +12,16 @@ import pytest
 PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 
 LAYERS = (
-    ("errors", "schema", "progress", "prefetch"),
-    (
-        "body_guess",
-        "boxes",
-        "letterbox",
-        "detections",
-        "assignment",
-        "crops",
-        "augmentation",
-        "label_measures",
-        "label_statistics",
-        "stratification",
-        "balancing",
-        "detection_measures",
-        "face_agreement",
-        "simulator",
-    ),
-    (
-        "annotated_people",
-        "drawing",
-        "files",
-        "tables",
-        "records",
-        "images",
-        "cards",
-        "emotic",
-        "weights",
-        "manifest",
-        "pipelines",
-        "charts",
-        "pages",
-        "face_labels",
-        "wider_face",
-        "stream_cache",
-    ),
-    ("yolov5face", "mter"),
-    ("predictor",),
+    ("errors", "schema", "progress", "prefetch", "version"),
+    ("vision", "labels", "metrics", "simulator"),
+    ("storage", "emotic", "datasets", "reporting", "pipeline"),
+    ("learning", "yolov5face", "mter"),
+    ("inference",),
     ("jobs",),
     ("cli", "__main__"),
 )
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+SYSTEMS = ("yolov5face", "mter")
 JOBS_OF_JOBS = {"jobs/pipeline.py", "jobs/demo.py"}
 
 
@@ -82,8 +51,7 @@ def test_module_imports_only_from_its_own_layer_or_above(path: Path) -> None:
     assert own in LAYER_OF, f"{own} has no layer: add it to LAYERS"
     for name in _emoface_imports(path):
         other = name.split(".")[0]
-        if other != "__version__":
-            assert LAYER_OF[other] <= LAYER_OF[own], f"{own} (layer {LAYER_OF[own]}) imports {name}"
+        assert LAYER_OF[other] <= LAYER_OF[own], f"{own} (layer {LAYER_OF[own]}) imports {name}"
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: path.relative_to(PACKAGE_DIR).as_posix())
@@ -98,8 +66,8 @@ def test_nobody_imports_the_command_line_and_jobs_do_not_import_jobs(path: Path)
 
 def test_networks_do_not_import_each_other() -> None:
     for path in _modules():
-        if _top(path) in ("yolov5face", "mter"):
-            others = {"yolov5face", "mter"} - {_top(path)}
+        if _top(path) in SYSTEMS:
+            others = set(SYSTEMS) - {_top(path)}
             assert not any(name.split(".")[0] in others for name in _emoface_imports(path))
 
 

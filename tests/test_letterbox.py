@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from emoface.detections import Detections
-from emoface.letterbox import PAD_VALUE, Letterbox
+from emoface.vision.detections import Detections
+from emoface.vision.letterbox import PAD_VALUE, Letterbox
 
 
 @pytest.mark.parametrize(

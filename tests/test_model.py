@@ -10,7 +10,6 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
 
-from emoface.cards import read_card
 from emoface.cli import main
 from emoface.errors import SettingsError
 from emoface.jobs.model import ModelConfig, printed_sizes, run_model
@@ -20,6 +19,7 @@ from emoface.mter.blocks import Backbone, BasicBlock
 from emoface.mter.cost import count_macs, empty_inputs, measure_cost, measure_latencies, trace_shapes
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.resnet import ResNet18
+from emoface.storage.cards import read_card
 
 
 class OneBackbone(Mter):

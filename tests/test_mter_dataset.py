@@ -10,8 +10,8 @@ import pytest
 import torch
 from mter_data import write_photos_and_tables
 
-from emoface.images import decode_photo, read_photo
-from emoface.manifest import Manifest, read_manifest
+from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.stream_cache import StreamCache, open_stream_cache
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAMS
 from emoface.mter.dataset import (
     BLANK,
@@ -27,7 +27,7 @@ from emoface.mter.dataset import (
     normalise_pixels,
     to_stream_inputs,
 )
-from emoface.stream_cache import StreamCache, open_stream_cache
+from emoface.vision.images import decode_photo, read_photo
 
 SIZES = {"face": 32, "body": 40, "context": 56}
 

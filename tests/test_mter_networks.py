@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from emoface.cards import read_card
 from emoface.errors import SettingsError
 from emoface.mter import MODEL_NAMES, STREAM_SIZES, STREAMS, Mter, build_model
 from emoface.mter.baselines import CaerNetS
@@ -18,6 +17,7 @@ from emoface.mter.cost import empty_inputs, measure_cost, trace_shapes
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.networks import StreamsModel
 from emoface.mter.resnet import ResNet18
+from emoface.storage.cards import read_card
 
 STREAMS_OF = {
     "task1": ("face",),

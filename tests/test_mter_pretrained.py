@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.files import file_sha256
 from emoface.mter import build_model
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.pretrained import (
@@ -27,7 +26,8 @@ from emoface.mter.pretrained import (
     take_weights,
 )
 from emoface.mter.resnet import ResNet18
-from emoface.weights import read_cards
+from emoface.storage.files import file_sha256
+from emoface.storage.weights import read_cards
 
 MOBILENET_STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
 
@@ -189,7 +189,7 @@ def put_cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "weights" / f"{name}.pth"
         torch.save(draw_state(wanted), path)
         cards[name] = replace(cards[name], files=(replace(cards[name].files[0], sha256=file_sha256(path)),))
-    monkeypatch.setattr("emoface.weights.read_cards", lambda: cards)
+    monkeypatch.setattr("emoface.storage.weights.read_cards", lambda: cards)
 
 
 def test_a_file_under_a_card_name_with_other_bytes_is_refused(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_fetches_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     name = "resnet18-f37072fd"
     told = replace(cards[name].files[0], address=path.as_uri(), sha256=file_sha256(path), n_bytes=path.stat().st_size)
     cards[name] = replace(cards[name], files=(told,))
-    monkeypatch.setattr("emoface.weights.read_cards", lambda: cards)
+    monkeypatch.setattr("emoface.storage.weights.read_cards", lambda: cards)
     with pytest.raises(WeightsError, match="no weights"):
         load_pretrained(build_model("task3"))
     (report,) = load_pretrained(build_model("task3"), fetch=True)

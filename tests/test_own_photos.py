@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from emoface.images import decode_photo
+from emoface.vision.images import decode_photo
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-photos.md"
 

@@ -29,9 +29,9 @@ from emoface.emotic import (
 )
 from emoface.errors import AnnotationsError, SettingsError
 from emoface.jobs.parse import ParseConfig, run_parse
-from emoface.records import read_record
 from emoface.schema import CATEGORIES, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA
-from emoface.tables import read_table
+from emoface.storage.records import read_record
+from emoface.storage.tables import read_table
 
 WH = (64, 48)
 CSV_COLUMNS = (

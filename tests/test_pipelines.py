@@ -19,9 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from emoface.cards import pipelines_dir
 from emoface.errors import SettingsError, TableError
-from emoface.files import file_sha256, write_text
 from emoface.jobs import pipeline as pipeline_job
 from emoface.jobs.pipeline import (
     CURRENT,
@@ -37,9 +35,12 @@ from emoface.jobs.pipeline import (
     read_stages,
     run_pipeline,
 )
-from emoface.pipelines import find_pipeline, parse_overrides, read_pipeline
+from emoface.pipeline.definition import find_pipeline, parse_overrides, read_pipeline
 from emoface.progress import SILENT, Progress
-from emoface.records import (
+from emoface.schema import CATEGORIES, PEOPLE_SCHEMA
+from emoface.storage.cards import pipelines_dir
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import (
     ABSENT,
     JobRecord,
     code_fingerprint,
@@ -49,8 +50,7 @@ from emoface.records import (
     to_settings,
     write_record,
 )
-from emoface.schema import CATEGORIES, PEOPLE_SCHEMA
-from emoface.tables import write_table
+from emoface.storage.tables import write_table
 
 RUNS: list[str] = []
 

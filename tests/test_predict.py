@@ -18,21 +18,20 @@ from mter_data import PHOTO_WH, write_photos_and_tables
 from run_data import write_finished_run
 
 import emoface
-from emoface.annotated_people import find_annotated_people
-from emoface.assignment import assign_faces
-from emoface.body_guess import bodies_from_faces
 from emoface.cli import main
-from emoface.crops import Photo, crop_square, square_box
-from emoface.detections import Detections
-from emoface.drawing import DrawnPerson, LabelBar, draw_people, fit_photo, unique_stems
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.people import find_annotated_people
 from emoface.errors import ImageError, SettingsError, TableError
-from emoface.images import decode_photo, encode_jpeg, read_photo
+from emoface.inference.predictor import PersonPrediction, Predictor, load_predictor
 from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
 from emoface.jobs.predict import PredictConfig, run_predict, to_drawn
-from emoface.manifest import read_manifest
 from emoface.mter.dataset import to_stream_inputs
-from emoface.predictor import PersonPrediction, Predictor, load_predictor
+from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, fit_photo, unique_stems
 from emoface.schema import CATEGORIES
+from emoface.vision.assignment import assign_faces, bodies_from_faces
+from emoface.vision.crops import Photo, crop_square, square_box
+from emoface.vision.detections import Detections
+from emoface.vision.images import decode_photo, encode_jpeg, read_photo
 
 FACES = np.array([[130, 15, 154, 39], [30, 15, 54, 39]], np.float32)  # as write_photos_and_tables draws them
 BODIES = np.array([[10, 10, 80, 115], [110, 10, 180, 115]], np.float32)

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emoface.charts import write_co_occurrence, write_label_histogram
 from emoface.errors import SettingsError, TableError
 from emoface.jobs.report import ReportConfig, run_report
 from emoface.jobs.split import SplitConfig, run_split
-from emoface.records import JobRecord, read_record, write_record
+from emoface.reporting.charts import write_co_occurrence, write_label_histogram
 from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA
-from emoface.tables import write_table
+from emoface.storage.records import JobRecord, read_record, write_record
+from emoface.storage.tables import write_table
 
 GREEN = (0, 200, 0)
 

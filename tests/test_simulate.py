@@ -16,12 +16,12 @@ from PIL import Image
 from scipy.io import loadmat
 
 from emoface.errors import ImageError, SettingsError
-from emoface.files import file_sha256
-from emoface.images import needs_exif_turn, read_photo, read_photo_size
 from emoface.jobs import simulate as simulate_job
 from emoface.jobs.simulate import PERSON_IRREGULARITIES, PHOTO_IRREGULARITIES, SimulateConfig, run_simulate
-from emoface.records import read_record
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SOURCES
+from emoface.storage.files import file_sha256
+from emoface.storage.records import read_record
+from emoface.vision.images import needs_exif_turn, read_photo, read_photo_size
 
 N_PHOTOS = 24
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from emoface.boxes import box_iou
 from emoface.schema import CATEGORIES
 from emoface.simulator import Cause, PersonPlan, PhotoPlan, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.bodies import BodyStyle, draw_body_style
@@ -30,6 +29,7 @@ from emoface.simulator.causes import (
 )
 from emoface.simulator.faces import FACES, FaceStyle, draw_face_style
 from emoface.simulator.photos import DrawnPhoto
+from emoface.vision.boxes import box_iou
 
 NEUTRAL = Cause("neutral", "standing", "casual", "office", "none")
 

@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from emoface.datasets.manifest import read_manifest
 from emoface.errors import SettingsError, TableError
-from emoface.files import file_sha256
 from emoface.jobs import split as split_job
 from emoface.jobs.split import SplitConfig, parse_cap, parse_ratios, run_split
-from emoface.manifest import read_manifest
-from emoface.records import JobRecord, read_record, write_record
 from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
-from emoface.tables import write_table
+from emoface.storage.files import file_sha256
+from emoface.storage.records import JobRecord, read_record, write_record
+from emoface.storage.tables import write_table
 
 N_PEOPLE = 300
 

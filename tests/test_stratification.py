@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from emoface.stratification import group_quotas, stratify_groups, stratify_people, swap_groups
+from emoface.labels.stratification import group_quotas, stratify_groups, stratify_people, swap_groups
 
 RATIOS = (0.7, 0.1, 0.2)
 EXACT_RATIOS = (Fraction(7, 10), Fraction(1, 10), Fraction(2, 10))

@@ -14,15 +14,15 @@ import pytest
 from mter_data import PHOTO_WH, write_photos_and_tables
 from PIL import Image
 
-from emoface import stream_cache
+from emoface.datasets import stream_cache
+from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.stream_cache import StreamCache, crop_box, cut_person, open_stream_cache, scale_square
 from emoface.errors import TableError
-from emoface.files import file_sha256
-from emoface.images import decode_photo, read_photo
 from emoface.jobs.split import SplitConfig, run_split
-from emoface.manifest import Manifest, read_manifest
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
-from emoface.stream_cache import StreamCache, crop_box, cut_person, open_stream_cache, scale_square
-from emoface.tables import write_table
+from emoface.storage.files import file_sha256
+from emoface.storage.tables import write_table
+from emoface.vision.images import decode_photo, read_photo
 
 
 @pytest.fixture

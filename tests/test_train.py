@@ -19,11 +19,11 @@ from mter_data import LABELS, write_photos_and_tables
 from sklearn.metrics import average_precision_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
-from emoface.files import file_sha256
 from emoface.jobs import train as train_job
 from emoface.jobs.train import TrainConfig, resolve_recipe, run_train
-from emoface.manifest import read_manifest
 from emoface.mter import build_model
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import load_weights, read_run, write_weights
@@ -40,7 +40,7 @@ from emoface.mter.training import (
 )
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
-from emoface.stream_cache import open_stream_cache
+from emoface.storage.files import file_sha256
 
 SMALL = {"epochs": 3, "batch_size": 8}
 

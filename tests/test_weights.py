@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from emoface import weights
 from emoface.cli import main
 from emoface.errors import WeightsError
-from emoface.files import file_sha256
-from emoface.weights import (
+from emoface.storage import weights
+from emoface.storage.files import file_sha256
+from emoface.storage.weights import (
     CardFile,
     WeightsCard,
     add_weights,
@@ -138,7 +138,7 @@ def test_committed_cards_are_whole() -> None:
             assert Path(one.file).name == one.file and Path(one.file).suffix in weights.SUFFIXES
             assert re.fullmatch(r"[0-9a-f]{64}", one.sha256) and one.n_bytes > 0
             if not one.address:
-                assert file_sha256(Path(weights.__file__).parent / "weights_data" / one.file) == one.sha256
+                assert file_sha256(Path(weights.__file__).parents[1] / "weights_data" / one.file) == one.sha256
                 continue
             assert re.match(r"https?://", one.address)
             if "github" in one.address:

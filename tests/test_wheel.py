@@ -57,8 +57,8 @@ def test_installed_wheel_finds_its_cards_pipelines_and_template(dist: Path, tmp_
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(site)
     code = (
-        "import emoface; from emoface.cards import manifests_dir, pipelines_dir, read_card; "
-        "from emoface.pipelines import read_pipeline; "
+        "import emoface; from emoface.storage.cards import manifests_dir, pipelines_dir, read_card; "
+        "from emoface.pipeline.definition import read_pipeline; "
         "print(emoface.__file__, manifests_dir(), pipelines_dir(), read_card('emotic')['published']['people'], "
         "len(read_pipeline('demo').stages), sep='\\n')"
     )

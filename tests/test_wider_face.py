@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from emoface.detections import Detections
 from emoface.errors import AnnotationsError
-from emoface.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.vision.detections import Detections
 
 EVENTS = {"0--Parade": ["0_Parade_1", "0_Parade_2"], "1--Handshaking": ["1_Handshaking_5"]}
 BOXES = {

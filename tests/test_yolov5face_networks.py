@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from emoface.errors import SettingsError
-from emoface.letterbox import Letterbox
+from emoface.vision.letterbox import Letterbox
 from emoface.yolov5face import ARCHITECTURES, YoloV5Face, build_network
 from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_level, decode_photo, sigmoid
 from emoface.yolov5face.folding import conv_slots, fold_batch_norms

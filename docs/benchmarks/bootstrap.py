@@ -10,7 +10,7 @@ import time
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from emoface.label_measures import bootstrap_average_precision
+from emoface.metrics.multilabel import bootstrap_average_precision
 
 N_PEOPLE, N_LABELS, N_DRAWS, N_SLOW = 7000, 26, 1000, 2
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from emoface.images import read_photo
+from emoface.vision.images import read_photo
 from emoface.yolov5face import load_detector
 
 

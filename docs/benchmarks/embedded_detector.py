@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from emoface.detection_measures import LabelledFaces, keep_sizes, measure_detections
-from emoface.face_labels import read_whole_photos
-from emoface.images import read_photo
+from emoface.datasets.face_labels import read_whole_photos
 from emoface.jobs.simulate import SimulateConfig, run_simulate
-from emoface.weights import DEMONSTRATION_DETECTOR, find_weights
+from emoface.metrics.detection import LabelledFaces, keep_sizes, measure_detections
+from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
+from emoface.vision.images import read_photo
 from emoface.yolov5face import Detector, load_detector
 
 MIN_SIZE = 24.0

@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from emoface.boxes import box_iou
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.simulator.causes import Cause, draw_cause, draw_labels, draw_scene, label_probabilities
+from emoface.vision.boxes import box_iou
 
 MIN_IOU = 0.5
 STREAMS = {

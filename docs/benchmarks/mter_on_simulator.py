@@ -24,9 +24,9 @@ import numpy as np
 
 from emoface.jobs.compare import CompareConfig, Scored, compare_pair
 from emoface.jobs.evaluate import Predictions, read_predictions
-from emoface.label_measures import average_precision, mean_average_precision, percentile_interval
+from emoface.metrics.multilabel import average_precision, mean_average_precision, percentile_interval
 from emoface.mter.runs import read_run
-from emoface.weights import DEMONSTRATION_DETECTOR
+from emoface.storage.weights import DEMONSTRATION_DETECTOR
 
 COMMON = (
     *("--preset", "modern", "--pretrained", "none", "--device", "cpu"),

@@ -23,11 +23,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from emoface.cards import read_card
 from emoface.emotic import PhotoAnnotation, find_annotations, read_annotations, write_annotations_mat
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.schema import PEOPLE_SCHEMA
-from emoface.tables import read_table
+from emoface.storage.cards import read_card
+from emoface.storage.tables import read_table
 
 N_ANNOTATORS = {"train": 1, "val": 5, "test": 3}
 

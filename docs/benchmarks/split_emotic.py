@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from emoface.labels.stratification import MIN_PEOPLE, TOLERANCE, label_shares, stratify_people
 from emoface.schema import CATEGORIES, N_CATEGORIES, PEOPLE_SCHEMA, SPLITS
-from emoface.stratification import MIN_PEOPLE, TOLERANCE, label_shares, stratify_people
-from emoface.tables import read_table
+from emoface.storage.tables import read_table
 
 RATIOS = (0.7, 0.1, 0.2)
 

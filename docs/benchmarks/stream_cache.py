@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emoface.images import decode_photo, encode_jpeg
-from emoface.manifest import read_manifest
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, open_stream_cache
 from emoface.mter.dataset import Draw, PeopleDataset
-from emoface.stream_cache import CACHE_SIZES, StreamCache, open_stream_cache
+from emoface.vision.images import decode_photo, encode_jpeg
 
 N_PEOPLE = 300
 

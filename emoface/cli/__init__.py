@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import click
 
-from emoface import __version__
 from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
 from emoface.cli.console import EmofaceGroup, set_debug
+from emoface.version import __version__
 
 
 @click.group(cls=EmofaceGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -27,8 +27,8 @@ from rich.table import Table
 from rich.text import Text
 
 from emoface.errors import EmofaceError
-from emoface.records import JobRecord
-from emoface.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
+from emoface.storage.records import JobRecord
+from emoface.storage.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)

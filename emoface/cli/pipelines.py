@@ -17,7 +17,7 @@ from emoface.schema import SPLITS
 
 if TYPE_CHECKING:
     from emoface.jobs.pipeline import PipelineConfig, Stage, StageStatus
-    from emoface.records import JobRecord
+    from emoface.storage.records import JobRecord
 
 _SET = click.option(
     "--set",
@@ -96,7 +96,7 @@ def demo(out: Path, images: int, seed: int, epochs: int) -> None:
 
 def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...] = ()) -> PipelineConfig:
     from emoface.jobs.pipeline import PipelineConfig
-    from emoface.pipelines import parse_overrides
+    from emoface.pipeline.definition import parse_overrides
 
     return PipelineConfig(pipeline, parse_overrides(overrides), rebuild)
 

@@ -31,7 +31,7 @@ def list_command() -> None:
     Example:
       emoface weights list
     """
-    from emoface.weights import list_weights
+    from emoface.storage.weights import list_weights
 
     columns = ["name", "task", "licence", "format", "state", "where"]
     print_rows("weights", columns, [[row[column] for column in columns] for row in list_weights()])
@@ -47,7 +47,7 @@ def fetch(names: tuple[str, ...]) -> None:
       emoface weights fetch yolov5n-face
       emoface weights fetch yolov5n-face yolov5n-0.5-face
     """
-    from emoface.weights import fetch_weights
+    from emoface.storage.weights import fetch_weights
 
     for name in names:
         with terminal_progress() as progress:
@@ -86,7 +86,7 @@ def verify(names: tuple[str, ...]) -> None:
       emoface weights verify yolov5n-face
     """
     from emoface.errors import WeightsError
-    from emoface.weights import verify_weights
+    from emoface.storage.weights import verify_weights
 
     rows = verify_weights(names)
     columns = ["name", "result", "sha256", "path"]

@@ -26,8 +26,8 @@ from scipy.io.matlab import MatReadError
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
-from emoface.files import write_bytes
 from emoface.schema import DIMENSIONS, SPLITS
+from emoface.storage.files import write_bytes
 
 _HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
 _HEADER_BYTES = 116

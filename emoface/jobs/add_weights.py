@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emoface.records import JobRecord, code_fingerprint, to_settings
-from emoface.weights import add_weights, check_addable, read_cards
+from emoface.storage.records import JobRecord, code_fingerprint, to_settings
+from emoface.storage.weights import add_weights, check_addable, read_cards
 
 
 @dataclass(frozen=True)

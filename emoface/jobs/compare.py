@@ -17,11 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface import __version__
-from emoface.charts import Bars, write_precision_bars, write_training_curves
 from emoface.errors import SettingsError, TableError, did_you_mean
-from emoface.files import file_sha256, write_text
-from emoface.label_measures import (
+from emoface.metrics.multilabel import (
     average_precision,
     bootstrap_average_precision,
     mean_average_precision,
@@ -31,11 +28,14 @@ from emoface.label_measures import (
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
-from emoface.pages import format_count, render_page, svg_address
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_json_number, to_settings, write_record
+from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
+from emoface.reporting.pages import format_count, render_page, svg_address
 from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA, SPLITS
-from emoface.tables import read_table, vectors_to_array
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_json_number, to_settings, write_record
+from emoface.storage.tables import read_table, vectors_to_array
+from emoface.version import __version__
 
 PAGE_NAME = "comparison.html"
 INTERVAL_LEVEL = 0.95

@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from emoface.cards import pipelines_dir
 from emoface.errors import SettingsError, WeightsError
-from emoface.files import file_sha256
 from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
-from emoface.records import JobRecord, code_fingerprint, to_settings, write_record
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
-from emoface.tables import read_table, vectors_to_array
-from emoface.weights import DEMONSTRATION_DETECTOR, list_weights
+from emoface.storage.cards import pipelines_dir
+from emoface.storage.files import file_sha256
+from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.storage.tables import read_table, vectors_to_array
+from emoface.storage.weights import DEMONSTRATION_DETECTOR, list_weights
 
 DETECTOR = "yolov5n-face"
 """The published detector that the demo uses where it is found."""

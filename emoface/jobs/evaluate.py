@@ -22,12 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface import __version__
-from emoface.cards import read_card
-from emoface.charts import Bars, write_precision_bars, write_precision_recall
+from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, did_you_mean
-from emoface.files import file_sha256, stat_digest, write_text
-from emoface.label_measures import (
+from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
     bootstrap_average_precision,
@@ -40,13 +38,16 @@ from emoface.label_measures import (
     precision_recall_curve,
     predict_labels,
 )
-from emoface.manifest import Manifest, read_manifest
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.predicting import Answers, answer_for_people, pick_device, sees
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
-from emoface.pages import format_count, format_number, render_page, svg_address
 from emoface.progress import SILENT, Progress
-from emoface.records import (
+from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
+from emoface.reporting.pages import TEMPLATES_DIR, format_count, format_number, render_page, svg_address
+from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA, SOURCES, SPLIT_SCHEMA, SPLITS
+from emoface.storage.cards import read_card
+from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
     hash_outputs,
@@ -56,9 +57,8 @@ from emoface.records import (
     to_settings,
     write_record,
 )
-from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA, SOURCES, SPLIT_SCHEMA, SPLITS
-from emoface.stream_cache import open_stream_cache
-from emoface.tables import read_table, vectors_to_array, write_table
+from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.version import __version__
 
 PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
@@ -295,8 +295,8 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
-        code_fingerprint("emoface.mter.predicting"),
-        code_fingerprint("emoface.stream_cache"),
+        code_fingerprint(answer_for_people.__module__),
+        code_fingerprint(open_stream_cache.__module__),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
@@ -663,4 +663,4 @@ def _format_percent(value: float | None, digits: int = 1) -> str:
 
 
 def _template_path() -> Path:
-    return Path(__file__).parents[1] / "templates" / _TEMPLATE
+    return TEMPLATES_DIR / _TEMPLATE

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emoface.detection_measures import keep_sizes, measure_detections
-from emoface.detections import Detections
+from emoface.datasets.face_labels import LabelledPhoto, label_file, read_whole_photos
 from emoface.errors import SettingsError
-from emoface.face_labels import LabelledPhoto, label_file, read_whole_photos
-from emoface.files import file_sha256, write_text
+from emoface.metrics.detection import keep_sizes, measure_detections
+from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, to_settings, write_record
-from emoface.weights import find_weights
-from emoface.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.storage.weights import find_weights
+from emoface.vision.detections import Detections
 from emoface.yolov5face import load_detector
 
 FACE_SIZES: dict[str, tuple[float, float]] = {

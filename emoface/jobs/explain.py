@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface import __version__
-from emoface.annotated_people import find_annotated_people, read_annotated_photo
-from emoface.crops import Photo, square_box
-from emoface.drawing import draw_caption, draw_heat, unique_stems, write_png
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
-from emoface.files import file_sha256, write_text
-from emoface.images import read_photo
-from emoface.manifest import read_manifest
+from emoface.inference.predictor import Person, Predictor, from_annotation, load_predictor
 from emoface.mter.runs import BEST_NAME
-from emoface.predictor import Person, Predictor, from_annotation, load_predictor
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.version import __version__
+from emoface.vision.crops import Photo, square_box
+from emoface.vision.images import read_photo
 
 Box = tuple[float, float, float, float]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.files import file_sha256
-from emoface.records import JobRecord, code_fingerprint, to_settings
-from emoface.weights import find_weights
+from emoface.storage.files import file_sha256
+from emoface.storage.records import JobRecord, code_fingerprint, to_settings
+from emoface.storage.weights import find_weights
 from emoface.yolov5face import load_network, save_network
 
 FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}

@@ -25,16 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface.assignment import UNASSIGNED, assign_faces
-from emoface.boxes import clip_boxes
-from emoface.crops import Photo, align_face, crop_square, square_box
-from emoface.detections import Detections
 from emoface.errors import ImageError, SettingsError, did_you_mean
-from emoface.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
-from emoface.images import encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.records import (
+from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
+from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
+from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
     hash_outputs,
@@ -44,9 +40,13 @@ from emoface.records import (
     to_settings,
     write_record,
 )
-from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
-from emoface.tables import read_table, vectors_to_array, write_table
-from emoface.weights import WeightsFile, find_weights
+from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.storage.weights import WeightsFile, find_weights
+from emoface.vision.assignment import UNASSIGNED, assign_faces
+from emoface.vision.boxes import clip_boxes
+from emoface.vision.crops import Photo, align_face, crop_square, square_box
+from emoface.vision.detections import Detections
+from emoface.vision.images import encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 
 if TYPE_CHECKING:
     from emoface.yolov5face import Detector

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from emoface.cards import read_card
 from emoface.errors import SettingsError
 from emoface.mter.cost import LayerRow, measure_cost, measure_latencies
 from emoface.mter.networks import build_model
 from emoface.progress import SILENT, Progress
+from emoface.storage.cards import read_card
 
 BASELINES = ("kosti", "task2+task3")
 _MAX_RUNS = 10_000

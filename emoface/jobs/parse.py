@@ -18,7 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from emoface.cards import read_card
 from emoface.emotic import (
     PEOPLE_NOTES,
     PHOTO_NOTES,
@@ -30,11 +29,12 @@ from emoface.emotic import (
     read_annotations,
 )
 from emoface.errors import ImageError
-from emoface.files import file_sha256, write_text
-from emoface.images import PhotoSize, needs_exif_turn, read_photo_size
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.records import (
+from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
+from emoface.storage.cards import read_card
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import (
     ABSENT,
     JobRecord,
     code_fingerprint,
@@ -44,8 +44,8 @@ from emoface.records import (
     to_settings,
     write_record,
 )
-from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
-from emoface.tables import write_table
+from emoface.storage.tables import write_table
+from emoface.vision.images import PhotoSize, needs_exif_turn, read_photo_size
 
 _UNKNOWN_WH = (0, 0)
 _THREADS_PER_CORE = 4

@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.files import file_sha256
-from emoface.pipelines import Pipeline, StageTable, Text, read_pipeline
+from emoface.pipeline.definition import Pipeline, StageTable, Text, read_pipeline
 from emoface.progress import SILENT, Progress
-from emoface.records import (
+from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
+from emoface.storage.files import file_sha256
+from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
@@ -34,8 +35,7 @@ from emoface.records import (
     record_path,
     to_settings,
 )
-from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
-from emoface.tables import read_table
+from emoface.storage.tables import read_table
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
 """The states of a stage: up to date; out of date; begun and not ended; never run."""

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from emoface import __version__
-from emoface.annotated_people import find_annotated_people, read_annotated_photo
-from emoface.crops import Photo
-from emoface.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
+from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError
-from emoface.files import file_sha256, write_text
-from emoface.images import read_photo
-from emoface.manifest import Manifest, read_manifest
+from emoface.inference.predictor import PersonPrediction, Predictor, from_annotation, load_predictor
 from emoface.mter.runs import BEST_NAME
-from emoface.predictor import PersonPrediction, Predictor, from_annotation, load_predictor
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.version import __version__
+from emoface.vision.crops import Photo
+from emoface.vision.images import read_photo
 
 Box = tuple[float, float, float, float]
 

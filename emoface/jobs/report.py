@@ -23,14 +23,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from emoface import __version__
-from emoface.cards import read_card
-from emoface.charts import write_co_occurrence, write_label_histogram
-from emoface.crops import Photo
+from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.errors import ImageError, SettingsError, TableError
-from emoface.files import file_sha256, write_text
-from emoface.images import decode_photo, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
-from emoface.label_statistics import (
+from emoface.labels.statistics import (
     co_occurrence,
     imbalance_ratio_cv,
     imbalance_ratios,
@@ -40,19 +35,10 @@ from emoface.label_statistics import (
     mean_imbalance_ratio,
     scumble,
 )
-from emoface.manifest import MANIFEST_NAME, Manifest, read_manifest
-from emoface.pages import format_count, format_number, render_page
+from emoface.labels.stratification import MIN_PEOPLE
 from emoface.progress import SILENT, Progress
-from emoface.records import (
-    ABSENT,
-    JobRecord,
-    code_fingerprint,
-    hash_outputs,
-    read_record,
-    to_json_number,
-    to_settings,
-    write_record,
-)
+from emoface.reporting.charts import write_co_occurrence, write_label_histogram
+from emoface.reporting.pages import TEMPLATES_DIR, format_count, format_number, render_page
 from emoface.schema import (
     CATEGORIES,
     EMPTY_FACE_REASONS,
@@ -65,8 +51,22 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
-from emoface.stratification import MIN_PEOPLE
-from emoface.tables import open_table, read_table, vectors_to_array
+from emoface.storage.cards import read_card
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import (
+    ABSENT,
+    JobRecord,
+    code_fingerprint,
+    hash_outputs,
+    read_record,
+    to_json_number,
+    to_settings,
+    write_record,
+)
+from emoface.storage.tables import open_table, read_table, vectors_to_array
+from emoface.version import __version__
+from emoface.vision.crops import Photo
+from emoface.vision.images import decode_photo, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
 
 BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
 """All annotated people, and those whose face was found."""
@@ -625,7 +625,7 @@ def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, in
 def _hash_inputs(folder: Path) -> dict[str, str]:
     """What was read, and what would have been; the page's template is one of them."""
     names = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
-    template_path = Path(__file__).parents[1] / "templates" / _TEMPLATE
+    template_path = TEMPLATES_DIR / _TEMPLATE
     paths = [*(folder / name for name in names), template_path]
     return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
 

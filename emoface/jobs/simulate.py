@@ -28,15 +28,15 @@ from PIL import Image
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
-from emoface.files import remove_leftovers, write_bytes, write_text
-from emoface.images import encode_jpeg
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
-from emoface.tables import write_table
+from emoface.storage.files import remove_leftovers, write_bytes, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
+from emoface.storage.tables import write_table
+from emoface.vision.images import encode_jpeg
 
 SOURCE_SHARES: dict[str, float] = {"mscoco": 0.613, "framesdb": 0.302, "emodb_small": 0.066, "ade20k": 0.019}
 """Share of people per source, counted on EMOTIC's circulating rows."""

@@ -19,23 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface.balancing import cap_people, sampling_weights
+from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.errors import SettingsError, TableError, did_you_mean
-from emoface.files import atomic_path, file_sha256, write_text
-from emoface.label_statistics import label_counts
-from emoface.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
+from emoface.labels.balancing import cap_people, sampling_weights
+from emoface.labels.statistics import label_counts
+from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
-from emoface.records import (
-    ABSENT,
-    PHOTOS,
-    JobRecord,
-    code_fingerprint,
-    hash_outputs,
-    need_record,
-    record_path,
-    to_settings,
-    write_record,
-)
 from emoface.schema import (
     CAPPED_COLUMNS,
     CATEGORIES,
@@ -47,8 +36,19 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
-from emoface.stratification import MIN_PEOPLE, label_shares, stratify_people
-from emoface.tables import open_table, read_table, write_table
+from emoface.storage.files import atomic_path, file_sha256, write_text
+from emoface.storage.records import (
+    ABSENT,
+    PHOTOS,
+    JobRecord,
+    code_fingerprint,
+    hash_outputs,
+    need_record,
+    record_path,
+    to_settings,
+    write_record,
+)
+from emoface.storage.tables import open_table, read_table, write_table
 
 METHODS = ("stratified", "emotic")
 BALANCES = ("none", "cap:N", "weights")

@@ -23,9 +23,9 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 
+from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
 from emoface.errors import SettingsError, TableError, WeightsError, did_you_mean
-from emoface.files import atomic_path, file_sha256, write_text
-from emoface.manifest import Manifest, read_manifest
 from emoface.mter.base import STREAM_SIZES, Mter
 from emoface.mter.dataset import PeopleDataset, iterate_batches
 from emoface.mter.networks import MODEL_NAMES, build_model
@@ -58,10 +58,10 @@ from emoface.mter.training import (
     weigh_labels,
 )
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
 from emoface.schema import CATEGORIES, DIMENSIONS, SAMPLING_WEIGHTS_SCHEMA
-from emoface.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
-from emoface.tables import read_table
+from emoface.storage.files import atomic_path, file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.storage.tables import read_table
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}

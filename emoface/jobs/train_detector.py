@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emoface.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
-from emoface.crops import Photo
-from emoface.detection_measures import LabelledFaces
+from emoface.datasets.face_labels import LabelledPhoto, label_file, read_whole_photos
 from emoface.errors import SettingsError
-from emoface.face_labels import LabelledPhoto, label_file, read_whole_photos
-from emoface.files import atomic_path, file_sha256, write_text
+from emoface.metrics.detection import LabelledFaces
 from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
-from emoface.weights import WeightsFile, find_weights
+from emoface.storage.files import atomic_path, file_sha256, write_text
+from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.weights import WeightsFile, find_weights
+from emoface.vision.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
+from emoface.vision.crops import Photo
 from emoface.yolov5face import YoloV5Face, build_detector, build_network, load_network, save_network
 from emoface.yolov5face.losses import LossWeights
 from emoface.yolov5face.training import (

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.augmentation import CROP_SHARES, distort_colors
-from emoface.crops import Photo
+from emoface.datasets.stream_cache import PersonPixels, StreamCache, cut_person
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, STREAMS, Mter
 from emoface.prefetch import map_ahead
-from emoface.stream_cache import PersonPixels, StreamCache, cut_person
+from emoface.vision.augmentation import CROP_SHARES, distort_colors
+from emoface.vision.crops import Photo
 
 BLANK = tuple(round(255 * value) for value in IMAGENET_MEAN)
 """The colour of a blanked face: 0 after normalisation, as near as 8 bits allow."""

@@ -22,7 +22,7 @@ from emoface.mter.blocks import Backbone
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.resnet import ResNet18
 from emoface.progress import SILENT, Progress
-from emoface.weights import WeightsFile, fetch_weights, find_weights
+from emoface.storage.weights import WeightsFile, fetch_weights, find_weights
 
 PRETRAINED: dict[str, dict[type[Backbone], str]] = {
     "imagenet": {MobileNetV2SE: "mobilenet_v2-b0353104", ResNet18: "resnet18-f37072fd"},

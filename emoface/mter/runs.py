@@ -19,13 +19,13 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
-from emoface import __version__
 from emoface.errors import SettingsError, WeightsError
-from emoface.files import atomic_path, write_text
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, Mter
 from emoface.mter.networks import build_model
-from emoface.records import read_record
 from emoface.schema import CATEGORIES
+from emoface.storage.files import atomic_path, write_text
+from emoface.storage.records import read_record
+from emoface.version import __version__
 
 RUN_NAME = "run.json"
 BEST_NAME = "best.safetensors"

@@ -18,13 +18,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from emoface.datasets.stream_cache import People
 from emoface.errors import SettingsError, TrainingError, did_you_mean
-from emoface.label_measures import average_precision, mean_average_precision
+from emoface.metrics.multilabel import average_precision, mean_average_precision
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, Batch, Draw, PeopleDataset, iterate_batches
 from emoface.mter.losses import LOSS_KINDS, kosti_label_weights, label_losses
 from emoface.progress import Progress
-from emoface.stream_cache import People
 
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("steps", "cosine")

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.crops import Photo
 from emoface.simulator.bodies import SLUMPED_DROOP, draw_arm, draw_body, draw_headwear
 from emoface.simulator.brush import Brush, new_canvas, paste, shade
 from emoface.simulator.faces import FACES, draw_hair_behind, draw_head, draw_head_from_behind, face_points
 from emoface.simulator.plans import PersonPlan, PhotoPlan
 from emoface.simulator.scenes import draw_object, draw_place
+from emoface.vision.crops import Photo
 
 MAX_COVERED = 0.15
 """A face is visible when no more of it than this is behind somebody or beyond the border."""

@@ -12,13 +12,13 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from emoface.crops import Photo
 from emoface.simulator.brush import Brush, Color, new_canvas, paste, shade
 from emoface.simulator.causes import PLACES
 from emoface.simulator.faces import HAIRS, SKINS, FaceStyle
 from emoface.simulator.photos import DrawnPhoto, draw_photo
 from emoface.simulator.plans import PersonPlan, PhotoPlan, draw_plan
 from emoface.simulator.scenes import draw_object, draw_place
+from emoface.vision.crops import Photo
 
 _EMPTY_SHARE = 0.12
 

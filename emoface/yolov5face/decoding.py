@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.boxes import box_areas, clip_boxes, nms_boxes
-from emoface.detections import Detections
-from emoface.letterbox import Letterbox
+from emoface.vision.boxes import box_areas, clip_boxes, nms_boxes
+from emoface.vision.detections import Detections
+from emoface.vision.letterbox import Letterbox
 
 N_OUTPUTS = 16
 _OBJECTNESS, _LANDMARKS, _CLASS = 4, slice(5, 15), 15

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from emoface.detections import Detections
 from emoface.errors import SettingsError, did_you_mean
-from emoface.files import file_sha256
-from emoface.letterbox import Letterbox
+from emoface.storage.files import file_sha256
+from emoface.vision.detections import Detections
+from emoface.vision.letterbox import Letterbox
 from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_photo
 from emoface.yolov5face.engines import Engine, HubEngine, OnnxEngine, TorchEngine
 from emoface.yolov5face.loading import load_network, numbers_path

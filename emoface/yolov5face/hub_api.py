@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from emoface.crops import Photo, align_face, crop_square, square_box
-from emoface.detections import Detections
 from emoface.errors import ImageError
-from emoface.files import write_bytes
-from emoface.images import encode_jpeg, read_photo
-from emoface.weights import fetch_weights, find_weights, has_weights, read_cards
+from emoface.storage.files import write_bytes
+from emoface.storage.weights import fetch_weights, find_weights, has_weights, read_cards
+from emoface.vision.crops import Photo, align_face, crop_square, square_box
+from emoface.vision.detections import Detections
+from emoface.vision.images import encode_jpeg, read_photo
 from emoface.yolov5face.detector import Detector, load_detector
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.errors import WeightsError
-from emoface.files import write_bytes
+from emoface.storage.files import write_bytes
 from emoface.yolov5face.folding import FoldedConv, fold_batch_norms
 from emoface.yolov5face.network import YoloV5Face
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from emoface.detection_measures import DetectionMeasures, LabelledFaces, measure_detections
+from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import EmofaceError
-from emoface.face_labels import LabelledPhoto
+from emoface.metrics.detection import DetectionMeasures, LabelledFaces, measure_detections
 from emoface.progress import Progress
 from emoface.yolov5face.detector import Detector
 from emoface.yolov5face.losses import FaceTargets, LossWeights, detection_losses

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from emoface import __version__
 from emoface.errors import TableError
-from emoface.files import file_sha256, write_text
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
+from emoface.storage.files import file_sha256, write_text
+from emoface.version import __version__
 
 MANIFEST_NAME = "manifest.json"
 _REMEDY = "rebuild it with 'emoface split DIR'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emoface.label_statistics import imbalance_ratios, label_counts
+from emoface.labels.statistics import imbalance_ratios, label_counts
 
 
 def cap_people(indicator: ArrayLike, limit: int, random: np.random.Generator) -> NDArray[np.bool_]:

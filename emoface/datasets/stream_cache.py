@@ -35,16 +35,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface.crops import Photo
+from emoface.datasets.manifest import Manifest
 from emoface.errors import ImageError, TableError
-from emoface.files import atomic_path, write_text
-from emoface.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
-from emoface.manifest import Manifest
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.records import code_fingerprint
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
-from emoface.tables import open_table, vectors_to_array
+from emoface.storage.files import atomic_path, write_text
+from emoface.storage.records import code_fingerprint
+from emoface.storage.tables import open_table, vectors_to_array
+from emoface.vision.crops import Photo
+from emoface.vision.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
 """Side of what is kept for each stream, pixels."""

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.boxes import box_areas, box_intersections
-from emoface.crops import Photo
-from emoface.detection_measures import LabelledFaces
+from emoface.metrics.detection import LabelledFaces
+from emoface.vision.boxes import box_areas, box_intersections
+from emoface.vision.crops import Photo
 
 CROP_SHARES = (0.3, 1.0)
 """Side of a random square crop, in shares of the photo's shorter side."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.boxes import box_areas, box_iou
-from emoface.detections import Detections
+from emoface.vision.boxes import box_areas, box_iou
+from emoface.vision.detections import Detections
 
 FALSE, TRUE, IGNORED = 0, 1, -1
 UNMATCHED = -1

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from emoface.charts import SERIES_COLORS
-from emoface.crops import Photo
-from emoface.files import write_bytes
+from emoface.reporting.charts import SERIES_COLORS
+from emoface.storage.files import write_bytes
+from emoface.vision.crops import Photo
 
 _LONGEST, _SHORTEST = 1280, 640
 _INK, _SOFT, _PAPER, _TRACK = "#17202b", "#55616f", "#ffffff", "#e4e9ef"

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emoface.cards import pipelines_dir
 from emoface.errors import SettingsError, did_you_mean
+from emoface.storage.cards import pipelines_dir
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.crops import Photo
-from emoface.detection_measures import LabelledFaces
 from emoface.errors import AnnotationsError
-from emoface.images import is_whole_photo, read_photo
+from emoface.metrics.detection import LabelledFaces
 from emoface.schema import GROUND_TRUTH_SCHEMA
-from emoface.tables import read_table
+from emoface.storage.tables import read_table
+from emoface.vision.crops import Photo
+from emoface.vision.images import is_whole_photo, read_photo
 
 _TRUTH_NAME = "ground_truth.parquet"
 MIN_SIDE = 3.0

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from emoface.crops import Photo
 from emoface.errors import ImageError
+from emoface.vision.crops import Photo
 
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SWAPS_SIDES = (5, 6, 7, 8)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.errors import TableError
-from emoface.files import atomic_path
+from emoface.storage.files import atomic_path
 
 
 def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import math
-from collections.abc import Iterable
+import sys
+import tokenize
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from emoface import __version__
 from emoface.errors import TableError
-from emoface.files import file_sha256, stat_digest, write_text
+from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.version import __version__
 
-_PACKAGE_DIR = Path(__file__).parent
+_PACKAGE_DIR = Path(__file__).parents[1]
 
 ABSENT = "absent"
 """What ``inputs`` say of a file that a job would have read, had it been there."""
@@ -133,28 +136,42 @@ def photo_inputs(image_root: Path, images: Iterable[str]) -> dict[str, str]:
 def code_fingerprint(module: str) -> str:
     """A hash of a module's code and of all emoface code it imports.
 
-    Comments, docstrings and layout do not count, so only a change of behaviour makes a job stale.
+    Comments, docstrings and layout do not count, so only a change of behaviour makes a job stale. Tokens are hashed and
+    not ``ast.dump``, whose text differs between versions of Python.
 
     Args:
-        module: Dotted name, such as ``emoface.jobs.parse``.
+        module: Dotted name of a module of emoface, or of a loaded one of somebody else's, such as
+            ``emoface.jobs.parse``.
 
     Returns:
         16 hexadecimal digits.
+
+    Raises:
+        ValueError: There is no such module.
     """
     seen: dict[str, str] = {}
-    waiting = [module]
+    waiting: list[tuple[str, Path | None]] = [(module, _find_module(module))]
     while waiting:
-        name = waiting.pop()
-        path = _module_path(name)
+        name, path = waiting.pop()
         if name in seen or path is None:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        waiting.extend(_imported_modules(tree))
-        seen[name] = ast.dump(_without_docstrings(tree))
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        waiting.extend((imported, _module_path(imported)) for imported in _imported_modules(tree))
+        seen[name] = "\0".join(_code_tokens(source, tree))
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\0{seen[name]}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def _find_module(name: str) -> Path:
+    path = _module_path(name)
+    if path is None and not name.startswith("emoface.") and (loaded := sys.modules.get(name)) is not None:
+        path = Path(loaded.__file__) if loaded.__file__ else None
+    if path is None:
+        raise ValueError(f"no module is called '{name}', so its code cannot be hashed")
+    return path
 
 
 def _module_path(name: str) -> Path | None:
@@ -178,14 +195,44 @@ def _imported_modules(tree: ast.Module) -> list[str]:
     return names
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if not isinstance(body, list):
+def _code_tokens(source: str, tree: ast.Module) -> Iterator[str]:
+    """The tokens that decide what a module does, the same in every version of Python.
+
+    Docstrings, comments and blank lines are left out, and indents count by their depth alone. An f-string is one token,
+    as before Python 3.12.
+    """
+    docstring_lines = {
+        number
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    lines = source.splitlines(keepends=True)
+    previous = tokenize.NEWLINE
+    f_strings: list[tuple[int, int]] = []
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        is_docstring = kind == "STRING" and token.start[0] in docstring_lines
+        if kind == "FSTRING_START":
+            f_strings.append(token.start)
+        elif kind == "FSTRING_END":
+            start = f_strings.pop()
+            if not f_strings:
+                yield _source_between(lines, start, token.end)
+                previous = tokenize.STRING
+        elif f_strings or is_docstring or kind in ("COMMENT", "NL", "ENDMARKER"):
             continue
-        node.body = [  # type: ignore[attr-defined]
-            statement
-            for statement in body
-            if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
-        ]
-    return tree
+        elif kind in ("NEWLINE", "INDENT", "DEDENT"):
+            if kind != "NEWLINE" or previous not in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+                yield kind
+            previous = token.type
+        else:
+            yield token.string
+            previous = token.type
+
+
+def _source_between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    rows = lines[start[0] - 1 : end[0]]
+    rows[-1] = rows[-1][: end[1]]
+    rows[0] = rows[0][start[1] :]
+    return "".join(rows)

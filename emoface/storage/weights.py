@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emoface.cards import read_card
 from emoface.errors import WeightsError, did_you_mean
-from emoface.files import atomic_path, file_sha256
 from emoface.progress import SILENT, Progress
+from emoface.storage.cards import read_card
+from emoface.storage.files import atomic_path, file_sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
 DEMONSTRATION_DETECTOR = "emoface-yolov5n-0.5"
@@ -33,7 +33,7 @@ DEMONSTRATION_NOTE = (
     "get a published one with 'emoface weights fetch yolov5n-face'"
 )
 
-_PACKAGE_DIR = Path(__file__).parent / "weights_data"
+_PACKAGE_DIR = Path(__file__).parents[1] / "weights_data"
 _TIMEOUT_S = 30
 _BLOCK = 1 << 16
 _START = 256

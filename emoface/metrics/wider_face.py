@@ -21,8 +21,8 @@ import scipy.io
 from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
-from emoface.detections import Detections
 from emoface.errors import AnnotationsError
+from emoface.vision.detections import Detections
 
 SETTINGS = ("easy", "medium", "hard")
 

@@ -12,21 +12,20 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from emoface.annotated_people import AnnotatedPerson
-from emoface.assignment import UNASSIGNED, assign_faces
-from emoface.body_guess import bodies_from_faces
-from emoface.boxes import box_areas, clip_boxes
-from emoface.crops import Photo, align_face, crop_square, square_box
-from emoface.detections import Detections
+from emoface.datasets.people import AnnotatedPerson
 from emoface.errors import SettingsError
-from emoface.images import decode_photo, encode_jpeg, read_photo
 from emoface.mter.base import Mter
 from emoface.mter.dataset import to_stream_inputs
 from emoface.mter.grad_cam import grad_cam
 from emoface.mter.predicting import answer, pick_device
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
-from emoface.weights import find_weights
+from emoface.storage.weights import find_weights
+from emoface.vision.assignment import UNASSIGNED, assign_faces, bodies_from_faces
+from emoface.vision.boxes import box_areas, clip_boxes
+from emoface.vision.crops import Photo, align_face, crop_square, square_box
+from emoface.vision.detections import Detections
+from emoface.vision.images import decode_photo, encode_jpeg, read_photo
 from emoface.yolov5face import Detector, load_detector
 
 Box = tuple[float, float, float, float]

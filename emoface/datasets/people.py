@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface.crops import Photo
+from emoface.datasets.manifest import Manifest
 from emoface.errors import TableError
-from emoface.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
-from emoface.manifest import Manifest
 from emoface.schema import DIMENSIONS, SPLIT_SCHEMA, SPLITS
-from emoface.tables import open_table
+from emoface.storage.tables import open_table
+from emoface.vision.crops import Photo
+from emoface.vision.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
 
 _REMEDY = "rebuild it with 'emoface split DIR'"
 _COLUMNS = [

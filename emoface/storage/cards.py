@@ -8,7 +8,7 @@ from typing import Any
 
 from emoface.errors import SettingsError
 
-_PACKAGE_DIR = Path(__file__).parent
+_PACKAGE_DIR = Path(__file__).parents[1]
 
 
 def manifests_dir() -> Path:

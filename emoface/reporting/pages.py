@@ -9,17 +9,19 @@ from typing import Any
 
 import jinja2
 
+TEMPLATES_DIR = Path(__file__).parent / "templates"
+
 
 def render_page(template: str, filters: dict[str, Callable[..., Any]], **values: Any) -> str:
     """Fills a template; text is escaped, and a name that the template misses is an error.
 
     Args:
-        template: A file of ``emoface/templates``.
+        template: A file of ``TEMPLATES_DIR``.
         filters: What the template calls its formats.
         values: What it shows.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("emoface"),
+        loader=jinja2.FileSystemLoader(TEMPLATES_DIR),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

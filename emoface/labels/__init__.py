@@ -1,0 +1,1 @@
+"""Label statistics, stratified splits and balancing of multi-label people; plain numpy."""

@@ -1,0 +1,1 @@
+"""Metrics of multi-label predictions and of detections; plain numpy."""

@@ -1,0 +1,1 @@
+"""Pipeline files: their stages and the values that stages set."""

@@ -1,0 +1,1 @@
+"""Charts, drawn photos and HTML pages."""

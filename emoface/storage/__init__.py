@@ -1,0 +1,1 @@
+"""Files, tables, job records, cards and weight files: what is kept on disk and how."""
