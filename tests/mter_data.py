@@ -73,5 +73,5 @@ def write_photos_and_tables(root: Path, n_photos: int, balance: str = "none") ->
     write_table(out / "faces.parquet", pa.Table.from_pylist(faces, schema=FACES_SCHEMA), FACES_SCHEMA, 7)
     write_record(out, JobRecord("parse", {}, {}, {}, {}, info={"image_root": str(root / "photos")}))
     write_record(out, JobRecord("faces", {}, {}, {}, {}, info={"detector": "drawn", "margin": 0.0}))
-    run_split(SplitConfig(out, by="emotic", balance=balance))
+    run_split(SplitConfig(dir=out, by="emotic", balance=balance))
     return out / "manifest.json"

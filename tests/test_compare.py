@@ -34,8 +34,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, model) in enumerate((("a", "task2"), ("b", "task2"), ("c", "task3"))):
         run = write_finished_run(root / name, manifest, model, seed=number, finished=name != "c")
         if name != "c":
-            run_evaluate(EvaluateConfig(run, draws=5))
-    run_compare(CompareConfig((root / "a", root / "b", root / "c"), draws=40))
+            run_evaluate(EvaluateConfig(run=run, draws=5))
+    run_compare(CompareConfig(runs=(root / "a", root / "b", root / "c"), draws=40))
     return root
 
 
@@ -101,14 +101,14 @@ def _one_label(column: list[int], scores: list[float], first: int = 0) -> Scored
 
 
 def test_same_answers_differ_by_nothing_in_every_draw(tmp_path: Path) -> None:
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=30)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=30)
     one = _one_label([1, 0, 1, 0, 0], [0.9, 0.8, 0.7, 0.2, 0.1])
     pair = compare_pair(config, "a", "b", one, one)
     assert pair is not None and (pair["difference"], pair["interval"], pair["share_above_zero"]) == (0, [0, 0], 0)
 
 
 def test_better_answers_by_hand(tmp_path: Path) -> None:
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=200)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=200)
     truth = [1, 1, 1, 1, 0, 0, 0, 0]
     worse = _one_label(truth, [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.9])  # all wrong first: AP 4/8
     better = _one_label(truth, [0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1])  # AP 1
@@ -117,7 +117,7 @@ def test_better_answers_by_hand(tmp_path: Path) -> None:
 
 
 def test_only_common_people_count_whatever_their_order(tmp_path: Path) -> None:
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=5)
     one = _one_label([1, 0, 1], [0.9, 0.8, 0.7])
     turned = Scored(one.person_ids[::-1], one.labels[::-1], one.probabilities[::-1])
     pair = compare_pair(config, "a", "b", one, turned)
@@ -128,7 +128,7 @@ def test_only_common_people_count_whatever_their_order(tmp_path: Path) -> None:
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=5)
     with pytest.raises(TableError, match="x#1 has other labels in a than in b; expected the same data set"):
         compare_pair(config, "a", "b", _one_label([1, 0], [0.5, 0.5]), _one_label([1, 1], [0.5, 0.5]))
 
@@ -138,7 +138,7 @@ def test_names_and_errors(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="the same run twice"):
         short_names([Path("a"), Path("b/../a")])
     with pytest.raises(SettingsError, match="runs are 1, expected two or more"):
-        CompareConfig((tmp_path,))
+        CompareConfig(runs=(tmp_path,))
     answer = CliRunner().invoke(main, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert answer.exit_code == 1 and "is no training run" in answer.stderr
 

@@ -104,7 +104,7 @@ def _emoface(*words: str, weights: Path | None, cache: Path) -> subprocess.Compl
 def test_command_without_any_weights_fails_before_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emoface.jobs.demo.list_weights", list)
     with pytest.raises(WeightsError, match="the demo needs a face detector"):
-        run_demo(DemoConfig(tmp_path / "demo"))
+        run_demo(DemoConfig(out=tmp_path / "demo"))
     assert not (tmp_path / "demo").exists()
 
 

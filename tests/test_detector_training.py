@@ -178,7 +178,7 @@ def test_folded_norms_get_statistics_back_without_a_change_of_what_the_network_s
 
 def test_rate_grows_linearly_then_falls_by_ten_at_each_step() -> None:
     config = TrainDetectorConfig(
-        (Path("t"),), Path("v"), Path("o"), epochs=10, batch_size=2, learning_rate=1.0, warmup_steps=4
+        train=(Path("t"),), val=Path("v"), out=Path("o"), epochs=10, batch_size=2, learning_rate=1.0, warmup_steps=4
     )
     rates = [list(train_detector._learning_rates(config, epoch, 5)) for epoch in range(10)]
     assert rates[0] == pytest.approx([0.25, 0.5, 0.75])
@@ -201,13 +201,13 @@ def test_loss_that_is_no_number_stops_the_epoch() -> None:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A simulation of twelve photos."""
     folder = tmp_path_factory.mktemp("drawn")
-    run_simulate(SimulateConfig(folder, images=12, seed=3, varied=True))
+    run_simulate(SimulateConfig(out=folder, images=12, seed=3, varied=True))
     return folder
 
 
 def _config(drawn: Path, out: Path, epochs: int = 3) -> TrainDetectorConfig:
     return TrainDetectorConfig(
-        (drawn,), drawn, out, image_size=64, epochs=epochs, batch_size=4, warmup_steps=2, device="cpu"
+        train=(drawn,), val=drawn, out=out, image_size=64, epochs=epochs, batch_size=4, warmup_steps=2, device="cpu"
     )
 
 
@@ -342,7 +342,7 @@ def test_half_precision_file_is_half_as_large_and_loads_as_float32(tmp_path: Pat
 
 
 def test_packaged_detector_finds_drawn_faces_and_its_use_is_warned_of_in_one_line(tmp_path: Path) -> None:
-    run_simulate(SimulateConfig(tmp_path / "held-out", images=24, seed=2002))
+    run_simulate(SimulateConfig(out=tmp_path / "held-out", images=24, seed=2002))
     out = tmp_path / "measured"
     words = [
         "detector",

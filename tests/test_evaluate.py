@@ -47,7 +47,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was evaluated on test, to be read only."""
     run = write_finished_run(tmp_path_factory.mktemp("runs") / "mter2", manifest, predicts_vad=True)
-    run_evaluate(EvaluateConfig(run, draws=50))
+    run_evaluate(EvaluateConfig(run=run, draws=50))
     return run
 
 
@@ -98,7 +98,7 @@ def test_predictions_are_the_networks_own(manifest: Path, evaluated: Path) -> No
 def test_batches_do_not_matter(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
-    run_evaluate(EvaluateConfig(run, draws=5, batch_size=3, workers=2))
+    run_evaluate(EvaluateConfig(run=run, draws=5, batch_size=3, workers=2))
     ours, theirs = (read_predictions(path / "eval" / "test" / "predictions.parquet") for path in (run, evaluated))
     assert ours.person_ids == theirs.person_ids
     assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
@@ -128,7 +128,7 @@ def test_measures_are_those_of_scikit_learn(evaluated: Path) -> None:
 def test_thresholds_come_from_val(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    run_evaluate(EvaluateConfig(run, split="val", draws=5))
+    run_evaluate(EvaluateConfig(run=run, split="val", draws=5))
     val = read_predictions(run / "eval" / "val" / "predictions.parquet")
     expected = fit_thresholds(val.labels, val.probabilities)
     found = [_metrics(run)["per_label"][name]["threshold"] for name in CATEGORIES]
@@ -190,11 +190,11 @@ def test_page_is_whole_and_needs_nothing_else(evaluated: Path) -> None:
 def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    first = run_evaluate(EvaluateConfig(run, draws=50))  # another place, so the page is written anew
+    first = run_evaluate(EvaluateConfig(run=run, draws=50))  # another place, so the page is written anew
     before = _bytes(run)
     monkeypatch.setattr(evaluate_job, "_measure", _refuse)
     notes = _Notes()
-    assert run_evaluate(EvaluateConfig(run, draws=50), notes) == first
+    assert run_evaluate(EvaluateConfig(run=run, draws=50), notes) == first
     assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
 
 
@@ -202,7 +202,7 @@ def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, mon
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
     monkeypatch.setattr(evaluate_job, "answer_for_people", _refuse)
-    run_evaluate(EvaluateConfig(run, draws=20))
+    run_evaluate(EvaluateConfig(run=run, draws=20))
     assert _metrics(run)["bootstrap"]["draws"] == 20
     assert _metrics(run)["mean_average_precision"] == _metrics(evaluated)["mean_average_precision"]
 
@@ -211,7 +211,7 @@ def test_changed_weights_are_predicted_anew(manifest: Path, evaluated: Path, tmp
     run, other = tmp_path / "run", write_finished_run(tmp_path / "other", manifest, seed=5, predicts_vad=True)
     shutil.copytree(evaluated, run)
     shutil.copy(other / "best.safetensors", run / "best.safetensors")
-    run_evaluate(EvaluateConfig(run, draws=5))
+    run_evaluate(EvaluateConfig(run=run, draws=5))
     ours, theirs = (read_predictions(path / "eval" / "test" / "predictions.parquet") for path in (run, evaluated))
     assert np.abs(ours.probabilities - theirs.probabilities).max() > 0.01
 
@@ -219,7 +219,7 @@ def test_changed_weights_are_predicted_anew(manifest: Path, evaluated: Path, tmp
 def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
-    config = EvaluateConfig(run, draws=10)
+    config = EvaluateConfig(run=run, draws=10)
     with monkeypatch.context() as broken:
         broken.setattr(evaluate_job, "_render_page", _refuse)
         with pytest.raises(AssertionError):
@@ -235,18 +235,18 @@ def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, m
 def test_missing_photos_are_counted(tmp_path: Path) -> None:
     manifest = write_photos_and_tables(tmp_path, 12)
     run = write_finished_run(tmp_path / "task2", manifest, "task2")
-    run_evaluate(EvaluateConfig(run, draws=5))
+    run_evaluate(EvaluateConfig(run=run, draws=5))
     assert _metrics(run)["people"]["left_out"]["image_missing"] == 0
     table = pd.read_parquet(manifest.parent / "test.parquet", columns=["image"])
     (tmp_path / "photos" / table["image"][0]).unlink()
-    run_evaluate(EvaluateConfig(run, draws=5))
+    run_evaluate(EvaluateConfig(run=run, draws=5))
     people = _metrics(run)["people"]
     assert people["left_out"]["image_missing"] == 2 and people["evaluated"] == people["people"] - 2
 
 
 def test_face_alone_is_measured_on_people_with_a_face(manifest: Path, tmp_path: Path) -> None:
     run = write_finished_run(tmp_path / "task1", manifest, "task1")
-    run_evaluate(EvaluateConfig(run, draws=5))
+    run_evaluate(EvaluateConfig(run=run, draws=5))
     people = _metrics(run)["people"]
     assert people["evaluated"] == people["with_face"] == people["people"] - people["left_out"]["no_face"]
     statuses = pd.read_parquet(manifest.parent / "test.parquet", columns=["face_status"])["face_status"]
@@ -256,7 +256,7 @@ def test_face_alone_is_measured_on_people_with_a_face(manifest: Path, tmp_path: 
 def test_people_of_the_training_are_pointed_out(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    run_evaluate(EvaluateConfig(run, split="train", draws=5))
+    run_evaluate(EvaluateConfig(run=run, split="train", draws=5))
     people = _metrics(run, "train")["people"]
     assert people["trained_on"] == people["evaluated"] > 0 and _metrics(run)["people"]["trained_on"] == 0
     page = (run / "eval" / "train" / "evaluation.html").read_text(encoding="utf-8")
@@ -268,21 +268,21 @@ def test_changed_data_set_is_refused_unless_named(tmp_path: Path) -> None:
     run = write_finished_run(tmp_path / "task2", manifest, "task2")
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(SettingsError, match=r"manifest\.json: sha256 is .*train again, or give .* --manifest"):
-        run_evaluate(EvaluateConfig(run))
+        run_evaluate(EvaluateConfig(run=run))
     notes = _Notes()
-    run_evaluate(EvaluateConfig(run, manifest=manifest, draws=5), notes)
+    run_evaluate(EvaluateConfig(run=run, manifest=manifest, draws=5), notes)
     assert _metrics(run)["people"]["trained_on"] is None and not _metrics(run)["thresholds"]["is_own"]
     assert any("thresholds are fitted on val of" in note for note in notes.notes)
 
 
 def test_errors_say_what_to_do(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"split is 'tset'; did you mean 'test'\?"):
-        EvaluateConfig(tmp_path, split="tset")
+        EvaluateConfig(run=tmp_path, split="tset")
     with pytest.raises(SettingsError, match="draws is 0, expected 1 or more"):
-        EvaluateConfig(tmp_path, draws=0)
+        EvaluateConfig(run=tmp_path, draws=0)
     unfinished = write_finished_run(tmp_path / "unfinished", manifest, "task2", finished=False)
     with pytest.raises(SettingsError, match="unfinished after 2 epochs; go on with"):
-        run_evaluate(EvaluateConfig(unfinished))
+        run_evaluate(EvaluateConfig(run=unfinished))
     with pytest.raises(TableError, match=r"predictions\.parquet: no such file"):
         read_predictions(tmp_path / "predictions.parquet")
 

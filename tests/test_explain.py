@@ -190,7 +190,7 @@ def _told(path: Path) -> dict[str, Any]:
 
 
 def test_people_of_the_data_set_are_drawn(data: tuple[Path, Path], tmp_path: Path) -> None:
-    record = run_explain(ExplainConfig(data[0], index=(0, 3), labels=("Fear", "Doubt/Confusion"), out=tmp_path))
+    record = run_explain(ExplainConfig(run=data[0], index=(0, 3), labels=("Fear", "Doubt/Confusion"), out=tmp_path))
     assert record.counts == {"people": 2, "photos_left_out": 0, "drawings": 2 * (3 + 2)}
     names = {path.name for path in tmp_path.glob("*.png")}
     labels = ("fear", "doubt-confusion")
@@ -218,7 +218,7 @@ def test_people_of_the_data_set_are_drawn(data: tuple[Path, Path], tmp_path: Pat
 
 def test_most_probable_labels_are_taken_where_none_are_named(data: tuple[Path, Path], tmp_path: Path) -> None:
     person_id = find_annotated_people(read_manifest(data[1]), "index", [5])[0].person_id
-    run_explain(ExplainConfig(data[0], person_id=(person_id,), index=(5,), top=2, out=tmp_path))
+    run_explain(ExplainConfig(run=data[0], person_id=(person_id,), index=(5,), top=2, out=tmp_path))
     told = _told(tmp_path / "person-000005.json")["labels"]
     first, second = (one["probability"] for one in told.values())
     assert len(told) == 2 and first >= second
@@ -227,13 +227,15 @@ def test_most_probable_labels_are_taken_where_none_are_named(data: tuple[Path, P
 
 def test_errors_say_what_to_do(data: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nobody to explain; give photos, an index or a person_id"):
-        ExplainConfig(data[0])
+        ExplainConfig(run=data[0])
     with pytest.raises(SettingsError, match=r"no label is called 'Hapiness'; did you mean 'Happiness'\?"):
-        ExplainConfig(data[0], index=(0,), labels=("Hapiness",))
+        ExplainConfig(run=data[0], index=(0,), labels=("Hapiness",))
     with pytest.raises(TableError, match="nobody in its splits has the index 12345"):
-        run_explain(ExplainConfig(data[0], index=(12345,), out=tmp_path))
+        run_explain(ExplainConfig(run=data[0], index=(12345,), out=tmp_path))
     with pytest.raises(ImageError, match=r"1 photos could not be read: .*gone\.jpg"):
-        run_explain(ExplainConfig(data[0], images=(tmp_path / "gone.jpg",), index=(0,), labels=("Fear",), out=tmp_path))
+        run_explain(
+            ExplainConfig(run=data[0], images=(tmp_path / "gone.jpg",), index=(0,), labels=("Fear",), out=tmp_path)
+        )
     assert (tmp_path / "person-000000.json").is_file()
 
 

@@ -105,7 +105,7 @@ def test_broken_and_missing_photos_are_left_out_and_counted(tmp_path: Path) -> N
 
 
 def test_varied_simulation_counts_visible_faces_and_keeps_photos_without_people(tmp_path: Path) -> None:
-    run_simulate(SimulateConfig(tmp_path, images=40, seed=5, varied=True))
+    run_simulate(SimulateConfig(out=tmp_path, images=40, seed=5, varied=True))
     photos, n_left_out = read_whole_photos(tmp_path)
     assert len(photos) == 40 and n_left_out == 0
     assert any(len(one.faces) == 0 for one in photos)

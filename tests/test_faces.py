@@ -127,7 +127,7 @@ def _tables(out: Path) -> dict[str, str]:
 
 
 def test_every_person_has_a_row_with_a_face_or_a_reason(dataset: Path, detector: MagentaDetector) -> None:
-    record = run_faces(FacesConfig(dataset, margin=0.25, shard_size=3, batch_size=2))
+    record = run_faces(FacesConfig(dir=dataset, margin=0.25, shard_size=3, batch_size=2))
     table = pq.read_table(dataset / "faces.parquet")
     assert table.schema.equals(FACES_SCHEMA)
     rows = table.to_pylist()
@@ -148,16 +148,16 @@ def test_every_person_has_a_row_with_a_face_or_a_reason(dataset: Path, detector:
 
 
 def test_batch_and_shard_size_do_not_change_the_tables(dataset: Path, detector: MagentaDetector) -> None:
-    run_faces(FacesConfig(dataset, shard_size=8, batch_size=8))
+    run_faces(FacesConfig(dir=dataset, shard_size=8, batch_size=8))
     whole = _tables(dataset)
-    run_faces(FacesConfig(dataset, shard_size=1, batch_size=1))
+    run_faces(FacesConfig(dir=dataset, shard_size=1, batch_size=1))
     assert _tables(dataset) == whole
 
 
 def test_second_run_shows_the_detector_nothing(dataset: Path, detector: MagentaDetector) -> None:
-    run_faces(FacesConfig(dataset, shard_size=2))
+    run_faces(FacesConfig(dir=dataset, shard_size=2))
     first, shown = _tables(dataset), detector.n_photos
-    run_faces(FacesConfig(dataset, shard_size=2))
+    run_faces(FacesConfig(dir=dataset, shard_size=2))
     assert detector.n_photos == shown and _tables(dataset) == first
 
 
@@ -179,7 +179,7 @@ def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
             if self.seen == n_before_the_kill:
                 raise Killed
 
-    config = FacesConfig(dataset, shard_size=2, batch_size=1)
+    config = FacesConfig(dir=dataset, shard_size=2, batch_size=1)
     with pytest.raises(Killed):
         run_faces(config, KillingProgress())
     assert not (dataset / "faces.parquet").exists() and not (dataset / "records/faces.json").exists()
@@ -202,7 +202,7 @@ def test_kill_between_any_two_files_leaves_no_trace(
     killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert not (dataset / "records/faces.json").exists()
-    config = FacesConfig(dataset, shard_size=3, batch_size=2)
+    config = FacesConfig(dir=dataset, shard_size=3, batch_size=2)
     run_faces(config)
     resumed = _tree(dataset)
     assert not [name for name in resumed if Path(name).name.startswith(".")]
@@ -227,7 +227,7 @@ def run_and_kill(out: str, n_files: int) -> None:
         mock.patch.object(faces_job, "_load_detector", lambda _: MagentaDetector()),
         mock.patch.object(Path, "replace", replace),
     ):
-        run_faces(FacesConfig(Path(out), shard_size=3, batch_size=2))
+        run_faces(FacesConfig(dir=Path(out), shard_size=3, batch_size=2))
 
 
 def _tree(folder: Path) -> dict[str, str]:
@@ -235,7 +235,7 @@ def _tree(folder: Path) -> dict[str, str]:
 
 
 def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector: MagentaDetector) -> None:
-    config = FacesConfig(dataset, shard_size=2)
+    config = FacesConfig(dir=dataset, shard_size=2)
     run_faces(config)
     whole, shown = _tables(dataset), detector.n_photos
     shard = next((dataset / "faces_shards").glob("*/00003.parquet"))
@@ -249,8 +249,8 @@ def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector:
 
 
 def test_changed_setting_starts_over_and_drops_the_old_shards(dataset: Path, detector: MagentaDetector) -> None:
-    run_faces(FacesConfig(dataset))
-    run_faces(FacesConfig(dataset, margin=0.5))
+    run_faces(FacesConfig(dir=dataset))
+    run_faces(FacesConfig(dir=dataset, margin=0.5))
     assert len(list((dataset / "faces_shards").iterdir())) == 1
     assert detector.n_photos == 12
 
@@ -271,7 +271,7 @@ def test_small_faces_people_without_a_box_and_shared_faces_have_their_reasons(
             ("framesdb/images/a.png", (400, 300), [112.0, 16.0, 190.0, 290.0]),
         ],
     )
-    run_faces(FacesConfig(out, shard_size=1))
+    run_faces(FacesConfig(dir=out, shard_size=1))
     rows = pq.read_table(out / "faces.parquet").to_pylist()
     assert [row["face_status"] for row in rows] == ["found", "too_small", "no_face", "other_person"]
     assert [row["person_id"] for row in rows] == [
@@ -291,7 +291,7 @@ def test_photo_is_turned_only_where_its_annotations_are_of_the_turned_photo(
     _write_photo(root, "mscoco/images/a.jpg", (300, 200), [box], orientation=6)
     body = [90.0, 20.0, 165.0, 290.0] if turned else [100.0, 20.0, 175.0, 190.0]
     _write_people(out, root, [("mscoco/images/a.jpg", annotated_wh, body)])
-    record = run_faces(FacesConfig(out))
+    record = run_faces(FacesConfig(dir=out))
     row = pq.read_table(out / "faces.parquet").to_pylist()[0]
     expected = [200 - 90, 30, 200 - 60, 70] if turned else list(box)  # clockwise: x' = height - y, y' = x
     assert row["face_bbox"] == pytest.approx(expected, abs=1)
@@ -300,15 +300,15 @@ def test_photo_is_turned_only_where_its_annotations_are_of_the_turned_photo(
 
 def test_no_people_at_all_gives_empty_tables(tmp_path: Path, detector: MagentaDetector) -> None:
     _write_people(tmp_path / "work", tmp_path, [])
-    record = run_faces(FacesConfig(tmp_path / "work"))
+    record = run_faces(FacesConfig(dir=tmp_path / "work"))
     assert record.counts["people"] == 0
     assert pq.read_table(tmp_path / "work/faces.parquet").num_rows == 0
 
 
 def test_bad_folders_and_settings_are_named(tmp_path: Path, detector: MagentaDetector) -> None:
     with pytest.raises(TableError, match=r"people\.parquet: no such file; rebuild it with 'emoface parse"):
-        run_faces(FacesConfig(tmp_path))
+        run_faces(FacesConfig(dir=tmp_path))
     with pytest.raises(SettingsError, match="engine is 'rey'; did you mean 'ray'"):
-        FacesConfig(tmp_path, engine="rey")
+        FacesConfig(dir=tmp_path, engine="rey")
     with pytest.raises(SettingsError, match="conf_threshold is 50, expected a number from 0 to 1"):
-        FacesConfig(tmp_path, conf_threshold=50)
+        FacesConfig(dir=tmp_path, conf_threshold=50)

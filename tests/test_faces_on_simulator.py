@@ -34,8 +34,8 @@ def benchmark() -> ModuleType:
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root, out = tmp_path_factory.mktemp("simulation"), tmp_path_factory.mktemp("work")
-    run_simulate(SimulateConfig(root, images=60, seed=31))
-    run_parse(ParseConfig(root, out))
+    run_simulate(SimulateConfig(out=root, images=60, seed=31))
+    run_parse(ParseConfig(emotic_root=root, out=out))
     return root, out
 
 
@@ -43,7 +43,7 @@ def test_visible_faces_go_to_their_own_people_and_hidden_ones_to_nobody(
     simulation: tuple[Path, Path], weights_dir: Path, benchmark: ModuleType
 ) -> None:
     root, out = simulation
-    record = run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS))
+    record = run_faces(FacesConfig(dir=out, weights=weights_dir / WEIGHTS))
     score = benchmark.score_faces(root / "ground_truth.parquet", out / "faces.parquet")
     assert score.visible.total() > 50
     assert score.visible["own"] >= 0.95 * score.visible.total()
@@ -60,7 +60,7 @@ def test_smaller_shards_give_the_same_tables(simulation: tuple[Path, Path], weig
     _, out = simulation
     digests = []
     for shard_size in (256, 25):
-        run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS, shard_size=shard_size))
+        run_faces(FacesConfig(dir=out, weights=weights_dir / WEIGHTS, shard_size=shard_size))
         digests.append([file_sha256(out / name) for name in ("faces.parquet", "empty_faces.csv")])
     assert digests[0] == digests[1]
 
@@ -70,7 +70,7 @@ def test_aligned_crops_have_their_eyes_on_one_line(simulation: tuple[Path, Path]
     from emoface.yolov5face import load_detector
 
     _, out = simulation
-    run_faces(FacesConfig(out, weights=weights_dir / WEIGHTS, align=True, margin=0.5))
+    run_faces(FacesConfig(dir=out, weights=weights_dir / WEIGHTS, align=True, margin=0.5))
     rows = [row for row in pq.read_table(out / "faces.parquet").to_pylist() if row["face"]]
     tilted = sorted(rows, key=lambda row: -abs(_tilt(np.array(row["landmarks"]))))[:8]
     assert all(abs(_tilt(np.array(row["landmarks"]))) > 4 for row in tilted)

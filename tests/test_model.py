@@ -132,7 +132,7 @@ def test_sizes_of_every_stream() -> None:
 
 
 def test_report_of_mter2_shows_all_rows_of_both_tables_and_agrees_with_them() -> None:
-    report = run_model(ModelConfig("mter2", against=("task2+task3", "mter2", "task2+task3"), runs=1))
+    report = run_model(ModelConfig(name="mter2", against=("task2+task3", "mter2", "task2+task3"), runs=1))
     assert report.streams == ("face", "body", "context")
     assert [ratio.other.model for ratio in report.ratios] == ["task2+task3"]
     tables = read_card("thesis_layers")
@@ -192,13 +192,13 @@ def test_command_as_json_is_the_report() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig("mter9"), "no model is called 'mter9'; did you mean 'mter"),
-        (ModelConfig("task1", against=("kost",)), "no model is called 'kost'; did you mean 'kosti'"),
-        (ModelConfig("task1", batch_size=0), "batch_size is 0, expected 1 or more"),
-        (ModelConfig("task1", runs=0), "runs is 0, expected 1 to 10,000"),
-        (ModelConfig("task1", device="tpu:x"), "device is 'tpu:x', expected cpu"),
-        (ModelConfig("task1", device="cuda:99"), "device 'cuda:99' is not here"),
-        (ModelConfig("task1", device="meta"), "device 'meta' is not here"),
+        (ModelConfig(name="mter9"), "no model is called 'mter9'; did you mean 'mter"),
+        (ModelConfig(name="task1", against=("kost",)), "no model is called 'kost'; did you mean 'kosti'"),
+        (ModelConfig(name="task1", batch_size=0), "batch_size is 0, expected 1 or more"),
+        (ModelConfig(name="task1", runs=0), "runs is 0, expected 1 to 10,000"),
+        (ModelConfig(name="task1", device="tpu:x"), "device is 'tpu:x', expected cpu"),
+        (ModelConfig(name="task1", device="cuda:99"), "device 'cuda:99' is not here"),
+        (ModelConfig(name="task1", device="meta"), "device 'meta' is not here"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(config: ModelConfig, message: str) -> None:

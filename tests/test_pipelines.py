@@ -332,7 +332,7 @@ def test_moved_folder_stays_current(folder: Path) -> None:
 
 
 def test_record_of_a_plain_command_counts_with_its_relative_paths(folder: Path) -> None:
-    run_shout(ShoutConfig(Path("text.txt"), Path("work")))
+    run_shout(ShoutConfig(text=Path("text.txt"), out=Path("work")))
     assert _states()["shout"] == (CURRENT, "")
     assert _run() == ["count"]
 

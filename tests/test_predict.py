@@ -189,11 +189,11 @@ def test_a_run_without_its_data_set_cuts_faces_as_it_was_trained(data: tuple[Pat
 
 def test_annotated_people_are_predicted_as_evaluation_does(data: tuple[Path, Path], tmp_path: Path) -> None:
     run, manifest = data
-    run_evaluate(EvaluateConfig(run, draws=3))
+    run_evaluate(EvaluateConfig(run=run, draws=3))
     evaluated = read_predictions(run / "eval" / "test" / "predictions.parquet")
     annotated = find_annotated_people(read_manifest(manifest), "person_id", evaluated.person_ids)
     images = tuple(dict.fromkeys(Path(read_manifest(manifest).image_root) / one.image for one in annotated))
-    run_predict(PredictConfig(run, images, tmp_path, manifest=manifest))
+    run_predict(PredictConfig(run=run, images=images, out=tmp_path, manifest=manifest))
     found = {
         person["person_id"]: person for image in images for person in _told(tmp_path / f"{image.stem}.json")["people"]
     }
@@ -254,19 +254,19 @@ def test_boxes_files_that_cannot_be_read(data: tuple[Path, Path], tmp_path: Path
     path = tmp_path / "boxes.json"
     path.write_text(text)
     with pytest.raises(SettingsError, match=message):
-        run_predict(PredictConfig(data[0], (_photo_paths(data[1])[0],), tmp_path, boxes_file=path))
+        run_predict(PredictConfig(run=data[0], images=(_photo_paths(data[1])[0],), out=tmp_path, boxes_file=path))
 
 
 def test_settings_and_strangers_are_refused(data: tuple[Path, Path], tmp_path: Path) -> None:
     image = _photo_paths(data[1])[0]
     with pytest.raises(SettingsError, match="boxes and manifest; expected one of them"):
-        PredictConfig(data[0], (image,), boxes=((0, 0, 5, 5),), manifest=data[1])
+        PredictConfig(run=data[0], images=(image,), boxes=((0, 0, 5, 5),), manifest=data[1])
     with pytest.raises(SettingsError, match="boxes are of one photo, found 2"):
-        PredictConfig(data[0], (image, image), boxes=((0, 0, 5, 5),))
+        PredictConfig(run=data[0], images=(image, image), boxes=((0, 0, 5, 5),))
     stranger = tmp_path / "stranger.jpg"
     shutil.copy(image, stranger)
     with pytest.raises(ImageError, match=r"stranger\.jpg: not below .*, the image root of"):
-        run_predict(PredictConfig(data[0], (stranger,), tmp_path / "out", manifest=data[1]))
+        run_predict(PredictConfig(run=data[0], images=(stranger,), out=tmp_path / "out", manifest=data[1]))
     with pytest.raises(TableError, match="nobody in its splits has the index 999"):
         find_annotated_people(read_manifest(data[1]), "index", [999])
 

@@ -102,7 +102,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same folder with its report, to be read only."""
     out = tmp_path_factory.mktemp("reported") / "work"
     _write_folder(out)
-    run_report(ReportConfig(out))
+    run_report(ReportConfig(dir=out))
     return out
 
 
@@ -180,7 +180,7 @@ def test_histogram_tables_hold_both_data_sets_per_split(reported: Path) -> None:
 def test_people_alone_are_enough_and_the_page_says_what_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "work"
     _write_people(out)
-    record = run_report(ReportConfig(out))
+    record = run_report(ReportConfig(dir=out))
     audit, page = _read_audit(out), _read_page(out)
     assert audit["faces"] is None
     assert audit["labels"]["after"] is None
@@ -200,7 +200,7 @@ def test_people_alone_are_enough_and_the_page_says_what_is_missing(tmp_path: Pat
 
 def test_no_people_at_all(tmp_path: Path) -> None:
     _write_faces(tmp_path, _write_people(tmp_path, []), [])
-    run_report(ReportConfig(tmp_path))
+    run_report(ReportConfig(dir=tmp_path))
     audit = _read_audit(tmp_path)
     assert audit["labels"]["before"]["label_cardinality"] is None
     assert audit["faces"]["empty_share"] is None
@@ -211,8 +211,8 @@ def test_no_people_at_all(tmp_path: Path) -> None:
 def test_splits_are_read_through_the_manifest_and_held_against_their_target(folder: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(100)]
     _write_faces(folder, _write_people(folder, people), ["found"] * 100)
-    run_split(SplitConfig(folder, by="emotic"))
-    run_report(ReportConfig(folder))
+    run_split(SplitConfig(dir=folder, by="emotic"))
+    run_report(ReportConfig(dir=folder))
     split = _read_audit(folder)["split"]
     assert split["is_own"] is True
     assert split["people_shares"] == {"train": 1, "val": 0, "test": 0}
@@ -227,11 +227,11 @@ def test_splits_are_read_through_the_manifest_and_held_against_their_target(fold
 
 
 def test_splits_of_older_faces_are_named_as_out_of_date(folder: Path) -> None:
-    run_split(SplitConfig(folder))
-    run_report(ReportConfig(folder))
+    run_split(SplitConfig(dir=folder))
+    run_report(ReportConfig(dir=folder))
     assert [gap["command"] for gap in _read_audit(folder)["gaps"]] == ["emoface parse EMOTIC_ROOT --out work"]
     _write_faces(folder, [row["person_id"] for row in _rows(folder)], ["found"] * 6)
-    run_report(ReportConfig(folder))
+    run_report(ReportConfig(dir=folder))
     assert "emoface split work" in [gap["command"] for gap in _read_audit(folder)["gaps"]]
 
 
@@ -243,7 +243,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 def test_parse_notes_are_counted_by_kind_and_the_first_are_shown(folder: Path) -> None:
     text = "person_id,what,before,after\na.jpg#0,clipped_box,-4,0\nb.jpg#1,clipped_box,-1,0\nc.jpg#0,<b>odd</b>,x,\n"
     (folder / "parse_notes.csv").write_text(text, encoding="utf-8")
-    run_report(ReportConfig(folder))
+    run_report(ReportConfig(dir=folder))
     assert _read_audit(folder)["parse_notes"] == {"notes": 3, "by_kind": {"clipped_box": 2, "<b>odd</b>": 1}}
     page = _read_page(folder)
     assert "a.jpg#0" in page
@@ -285,17 +285,17 @@ def test_page_needs_no_network_and_every_picture_has_a_text(reported: Path) -> N
 def test_contact_sheet_shows_the_crop_and_survives_a_broken_one(folder: Path) -> None:
     person_ids = [row["person_id"] for row in _rows(folder)]
     _write_faces(folder, person_ids, [person[3] for person in PEOPLE], face=b"no picture")
-    run_report(ReportConfig(folder))
+    run_report(ReportConfig(dir=folder))
     assert _read_page(folder).count("the crop cannot be decoded") >= 3
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_sheet(tmp_path: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(60)]
     _write_faces(tmp_path, _write_people(tmp_path, people), ["found"] * 60)
-    first = run_report(ReportConfig(tmp_path))
+    first = run_report(ReportConfig(dir=tmp_path))
     page = _read_page(tmp_path)
-    assert run_report(ReportConfig(tmp_path)) == first
-    other = run_report(ReportConfig(tmp_path, seed=1))
+    assert run_report(ReportConfig(dir=tmp_path)) == first
+    other = run_report(ReportConfig(dir=tmp_path, seed=1))
     assert _read_page(tmp_path) != page
     page_name = "report/audit.html"
     assert {name for name in first.outputs if first.outputs[name] != other.outputs[name]} == {page_name}
@@ -311,23 +311,23 @@ def test_page_names_the_detector_and_its_weights(reported: Path) -> None:
 def test_faces_of_other_people_are_refused(folder: Path) -> None:
     _write_faces(folder, ["x#0", *[row["person_id"] for row in _rows(folder)][1:]], ["no_face"] * 6)
     with pytest.raises(TableError, match=r"faces.parquet: its 6 rows are not the 6 people.*emoface faces"):
-        run_report(ReportConfig(folder))
+        run_report(ReportConfig(dir=folder))
 
 
 def test_missing_people_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"people.parquet: no such file.*emoface parse"):
-        run_report(ReportConfig(tmp_path))
+        run_report(ReportConfig(dir=tmp_path))
 
 
 def test_notes_with_other_columns_are_refused(folder: Path) -> None:
     (folder / "parse_notes.csv").write_text("a,b\n1,2\n", encoding="utf-8")
     with pytest.raises(TableError, match=r"parse_notes.csv: expected the columns person_id, what.*found a, b"):
-        run_report(ReportConfig(folder))
+        run_report(ReportConfig(dir=folder))
 
 
 def test_negative_seed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="seed is -1, expected 0 or more"):
-        ReportConfig(tmp_path, seed=-1)
+        ReportConfig(dir=tmp_path, seed=-1)
 
 
 def test_charts_of_nothing_and_same_bytes_twice(tmp_path: Path) -> None:

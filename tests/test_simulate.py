@@ -35,7 +35,7 @@ def _tree(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("simulation") / "emotic_root"
-    run_simulate(SimulateConfig(out, images=N_PHOTOS, seed=5))
+    run_simulate(SimulateConfig(out=out, images=N_PHOTOS, seed=5))
     return out
 
 
@@ -108,16 +108,16 @@ def test_number_of_processes_and_shards_change_no_byte(
 ) -> None:
     monkeypatch.setattr(simulate_job, "_PHOTOS_PER_SHARD", 7)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    run_simulate(SimulateConfig(tmp_path / "two", images=N_PHOTOS, seed=5))
+    run_simulate(SimulateConfig(out=tmp_path / "two", images=N_PHOTOS, seed=5))
     monkeypatch.setattr("os.cpu_count", lambda: 1)
-    run_simulate(SimulateConfig(tmp_path / "one", images=N_PHOTOS, seed=5))
+    run_simulate(SimulateConfig(out=tmp_path / "one", images=N_PHOTOS, seed=5))
     assert _tree(tmp_path / "two") == _tree(tmp_path / "one")
     shared = {name: digest for name, digest in _tree(tmp_path / "one").items() if "shards" not in name}
     assert shared == {name: digest for name, digest in _tree(simulation).items() if "shards" not in name}
 
 
 def test_photos_of_a_smaller_simulation_are_the_first_of_a_larger(simulation: Path, tmp_path: Path) -> None:
-    run_simulate(SimulateConfig(tmp_path, images=4, seed=5))
+    run_simulate(SimulateConfig(out=tmp_path, images=4, seed=5))
     smaller, larger = _tree(tmp_path / "emotic"), _tree(simulation / "emotic")
     assert len(smaller) == 4 and smaller.items() <= larger.items()
     rows = pq.read_table(tmp_path / "ground_truth.parquet")
@@ -127,7 +127,7 @@ def test_photos_of_a_smaller_simulation_are_the_first_of_a_larger(simulation: Pa
 def test_second_run_draws_nothing_and_a_lost_photo_is_drawn_again(
     simulation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, before = SimulateConfig(simulation, images=N_PHOTOS, seed=5), _tree(simulation)
+    config, before = SimulateConfig(out=simulation, images=N_PHOTOS, seed=5), _tree(simulation)
     with monkeypatch.context() as patched:
         patched.setattr(simulate_job, "_draw_shard", lambda *_: pytest.fail("drew a finished shard"))
         run_simulate(config)
@@ -160,28 +160,28 @@ def simulate_in_small_shards(out: str) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(simulate_job, "_PHOTOS_PER_SHARD", 4)
         patched.setattr("os.cpu_count", lambda: 2)
-        run_simulate(SimulateConfig(Path(out), images=N_PHOTOS, seed=5))
+        run_simulate(SimulateConfig(out=Path(out), images=N_PHOTOS, seed=5))
 
 
 def test_other_settings_start_over_and_foreign_folders_are_left_alone(tmp_path: Path) -> None:
-    run_simulate(SimulateConfig(tmp_path / "a", images=3, seed=1))
-    run_simulate(SimulateConfig(tmp_path / "a", images=2, seed=2))
-    run_simulate(SimulateConfig(tmp_path / "b", images=2, seed=2))
+    run_simulate(SimulateConfig(out=tmp_path / "a", images=3, seed=1))
+    run_simulate(SimulateConfig(out=tmp_path / "a", images=2, seed=2))
+    run_simulate(SimulateConfig(out=tmp_path / "b", images=2, seed=2))
     assert _tree(tmp_path / "a") == _tree(tmp_path / "b")
     photo = tmp_path / "real" / "emotic" / "mscoco" / "images" / "a.jpg"
     photo.parent.mkdir(parents=True)
     photo.write_bytes(b"precious")
     with pytest.raises(SettingsError, match=r"real: holds an 'emotic' .* that no simulation wrote; choose an empty"):
-        run_simulate(SimulateConfig(tmp_path / "real"))
+        run_simulate(SimulateConfig(out=tmp_path / "real"))
     assert photo.read_bytes() == b"precious"
     with pytest.raises(SettingsError, match="images is 0, expected 1 or more"):
-        SimulateConfig(tmp_path, images=0)
+        SimulateConfig(out=tmp_path, images=0)
     with pytest.raises(SettingsError, match="seed is -1, expected 0 or more"):
-        SimulateConfig(tmp_path, seed=-1)
+        SimulateConfig(out=tmp_path, seed=-1)
 
 
 def test_irregularities_are_in_the_files_as_often_as_the_record_says(tmp_path: Path, odd: None) -> None:
-    record = run_simulate(SimulateConfig(tmp_path, images=36, seed=3))
+    record = run_simulate(SimulateConfig(out=tmp_path, images=36, seed=3))
     counts = record.counts["irregularities"]
     assert set(counts) == {*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES} and min(counts.values()) > 0
     annotations = loadmat(tmp_path / "Annotations" / "Annotations.mat", squeeze_me=False)
@@ -217,9 +217,9 @@ def test_irregularities_are_rare() -> None:
 
 def test_turned_photo_is_upright_for_who_follows_its_exif(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simulate_job, "PHOTO_IRREGULARITIES", {"exif_turned": 1.0})
-    run_simulate(SimulateConfig(tmp_path / "turned", images=2, seed=8))
+    run_simulate(SimulateConfig(out=tmp_path / "turned", images=2, seed=8))
     monkeypatch.setattr(simulate_job, "PHOTO_IRREGULARITIES", {"exif_turned": 0.0})
-    run_simulate(SimulateConfig(tmp_path / "plain", images=2, seed=8))
+    run_simulate(SimulateConfig(out=tmp_path / "plain", images=2, seed=8))
     for path in (tmp_path / "turned" / "emotic").rglob("*.jpg"):
         plain = read_photo(tmp_path / "plain" / path.relative_to(tmp_path / "turned"))
         upright = read_photo(path, apply_exif=True)
@@ -230,7 +230,7 @@ def test_turned_photo_is_upright_for_who_follows_its_exif(tmp_path: Path, monkey
 
 
 def test_annotators_of_val_and_test_agree_more_or_less(tmp_path: Path) -> None:
-    run_simulate(SimulateConfig(tmp_path, images=30, seed=2))
+    run_simulate(SimulateConfig(out=tmp_path, images=30, seed=2))
     annotations = loadmat(tmp_path / "Annotations" / "Annotations.mat", squeeze_me=False)
     n_annotators = {"train": 1, "val": 5, "test": 3}
     for split, expected in n_annotators.items():

@@ -89,7 +89,7 @@ def _labels(rows: pd.DataFrame) -> np.ndarray:
 
 @pytest.mark.parametrize("by", ["stratified", "emotic"])
 def test_every_person_is_in_one_split_and_every_photo_too(dataset: Path, by: str) -> None:
-    record = run_split(SplitConfig(dataset, by=by))
+    record = run_split(SplitConfig(dir=dataset, by=by))
     tables = _read(dataset)
     people = pd.concat(tables.values())
     assert sorted(people["index"]) == list(range(N_PEOPLE))
@@ -105,7 +105,7 @@ def test_every_person_is_in_one_split_and_every_photo_too(dataset: Path, by: str
 
 
 def test_stratified_split_meets_its_targets(dataset: Path) -> None:
-    record = run_split(SplitConfig(dataset, ratios=(0.6, 0.1, 0.3)))
+    record = run_split(SplitConfig(dir=dataset, ratios=(0.6, 0.1, 0.3)))
     tables = _read(dataset)
     totals = sum(_labels(rows).sum(axis=0) for rows in tables.values())
     n_photos = sum(rows["image"].nunique() for rows in tables.values())
@@ -117,7 +117,7 @@ def test_stratified_split_meets_its_targets(dataset: Path) -> None:
 
 
 def test_rows_are_those_of_both_tables(dataset: Path) -> None:
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     rows = pa.concat_tables([pq.read_table(dataset / f"{name}.parquet") for name in SPLITS]).sort_by("index")
     assert rows.schema.names == SPLIT_SCHEMA.names
     for name in ("people", "faces"):
@@ -127,7 +127,7 @@ def test_rows_are_those_of_both_tables(dataset: Path) -> None:
 
 def test_row_groups_are_full_whatever_the_batches_were(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_job, "_ROWS_PER_GROUP", 64)
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     written = pq.ParquetFile(dataset / "train.parquet").metadata
     sizes = [written.row_group(number).num_rows for number in range(written.num_row_groups)]
     assert set(sizes[:-1]) == {64} and sum(sizes) == written.num_rows
@@ -135,16 +135,16 @@ def test_row_groups_are_full_whatever_the_batches_were(dataset: Path, monkeypatc
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_split(dataset: Path) -> None:
     names = [*(f"{name}.parquet" for name in SPLITS), "manifest.json", "records/split.json"]
-    run_split(SplitConfig(dataset, seed=1))
+    run_split(SplitConfig(dir=dataset, seed=1))
     first = {name: file_sha256(dataset / name) for name in names}
-    run_split(SplitConfig(dataset, seed=1))
+    run_split(SplitConfig(dir=dataset, seed=1))
     assert {name: file_sha256(dataset / name) for name in names} == first
-    run_split(SplitConfig(dataset, seed=2))
+    run_split(SplitConfig(dir=dataset, seed=2))
     assert file_sha256(dataset / "train.parquet") != first["train.parquet"]
 
 
 def test_manifest_holds_what_training_needs(dataset: Path) -> None:
-    record = run_split(SplitConfig(dataset, ratios=parse_ratios("60/10/30"), seed=4))
+    record = run_split(SplitConfig(dir=dataset, ratios=parse_ratios("60/10/30"), seed=4))
     manifest = read_manifest(dataset / "manifest.json", check_sha256=True)
     assert manifest.label_names == CATEGORIES
     assert manifest.image_root == "photos"
@@ -163,9 +163,9 @@ def test_manifest_holds_what_training_needs(dataset: Path) -> None:
 
 
 def test_cap_leaves_people_out_of_train_only_and_lists_them(dataset: Path) -> None:
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     before = _read(dataset)
-    record = run_split(SplitConfig(dataset, balance="cap:40"))
+    record = run_split(SplitConfig(dir=dataset, balance="cap:40"))
     after, capped = _read(dataset), pd.read_csv(dataset / "capped.csv")
     assert _labels(before["train"]).sum(axis=0).max() > 40 >= _labels(after["train"]).sum(axis=0).max()
     assert sorted([*after["train"]["index"], *capped["index"]]) == before["train"]["index"].tolist()
@@ -175,12 +175,12 @@ def test_cap_leaves_people_out_of_train_only_and_lists_them(dataset: Path) -> No
         assert after[name]["index"].tolist() == before[name]["index"].tolist()
     balance = read_manifest(dataset / "manifest.json").balance
     assert (balance["rule"], balance["limit"], balance["capped"]) == ("cap:40", 40, len(capped))
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     assert not (dataset / "capped.csv").exists()
 
 
 def test_weights_are_of_the_people_of_train(dataset: Path) -> None:
-    record = run_split(SplitConfig(dataset, balance="weights"))
+    record = run_split(SplitConfig(dir=dataset, balance="weights"))
     train, weights = _read(dataset)["train"], pd.read_parquet(dataset / "sampling_weights.parquet")
     assert weights["index"].tolist() == train["index"].tolist()
     assert weights["weight"].mean() == pytest.approx(1) and weights["weight"].min() > 0
@@ -189,7 +189,7 @@ def test_weights_are_of_the_people_of_train(dataset: Path) -> None:
     counts = labels.sum(axis=0)
     assert weighted.max() / weighted.min() < counts.max() / counts.min()
     assert "sampling_weights.parquet" in record.outputs
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     assert not (dataset / "sampling_weights.parquet").exists()
 
 
@@ -197,7 +197,7 @@ def test_hugging_face_shows_faces_and_knows_the_names(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     files = {name: str(dataset / f"{name}.parquet") for name in SPLITS}
     plain = datasets.load_dataset("parquet", data_files=files, cache_dir=str(tmp_path / "plain"))
     rows = _read(dataset)["train"]
@@ -219,7 +219,7 @@ def test_hugging_face_shows_faces_and_knows_the_names(
 
 
 def test_other_readers_open_the_tables(dataset: Path) -> None:
-    run_split(SplitConfig(dataset))
+    run_split(SplitConfig(dir=dataset))
     path = dataset / "train.parquet"
     rows = _read(dataset)["train"]
     count = duckdb.sql(f"select count(*), sum(labels[12]), count(face.bytes) from '{path}'").fetchall()[0]
@@ -230,13 +230,13 @@ def test_other_readers_open_the_tables(dataset: Path) -> None:
 def test_nobody_at_all_gives_empty_tables(tmp_path: Path) -> None:
     _write_dataset(tmp_path, 0)
     for balance in ("none", "cap:3", "weights"):
-        record = run_split(SplitConfig(tmp_path, balance=balance))
+        record = run_split(SplitConfig(dir=tmp_path, balance=balance))
         assert [record.counts[name]["rows"] for name in SPLITS] == [0, 0, 0]
     assert read_manifest(tmp_path / "manifest.json", check_sha256=True).split["label_shares"]["Fear"] is None
 
 
 def test_interrupted_run_leaves_no_manifest_of_other_tables(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_split(SplitConfig(dataset, seed=1))
+    run_split(SplitConfig(dir=dataset, seed=1))
     before = file_sha256(dataset / "train.parquet")
 
     def fail(*_: object) -> None:
@@ -244,12 +244,12 @@ def test_interrupted_run_leaves_no_manifest_of_other_tables(dataset: Path, monke
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(split_job._SplitWriter, "add", fail)
-        run_split(SplitConfig(dataset, seed=2))
+        run_split(SplitConfig(dir=dataset, seed=2))
     assert file_sha256(dataset / "train.parquet") == before  # nothing was replaced, so the manifest still holds
     read_manifest(dataset / "manifest.json", check_sha256=True)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(split_job, "write_manifest", fail)
-        run_split(SplitConfig(dataset, seed=2))
+        run_split(SplitConfig(dir=dataset, seed=2))
     assert not (dataset / "manifest.json").exists() and read_record(dataset, "split") is None
     assert not list(dataset.glob(".*"))
 
@@ -258,20 +258,20 @@ def test_tables_that_do_not_match_are_refused(dataset: Path) -> None:
     faces = pq.read_table(dataset / "faces.parquet")
     write_table(dataset / "faces.parquet", faces.slice(1), FACES_SCHEMA)
     with pytest.raises(TableError, match=r"faces\.parquet: 299 rows, expected the 300 of people\.parquet; rebuild"):
-        run_split(SplitConfig(dataset))
+        run_split(SplitConfig(dir=dataset))
     order = [*range(99), 100, 99, *range(101, N_PEOPLE)]
     write_table(dataset / "faces.parquet", faces.take(order), FACES_SCHEMA)
     with pytest.raises(TableError, match=r"faces\.parquet: row 99 is of .*#100, expected .*#99 as in people\.parquet"):
-        run_split(SplitConfig(dataset))
+        run_split(SplitConfig(dir=dataset))
 
 
 def test_missing_tables_and_records_are_named(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"parse\.json: no such file; run 'emoface parse' first"):
-        run_split(SplitConfig(tmp_path))
+        run_split(SplitConfig(dir=tmp_path))
     _write_dataset(tmp_path, 3)
     (tmp_path / "faces.parquet").unlink()
     with pytest.raises(TableError, match=r"faces\.parquet: no such file; rebuild it with 'emoface faces DIR'"):
-        run_split(SplitConfig(tmp_path))
+        run_split(SplitConfig(dir=tmp_path))
 
 
 def test_unknown_source_split_is_refused_only_where_it_is_needed(dataset: Path) -> None:
@@ -280,8 +280,8 @@ def test_unknown_source_split_is_refused_only_where_it_is_needed(dataset: Path) 
     training = people.set_column(position, "source_split", pa.array(["training"] * N_PEOPLE))
     write_table(dataset / "people.parquet", training, PEOPLE_SCHEMA)
     with pytest.raises(TableError, match="source_split 'training' is none of train, val, test; use --by stratified"):
-        run_split(SplitConfig(dataset, by="emotic"))
-    run_split(SplitConfig(dataset))
+        run_split(SplitConfig(dir=dataset, by="emotic"))
+    run_split(SplitConfig(dir=dataset))
 
 
 @pytest.mark.parametrize("ratios", ["70/30", "70/10/10", "a/b/c", "", "-10/50/60", "0/50/50", "nan/0/1"])
@@ -292,18 +292,18 @@ def test_bad_ratios_are_refused(ratios: str) -> None:
 
 def test_ratios_are_read_in_percent_and_as_shares(tmp_path: Path) -> None:
     assert parse_ratios("70/10/20") == parse_ratios("0.7/0.1/0.2") == parse_ratios([70, 10, 20]) == (0.7, 0.1, 0.2)
-    assert SplitConfig(tmp_path, ratios="80/10/10").ratios == (0.8, 0.1, 0.1)  # type: ignore[arg-type]
+    assert SplitConfig(dir=tmp_path, ratios="80/10/10").ratios == (0.8, 0.1, 0.1)  # type: ignore[arg-type]
 
 
 def test_bad_settings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="by is 'stratifed'; did you mean 'stratified'"):
-        SplitConfig(tmp_path, by="stratifed")
+        SplitConfig(dir=tmp_path, by="stratifed")
     with pytest.raises(SettingsError, match="balance is 'weight'; did you mean 'weights'"):
-        SplitConfig(tmp_path, balance="weight")
+        SplitConfig(dir=tmp_path, balance="weight")
     with pytest.raises(SettingsError, match="balance is 'cap:0', expected cap:N with N of 1 or more"):
         parse_cap("cap:0")
     with pytest.raises(SettingsError, match="seed is -1, expected 0 or more"):
-        SplitConfig(tmp_path, seed=-1)
+        SplitConfig(dir=tmp_path, seed=-1)
 
 
 def test_command_splits_and_prints_its_counts(dataset: Path) -> None:

@@ -42,7 +42,7 @@ def _change_table(manifest: Manifest, name: str, column: str, values: list[objec
     position = table.schema.get_field_index(column)
     changed = table.set_column(position, column, pa.array(values, schema.field(column).type))
     write_table(path, changed, schema)
-    run_split(SplitConfig(manifest.path.parent, by="emotic"))
+    run_split(SplitConfig(dir=manifest.path.parent, by="emotic"))
     return read_manifest(manifest.path)
 
 

@@ -56,7 +56,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _config(manifest: Path, out: Path, model: str = "task2", **changes: Any) -> TrainConfig:
-    config = TrainConfig(manifest, model, out, recipe=SMALL, pretrained="none", workers=0, device="cpu")
+    config = TrainConfig(
+        manifest=manifest, model=model, out=out, recipe=SMALL, pretrained="none", workers=0, device="cpu"
+    )
     return replace(config, **{"context_size": 64, **changes})
 
 

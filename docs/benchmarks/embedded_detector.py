@@ -30,7 +30,7 @@ CONF = 0.5
 
 def measure_on_drawings(detector: Detector, out: Path, images: int, seed: int) -> None:
     """Prints one row for held-out simulator photos."""
-    run_simulate(SimulateConfig(out, images=images, seed=seed))
+    run_simulate(SimulateConfig(out=out, images=images, seed=seed))
     photos, _ = read_whole_photos(out)
     found = [detector.detect([photo.read()])[0] for photo in photos]
     truth = [photo.faces for photo in photos]

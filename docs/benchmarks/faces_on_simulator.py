@@ -130,9 +130,9 @@ def main() -> None:
     root, work = options.out / "simulated_emotic", options.out / "work"
     seconds = {}
     for name, job in {
-        "simulate": lambda: run_simulate(SimulateConfig(root, images=options.images, seed=options.seed)),
-        "parse": lambda: run_parse(ParseConfig(root, work)),
-        "faces": lambda: run_faces(FacesConfig(work, detector=options.detector)),
+        "simulate": lambda: run_simulate(SimulateConfig(out=root, images=options.images, seed=options.seed)),
+        "parse": lambda: run_parse(ParseConfig(emotic_root=root, out=work)),
+        "faces": lambda: run_faces(FacesConfig(dir=work, detector=options.detector)),
     }.items():
         start = time.perf_counter()
         job()

@@ -122,7 +122,7 @@ def compare_without_face(runs: Path, first: str, second: str) -> dict[str, Any]:
         rows = np.flatnonzero(~answers.has_face)
         person_ids = [answers.person_ids[row] for row in rows]
         sides.append(Scored(person_ids, answers.labels[rows], answers.probabilities[rows]))
-    pair = compare_pair(CompareConfig((runs / first, runs / second), draws=N_DRAWS), first, second, *sides)
+    pair = compare_pair(CompareConfig(runs=(runs / first, runs / second), draws=N_DRAWS), first, second, *sides)
     assert pair is not None
     return pair
 

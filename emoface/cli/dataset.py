@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emoface.cli.console import ANY, FILE, FOLDER, command, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.options import job_command
+
+if TYPE_CHECKING:
+    from emoface.jobs.simulate import SimulateConfig
 
 
-@command()
-@click.argument("out", type=FOLDER)
-@click.option("--images", default=200, show_default=True, help="Photos to draw.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
-@click.option("--varied", is_flag=True, help="Far more variety and no irregularities: photos to train a detector on.")
-def simulate(out: Path, images: int, seed: int, varied: bool) -> None:
+@job_command(config="emoface.jobs.simulate:SimulateConfig", arguments=("out",))
+def simulate(config: SimulateConfig) -> None:
     """Draws a simulated EMOTIC into OUT, with ground truth.
 
     \b
     Example:
       emoface simulate sim --images 1000 --seed 7
     """
-    from emoface.jobs.simulate import SimulateConfig, run_simulate
+    from emoface.jobs.simulate import run_simulate
 
     with terminal_progress() as progress:
-        record = run_simulate(SimulateConfig(out=out, images=images, seed=seed, varied=varied), progress)
+        record = run_simulate(config, progress)
     print_record(record)
 
 

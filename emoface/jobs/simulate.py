@@ -16,7 +16,6 @@ import signal
 import threading
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
 from emoface.storage.files import remove_leftovers, write_bytes, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
+from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.tables import write_table
 from emoface.vision.images import encode_jpeg
 
@@ -65,27 +65,17 @@ _MAX_TRIES = 6
 _ANNOTATORS = {"train": 1, "val": 5, "test": 3}
 
 
-@dataclass(frozen=True)
-class SimulateConfig:
-    """What the simulate job is told.
+class SimulateConfig(Settings):
+    """Settings of the simulate job."""
 
-    Attributes:
-        out: The folder that becomes an EMOTIC root.
-        images: Photos to draw.
-        seed: The same seed gives the same bytes.
-        varied: Draw far more variety than EMOTIC has, and no irregularities: what a detector is trained on.
-    """
-
-    out: Path
-    images: int = 200
-    seed: int = 0
+    out: Folder
+    """The folder that becomes an EMOTIC root."""
+    images: Count = 200
+    """How many photos to draw."""
+    seed: Seed = 0
+    """The same seed gives the same bytes."""
     varied: bool = False
-
-    def __post_init__(self) -> None:
-        if self.images < 1:
-            raise SettingsError(f"images is {self.images}, expected 1 or more")
-        if self.seed < 0:
-            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+    """Draw far more variety than EMOTIC has, and no irregularities: photos to train a detector on."""
 
 
 def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobRecord:

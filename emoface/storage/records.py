@@ -20,6 +20,7 @@ from typing import Any
 
 from emoface.errors import TableError
 from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.storage.settings import Settings
 from emoface.version import __version__
 
 _PACKAGE_DIR = Path(__file__).parents[1]
@@ -101,6 +102,8 @@ def to_settings(config: Any) -> dict[str, Any]:
     Args:
         config: A configuration dataclass.
     """
+    if isinstance(config, Settings):
+        return config.to_json()
     return {name: _to_json_value(value) for name, value in asdict(config).items()}
 
 

@@ -1,0 +1,159 @@
+"""Commands whose arguments and options are the fields of a job's configuration.
+
+Types, defaults, ranges, choices and descriptions stand once, in the configuration. It is imported when its command is
+looked at, so that ``emoface --help`` starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+
+from emoface.cli.console import ANY, FILE, FOLDER, EmofaceCommand
+from emoface.storage.settings import FieldShape, Settings
+
+
+class BoxType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
+    """``x1,y1,x2,y2`` in pixels."""
+
+    name = "x1,y1,x2,y2"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float, float]:
+        """Four numbers from text."""
+        try:
+            x1, y1, x2, y2 = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"'{value}' is no box, expected four numbers x1,y1,x2,y2", param, ctx)
+        return x1, y1, x2, y2
+
+
+class JobCommand(EmofaceCommand):
+    """A command that hands its function one ``config``, made from the command line.
+
+    Args:
+        config: Where the configuration is, as ``module:Class``.
+        arguments: Fields that are given by their place; all others are options.
+        hidden: Fields that the command line does not set.
+        flags: Names of options that are not those of their fields.
+        recipe: The configuration, as ``module:Class``, whose fields are options too; those that are given become the
+            mapping ``recipe`` of ``config``.
+        kwargs: As of ``click.Command``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        config: str,
+        arguments: Sequence[str] = (),
+        hidden: Sequence[str] = (),
+        flags: Mapping[str, str] | None = None,
+        recipe: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._config = ""
+        self._is_complete = False
+        self._params: list[click.Parameter] = []
+        super().__init__(*args, **kwargs)
+        self._config = config
+        self._arguments = tuple(arguments)
+        self._hidden = tuple(hidden)
+        self._flags = dict(flags or {})
+        self._recipe = recipe
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """The arguments and options, the configuration's first."""
+        if self._config and not self._is_complete:
+            self._is_complete = True
+            self._params = [*self._config_params(), *self._params]
+        return self._params
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Makes the configuration and calls the function."""
+        config = _import_settings(self._config)
+        values = {name: ctx.params.pop(name) for name in [*ctx.params] if name in config.model_fields}
+        if self._recipe is not None:
+            names = _import_settings(self._recipe).model_fields
+            told = {name: ctx.params.pop(name) for name in [*ctx.params] if name in names}
+            values["recipe"] = {name: value for name, value in told.items() if value is not None}
+        ctx.params["config"] = config(**values)
+        return super().invoke(ctx)
+
+    def _config_params(self) -> list[click.Parameter]:
+        fields = _import_settings(self._config).model_fields
+        shown = {name: field for name, field in fields.items() if name not in (*self._hidden, "recipe")}
+        params: list[click.Parameter] = [_to_argument(name, shown.pop(name)) for name in self._arguments]
+        params += [_to_option(name, field, self._flags.get(name)) for name, field in shown.items()]
+        if self._recipe is not None:
+            recipe = _import_settings(self._recipe).model_fields
+            params += [
+                _to_option(name, field, self._flags.get(name), is_override=True) for name, field in recipe.items()
+            ]
+        return params
+
+
+def job_command(**kwargs: Any) -> Callable[[Callable[..., Any]], JobCommand]:
+    """Declares a command of a job; see ``JobCommand`` for the keywords."""
+    return click.command(cls=JobCommand, **kwargs)
+
+
+def _import_settings(place: str) -> type[Settings]:
+    module, _, name = place.partition(":")
+    config: type[Settings] = getattr(importlib.import_module(module), name)
+    return config
+
+
+def _to_argument(name: str, field: FieldInfo) -> click.Argument:
+    shape = FieldShape.of(field)
+    many = shape.is_sequence and shape.length is None
+    return click.Argument([name], type=_click_type(shape), nargs=-1 if many else 1, required=field.is_required())
+
+
+def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool = False) -> click.Option:
+    """An option for a field.
+
+    Args:
+        name: The field's.
+        field: The field.
+        flag: What the option is called, where that is not the field's name.
+        is_override: Without the option the value comes from elsewhere (a preset), and the field's default is not shown.
+    """
+    shape = FieldShape.of(field)
+    flag = flag or f"--{name.replace('_', '-')}"
+    told = inspect.cleandoc(field.description or "").replace("``", "").replace("\n", " ")
+    required = field.is_required() and not is_override
+    default = None if is_override or field.is_required() else field.get_default(call_default_factory=True)
+    if is_override:
+        told += "  [default: the preset's]"
+    if shape.kind is bool and default is not True:
+        return click.Option([flag, name], is_flag=True, default=default, help=told)
+    options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": told}
+    if shape.is_sequence and shape.length is None:
+        options["multiple"] = True
+        default = default or None
+    elif shape.is_sequence and shape.kind is not BoxType:
+        options["nargs"] = shape.length
+    if default is not None:
+        options |= {"default": default, "show_default": True}
+    return click.Option([flag, name], **options)
+
+
+def _click_type(shape: FieldShape) -> Any:
+    """What click checks while it reads a value; ranges are the configuration's affair."""
+    if shape.choices:
+        return click.Choice([str(choice) for choice in shape.choices])
+    if shape.kind is Path:
+        return ANY if shape.path_kind is None else FOLDER if shape.path_kind.is_folder else FILE
+    return shape.kind
