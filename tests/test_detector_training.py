@@ -6,7 +6,6 @@ import copy
 import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +19,14 @@ from emoface.errors import SettingsError
 from emoface.jobs import train_detector
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
+from emoface.learning.ema import AveragedWeights, exponential_warmup
 from emoface.metrics.detection import LabelledFaces
 from emoface.progress import SILENT
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
-from emoface.yolov5face import YoloV5Face, build_network, load_network, save_network
+from emoface.yolov5face import YoloV5Face, build_network, load_network, save_network, trainer
+from emoface.yolov5face.batches import PhotoBatch
 from emoface.yolov5face.losses import (
     FaceTargets,
     LossWeights,
@@ -36,8 +37,6 @@ from emoface.yolov5face.losses import (
 )
 from emoface.yolov5face.targets import IGNORED, NEGATIVE, AnchorGrid, match_anchors
 from emoface.yolov5face.training import (
-    AveragedWeights,
-    Batch,
     NonFiniteLossError,
     has_folded_norms,
     restore_norms,
@@ -145,14 +144,14 @@ def test_outputs_that_say_the_truth_have_no_box_and_landmark_loss() -> None:
 
 def test_average_follows_the_weights_quickly_at_first() -> None:
     network = build_network(TINY)
-    averaged = AveragedWeights(network, decay=0.9)
-    before = next(averaged.network.parameters()).clone()
+    averaged = AveragedWeights(network, exponential_warmup(0.9))
+    before = next(averaged.model.parameters()).clone()
     with torch.no_grad():
         for value in network.parameters():
             value += 1
     averaged.update(network)
     decay = 0.9 * (1 - math.exp(-1 / 500))
-    assert next(averaged.network.parameters()) == pytest.approx(before + 1 - decay, abs=1e-5)
+    assert next(averaged.model.parameters()) == pytest.approx(before + 1 - decay, abs=1e-5)
 
 
 def test_folded_norms_get_statistics_back_without_a_change_of_what_the_network_says(
@@ -191,10 +190,12 @@ def test_loss_that_is_no_number_stops_the_epoch() -> None:
     with torch.no_grad():
         next(network.parameters()).fill_(math.nan)
     faces = LabelledFaces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, bool))
-    batch = Batch(torch.zeros(1, 3, 64, 64), [faces])
+    batch = PhotoBatch(torch.zeros(1, 3, 64, 64), [faces])
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     with pytest.raises(NonFiniteLossError, match=r"the loss is nan at step 0 .*lower the learning rate"):
-        train_one_epoch(network, AveragedWeights(network, 0.9), optimizer, [batch], LossWeights(), [0.1], SILENT)
+        train_one_epoch(
+            network, AveragedWeights(network, exponential_warmup(0.9)), optimizer, [batch], LossWeights(), [0.1], SILENT
+        )
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +227,7 @@ def test_killed_and_resumed_run_ends_at_the_bytes_of_an_unbroken_one(
         return train_one_epoch(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_detector, "train_one_epoch", stop_in_epoch_two)
+        patch.setattr(trainer, "train_one_epoch", stop_in_epoch_two)
         with pytest.raises(KeyboardInterrupt):
             run_train_detector(_config(drawn, broken))
     assert read_record(broken, "train_detector") is None
@@ -254,9 +255,9 @@ def test_run_of_other_settings_is_refused(drawn: Path, tmp_path: Path) -> None:
     config = _config(drawn, tmp_path, epochs=1)
     run_train_detector(config)
     with pytest.raises(SettingsError, match="a run of other settings, labels or first weights"):
-        run_train_detector(replace(config, seed=1))
+        run_train_detector(config.replace(seed=1))
     with pytest.raises(SettingsError, match="image_size is 100, expected a positive multiple of 64"):
-        replace(config, image_size=100)
+        config.replace(image_size=100)
 
 
 def test_training_on_one_batch_learns_its_faces() -> None:
@@ -271,7 +272,7 @@ def test_training_on_one_batch_learns_its_faces() -> None:
         faces.append(LabelledFaces(xyxy, landmarks.astype(np.float32), np.zeros(1, np.bool_)))
     network = build_network(TINY)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, nesterov=True)
-    averaged, batch = AveragedWeights(network, 0.9), Batch(images, faces)
+    averaged, batch = AveragedWeights(network, exponential_warmup(0.9)), PhotoBatch(images, faces)
 
     def train(rates: list[float]) -> dict[str, float]:
         return train_one_epoch(network, averaged, optimizer, [batch] * len(rates), LossWeights(), rates, SILENT)
@@ -286,8 +287,8 @@ def test_training_on_one_batch_learns_its_faces() -> None:
 def test_fine_tuning_starts_from_the_given_file(drawn: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     run_train_detector(_config(drawn, first, epochs=1))
-    config = replace(
-        _config(drawn, tmp_path / "second", epochs=1), weights=str(first / "best.safetensors"), learning_rate=1e-9
+    config = _config(drawn, tmp_path / "second", epochs=1).replace(
+        weights=str(first / "best.safetensors"), learning_rate=1e-9
     )
     record = run_train_detector(config)
     assert record.inputs[str(first / "best.safetensors")] == file_sha256(first / "best.safetensors")

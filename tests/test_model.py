@@ -197,8 +197,8 @@ def test_command_as_json_is_the_report() -> None:
         (ModelConfig(name="task1", batch_size=0), "batch_size is 0, expected 1 or more"),
         (ModelConfig(name="task1", runs=0), "runs is 0, expected 1 to 10,000"),
         (ModelConfig(name="task1", device="tpu:x"), "device is 'tpu:x', expected cpu"),
-        (ModelConfig(name="task1", device="cuda:99"), "device 'cuda:99' is not here"),
-        (ModelConfig(name="task1", device="meta"), "device 'meta' is not here"),
+        (ModelConfig(name="task1", device="cuda:99"), "device is 'cuda:99', but torch sees"),
+        (ModelConfig(name="task1", device="meta"), "device is 'meta', expected cpu"),
     ],
 )
 def test_settings_that_cannot_be_used_are_named(config: ModelConfig, message: str) -> None:

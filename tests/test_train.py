@@ -7,7 +7,6 @@ import math
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
-from emoface.jobs import train as train_job
-from emoface.jobs.train import TrainConfig, resolve_recipe, run_train
-from emoface.mter import build_model
+from emoface.jobs.train import TrainConfig, run_train
+from emoface.learning.ema import AveragedWeights, ratio_warmup
+from emoface.mter import build_model, trainer
 from emoface.mter.dataset import PeopleDataset, load_batch
+from emoface.mter.losses import weigh_labels
+from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import load_weights, read_run, write_weights
-from emoface.mter.training import (
-    PRESETS,
-    AveragedWeights,
-    Recipe,
-    build_optimizer,
-    draw_epoch,
-    learning_rate,
-    plan_batches,
-    shuffle_labels,
-    weigh_labels,
-)
+from emoface.mter.sampling import draw_epoch, plan_batches, shuffle_labels
+from emoface.mter.trainer import build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256
@@ -59,7 +51,7 @@ def _config(manifest: Path, out: Path, model: str = "task2", **changes: Any) -> 
     config = TrainConfig(
         manifest=manifest, model=model, out=out, recipe=SMALL, pretrained="none", workers=0, device="cpu"
     )
-    return replace(config, **{"context_size": 64, **changes})
+    return config.replace(**{"context_size": 64, **changes})
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -80,7 +72,7 @@ def test_preset_thesis_is_section_4_4() -> None:
     assert (thesis.learning_rate, thesis.warmup_epochs, thesis.epochs) == (0.001, 10, 120)
     assert thesis.decay_epochs == (75, 100, 115) and thesis.crop_shares == (0.3, 1.0)
     assert (thesis.mirror_probability, thesis.distort_probability, thesis.ohem_ratio) == (0.5, 0.5, 0)
-    optimizer = build_optimizer(build_model("task2"), thesis)
+    optimizer = build_recipe_optimizer(build_model("task2"), thesis)
     assert isinstance(optimizer, torch.optim.SGD) and len(optimizer.param_groups) == 1
     assert optimizer.param_groups[0]["momentum"] == 0.9 and optimizer.param_groups[0]["weight_decay"] == 0.0005
 
@@ -117,7 +109,7 @@ def test_fewer_epochs_shorten_the_whole_schedule_unless_told() -> None:
         ({"learning_rate": math.nan}, "learning_rate is nan, expected more than 0"),
         ({"dropout": 1.0}, "dropout is 1.0, expected 0 or more and less than 1"),
         ({"crop_shares": (0.9, 0.3)}, "crop_shares are (0.9, 0.3), expected two shares"),
-        ({"mirror_probability": 2.0}, "mirror_probability is 2.0, expected 0 to 1"),
+        ({"mirror_probability": 2.0}, "mirror_probability is 2.0, expected a number from 0 to 1"),
         ({"loss": "weighted_euclidean", "label_weights": "none"}, "weighted_euclidean needs label_weights"),
         ({"bach_size": 4}, "a recipe has no 'bach_size'; did you mean 'batch_size'"),
     ],
@@ -199,7 +191,7 @@ def test_shuffled_people_keep_all_but_their_labels(manifest: Path) -> None:
 
 def test_averaged_weights_against_a_slow_reference() -> None:
     model = build_model("task2")
-    averaged = AveragedWeights(model, 0.3)
+    averaged = AveragedWeights(model, ratio_warmup(0.3))
     expected = {name: value.double().clone() for name, value in model.state_dict().items()}
     for step in range(4):
         decay = min(0.3, (1 + step) / (10 + step))
@@ -235,7 +227,7 @@ class _KillAfterEpoch(Silent):
 def test_killed_and_resumed_ends_at_the_bytes_of_an_unbroken_run(manifest: Path, tmp_path: Path, preset: str) -> None:
     config = _config(manifest, tmp_path / "whole", preset=preset)
     run_train(config)
-    broken = replace(config, out=tmp_path / "broken", workers=2)
+    broken = config.replace(out=tmp_path / "broken", workers=2)
     with pytest.raises(_Killed):
         run_train(broken, _KillAfterEpoch(1))
     assert len(read_run(broken.out, needs_finished=False).log()) == 1 and not (broken.out / "records").exists()
@@ -256,18 +248,18 @@ def test_kill_between_any_two_files_of_an_epoch_changes_nothing(
 ) -> None:
     config = _config(manifest, tmp_path / "whole", recipe={**SMALL, "epochs": 2})
     run_train(config)
-    broken = replace(config, out=tmp_path / "broken")
-    writer = {"best.safetensors": "write_weights", "last.pt": "_save_state", "log.jsonl": "_write_log"}[file]
-    write, calls = getattr(train_job, writer), []
+    broken = config.replace(out=tmp_path / "broken")
+    writer = {"best.safetensors": "write_weights", "last.pt": "save_checkpoint", "log.jsonl": "write_log"}[file]
+    write, calls = getattr(trainer, writer), []
 
     def write_and_die(path: Path, *told: Any) -> None:
         write(path, *told)
         calls.append(path)
-        if len(calls) == (2 if writer == "_write_log" else 1):  # the log is written at the start too
+        if len(calls) == (2 if writer == "write_log" else 1):  # the log is written at the start too
             raise _Killed
 
     with monkeypatch.context() as patched, pytest.raises(_Killed):
-        patched.setattr(train_job, writer, write_and_die)
+        patched.setattr(trainer, writer, write_and_die)
         run_train(broken)
     run_train(broken)
     assert file_sha256(broken.out / "best.safetensors") == file_sha256(config.out / "best.safetensors")
@@ -297,7 +289,7 @@ def test_finished_run_is_left_alone_and_says_so(finished: TrainConfig) -> None:
 
 
 def test_run_of_other_settings_is_refused_and_says_which(finished: TrainConfig) -> None:
-    other = replace(finished, seed=5, recipe={**finished.recipe, "dropout": 0.1}, device="auto", workers=1)
+    other = finished.replace(seed=5, recipe={**finished.recipe, "dropout": 0.1}, device="auto", workers=1)
     with pytest.raises(SettingsError) as refused:
         run_train(other)
     message = str(refused.value)
@@ -311,7 +303,7 @@ def test_run_that_started_from_a_face_goes_on_only_with_it(
     with pytest.raises(_Killed):
         run_train(config, _KillAfterEpoch(1))
     with pytest.raises(SettingsError, match=r"init_face\.sha256 was '[0-9a-f]{64}', now None; say the same again"):
-        run_train(replace(config, init_face=None))
+        run_train(config.replace(init_face=None))
     assert len(read_run(config.out, needs_finished=False).log()) == 1
 
 
@@ -429,7 +421,7 @@ def test_sampling_weights_of_the_manifest_decide_the_draws(tmp_path: Path, monke
         given.append(weights)
         return draw_epoch(positions, weights, seed, epoch)
 
-    monkeypatch.setattr(train_job, "draw_epoch", draw)
+    monkeypatch.setattr(trainer, "draw_epoch", draw)
     recipe = {**SMALL, "epochs": 1}
     run_train(_config(manifest, tmp_path / "balanced", recipe=recipe))
     run_train(_config(manifest, tmp_path / "plain", balance="none", recipe=recipe))
@@ -544,14 +536,14 @@ def test_training_learns_what_the_body_shows_and_nothing_from_shuffled_labels(tm
     assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
     assert max(line["val_average_precision"][CATEGORIES[LABELS[1]]] for line in lines) > 0.95
 
-    run_train(replace(config, out=tmp_path / "shuffled", shuffle_labels=True))
+    run_train(config.replace(out=tmp_path / "shuffled", shuffle_labels=True))
     assert read_run(tmp_path / "shuffled").has_shuffled_labels
     shown, hidden = _body_answers(manifest, tmp_path / "run")
     assert shown.min() > hidden.max() and shown.mean() - hidden.mean() > 0.3
     shown, hidden = _body_answers(manifest, tmp_path / "shuffled")
     assert abs(shown.mean() - hidden.mean()) < 0.1
     with pytest.raises(SettingsError, match="shuffle_labels was True, now False"):
-        run_train(replace(config, out=tmp_path / "shuffled"))
+        run_train(config.replace(out=tmp_path / "shuffled"))
 
 
 def _body_answers(manifest: Path, out: Path) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.options import JobCommand
+
+if TYPE_CHECKING:
+    from emoface.jobs.train_detector import TrainDetectorConfig
 
 
 @click.group(cls=EmofaceGroup)
@@ -44,21 +48,13 @@ def export(weights: str, format: str, out: Path, half: bool) -> None:
     print_record(run_export(ExportConfig(weights=weights, format=format, out=out, half=half)))
 
 
-@detector.command()
-@click.argument("train", nargs=-1, required=True, type=ANY)
-@click.option("--val", required=True, type=ANY, help="Labelled photos that pick the best epoch.")
-@click.option("--out", required=True, type=FOLDER, help="The run's folder.")
-@click.option("--network", default="yolov5n-0.5-face", show_default=True, help="The network to train from scratch.")
-@click.option("--weights", help="Fine-tune this file, or weights of this name, instead.")
-@click.option("--image-size", default=320, show_default=True, help="Side of the training crops, px.")
-@click.option("--epochs", default=30, show_default=True, help="Rounds through the photos.")
-@click.option("--batch-size", default=16, show_default=True, help="Crops per step.")
-@click.option("--learning-rate", default=0.02, show_default=True, help="After the warm-up.")
-@click.option("--warmup-steps", default=300, show_default=True, help="Steps over which the rate grows.")
-@click.option("--negatives-per-positive", default=300.0, show_default=True, help="Hardest negatives per positive.")
-@click.option("--seed", default=0, show_default=True, help="Decides first weights, crops and order.")
-@click.option("--device", help="cpu, cuda, cuda:1...; CUDA where there is one.")
-def train(train: tuple[Path, ...], **options: Any) -> None:
+@detector.command(
+    cls=JobCommand,
+    config="emoface.jobs.train_detector:TrainDetectorConfig",
+    arguments=("train",),
+    hidden=("momentum", "weight_decay", "decay_at", "ema_decay"),
+)
+def train(config: TrainDetectorConfig) -> None:
     """Trains YOLOv5-Face on labelled photos, or goes on with a run that was broken off.
 
     TRAIN and --val are folders written by 'emoface simulate', label texts of WIDER FACE, or RetinaFace's texts with
@@ -69,10 +65,10 @@ def train(train: tuple[Path, ...], **options: Any) -> None:
       emoface detector train widerface/train/label.txt --val widerface/val/label.txt --out run
       emoface detector train faces/label.txt --val more/label.txt --weights yolov5n-face --learning-rate 0.002 --out run
     """
-    from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
+    from emoface.jobs.train_detector import run_train_detector
 
     with terminal_progress() as progress:
-        record = run_train_detector(TrainDetectorConfig(train=train, **options), progress)
+        record = run_train_detector(config, progress)
     print_record(record)
 
 

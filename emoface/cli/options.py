@@ -99,7 +99,9 @@ class JobCommand(EmofaceCommand):
         if self._recipe is not None:
             recipe = _import_settings(self._recipe).model_fields
             params += [
-                _to_option(name, field, self._flags.get(name), is_override=True) for name, field in recipe.items()
+                _to_option(name, field, self._flags.get(name), is_override=True)
+                for name, field in recipe.items()
+                if name not in self._hidden
             ]
         return params
 

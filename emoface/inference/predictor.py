@@ -14,10 +14,11 @@ from torch import Tensor
 
 from emoface.datasets.people import AnnotatedPerson
 from emoface.errors import SettingsError
+from emoface.learning.devices import pick_device
 from emoface.mter.base import Mter
 from emoface.mter.dataset import to_stream_inputs
+from emoface.mter.forward import forward_batch
 from emoface.mter.grad_cam import grad_cam
-from emoface.mter.predicting import answer, pick_device
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
 from emoface.storage.weights import find_weights
@@ -208,11 +209,11 @@ class Predictor:
         if not people:
             return []
         inputs, has_face = self._to_batch(photo, people)
-        answers = answer(self.model, inputs, has_face)
+        outputs = forward_batch(self.model, inputs, has_face)
         predictions = []
         for k, person in enumerate(people):
-            probabilities = answers.probabilities[k]
-            rated = {} if answers.vad is None or np.isnan(answers.vad[k]).any() else _by_dimension(answers.vad[k])
+            probabilities = outputs.probabilities[k]
+            rated = {} if outputs.vad is None or np.isnan(outputs.vad[k]).any() else _by_dimension(outputs.vad[k])
             predictions.append(
                 PersonPrediction(
                     body_bbox=_to_tuple(person.body_xyxy),

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, did_you_mean
+from emoface.learning.devices import pick_device
 from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
@@ -39,7 +40,7 @@ from emoface.metrics.multilabel import (
     predict_labels,
 )
 from emoface.mter.dataset import PeopleDataset
-from emoface.mter.predicting import Answers, answer_for_people, pick_device, sees
+from emoface.mter.forward import ModelOutputs, forward_people
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
@@ -295,7 +296,7 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
-        code_fingerprint(answer_for_people.__module__),
+        code_fingerprint(forward_people.__module__),
         code_fingerprint(open_stream_cache.__module__),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -306,17 +307,17 @@ def _predict(
 ) -> tuple[pa.Table, dict[str, int]]:
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
-    seen = sees(model, cache.people.has_face)
+    seen = model.sees_people(cache.people.has_face)
     positions = np.flatnonzero(seen)
     left_out = {reason: cache.counts[reason] for reason in cache.counts if reason not in ("people", "usable")}
-    if not seen.all() or model.streams == ("face",):
+    if model.reads_face_alone:
         left_out["no_face"] = int((~seen).sum())
     if not len(positions):
         told = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise TableError(f"{manifest.split_path(split)}: {run.model_name} sees nobody of its people ({told})")
     progress.start(f"predict {split}", len(positions))
     dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes)
-    answers = answer_for_people(
+    outputs = forward_people(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
     )
     people = cache.people
@@ -324,28 +325,28 @@ def _predict(
     row_of = {index: row for row, index in enumerate(rows["index"].to_pylist())}
     chosen = rows.take([row_of[index] for index in people.index[positions].tolist()])
     return _to_table(
-        answers, chosen, n_of_image, people.labels[positions], people.vad[positions], people.has_face[positions]
+        outputs, chosen, n_of_image, people.labels[positions], people.vad[positions], people.has_face[positions]
     ), left_out
 
 
 def _to_table(
-    answers: Answers,
+    outputs: ModelOutputs,
     rows: pa.Table,
     n_of_image: Mapping[str, int],
     labels: NDArray[np.uint8],
     vad: NDArray[np.float32],
     has_face: NDArray[np.bool_],
 ) -> pa.Table:
-    predicted = np.full_like(vad, np.nan) if answers.vad is None else answers.vad
+    predicted = np.full_like(vad, np.nan) if outputs.vad is None else outputs.vad
     columns: dict[str, Any] = {
         **{name: rows[name] for name in ("index", "person_id", "image", "source")},
         "people_in_photo": [n_of_image[image] for image in rows["image"].to_pylist()],
         "has_face": has_face,
         "labels": _to_vectors(labels, pa.uint8()),
-        "probabilities": _to_vectors(answers.probabilities, pa.float32()),
+        "probabilities": _to_vectors(outputs.probabilities, pa.float32()),
     }
     for stream in _STREAMS:
-        values = answers.stream_probabilities.get(stream, np.full(answers.probabilities.shape, np.nan, np.float32))
+        values = outputs.stream_probabilities.get(stream, np.full(outputs.probabilities.shape, np.nan, np.float32))
         columns[f"{stream}_probabilities"] = _to_vectors(values, pa.float32())
     for number, name in enumerate(DIMENSIONS):
         columns[name] = pa.array(vad[:, number], pa.float32(), from_pandas=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from emoface.errors import SettingsError
-from emoface.mter.cost import LayerRow, measure_cost, measure_latencies
-from emoface.mter.networks import build_model
 from emoface.progress import SILENT, Progress
 from emoface.storage.cards import read_card
+
+if TYPE_CHECKING:
+    from emoface.mter.cost import LayerRow
 
 BASELINES = ("kosti", "task2+task3")
 _MAX_RUNS = 10_000
@@ -36,7 +36,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class Layer:
+class PrintedLayer:
     """A row of the layer table, sizes as ``c x h x w``.
 
     Attributes:
@@ -108,7 +108,7 @@ class ModelReport:
 
     cost: Cost
     streams: tuple[str, ...]
-    layers: tuple[Layer, ...]
+    layers: tuple[PrintedLayer, ...]
     ratios: tuple[Ratio, ...]
     batch_size: int
     device: str
@@ -121,7 +121,10 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     Raises:
         SettingsError: A name is unknown, a setting is out of range, or the device is not there.
     """
-    device = _check(config)
+    from emoface.mter.cost import measure_cost, measure_latencies
+    from emoface.mter.networks import build_model
+
+    _check(config)
     names = [config.name, *(name for name in dict.fromkeys(config.against) if name != config.name)]
     models = [build_model(name) for name in names]
     progress.start("measure", len(models))
@@ -129,7 +132,7 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     for model in models:
         counted.append(measure_cost(model))
         progress.advance()
-    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=device)
+    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=config.device)
     own, *others = (
         Cost(count.model, count.n_parameters, count.n_macs, time.fastest_ms)
         for count, time in zip(counted, timed, strict=True)
@@ -160,23 +163,18 @@ def printed_sizes(table: str, row: int) -> str:
     return f"{line['input']} > {line['output']}" if "output" in line else str(line["input"])
 
 
-def _check(config: ModelConfig) -> str:
+def _check(config: ModelConfig) -> None:
+    from emoface.learning.devices import pick_device
+
     if config.batch_size < 1:
         raise SettingsError(f"batch_size is {config.batch_size}, expected 1 or more")
     if not 1 <= config.runs <= _MAX_RUNS:
         raise SettingsError(f"runs is {config.runs}, expected 1 to {_MAX_RUNS:,}")
-    try:
-        device = torch.device(config.device)
-    except RuntimeError as error:
-        raise SettingsError(f"device is '{config.device}', expected cpu, cuda or cuda:N") from error
-    n_gpus = torch.cuda.device_count()
-    if device.type not in ("cpu", "cuda") or (device.type == "cuda" and (device.index or 0) >= n_gpus):
-        raise SettingsError(f"device '{config.device}' is not here: this machine has cpu and {n_gpus} CUDA devices")
-    return config.device
+    pick_device(config.device)
 
 
-def _to_layer(row: LayerRow) -> Layer:
-    return Layer(
+def _to_layer(row: LayerRow) -> PrintedLayer:
+    return PrintedLayer(
         part=row.part,
         operator=row.operator,
         input=_size(row.input_shape),

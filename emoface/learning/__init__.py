@@ -1,1 +1,1 @@
-"""What every training shares: averaged weights, devices, optimizers."""
+"""What all trainings share: averaged weights, devices, optimizers, learning-rate schedules and checkpoints."""

@@ -1,18 +1,17 @@
-"""What every model of people's emotions has in common: its streams, what it is given, what it answers."""
+"""What every model of people's emotions has in common: its streams, its inputs and its outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.mter.blocks import Backbone
-
-STREAMS = ("face", "body", "context")
-STREAM_SIZES: dict[str, int] = {"face": 128, "body": 128, "context": 224}
-"""Side of each stream's square input, pixels."""
+from emoface.mter.names import STREAMS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB, 0-1: subtracted from a photo before it goes in, as the public checkpoints expect."""
@@ -21,10 +20,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class MterOutput(NamedTuple):
-    """A model's answer for b people.
+    """A model's output for b people.
 
     Attributes:
-        logits: (b, 26), the system's answer.
+        logits: (b, 26), of the whole system.
         stream_logits: Of each stream that has a head of its own, (b, 26).
         vad_unit: (b, 3), valence, arousal, dominance 0-1; None where the model has no such head.
     """
@@ -35,10 +34,10 @@ class MterOutput(NamedTuple):
 
 
 class Mter(nn.Module):
-    """A model that reads some of the three streams and answers with the 26 categories of a person.
+    """A model that reads some of the three streams and gives the logits of a person's 26 categories.
 
     Attributes:
-        name: As in ``networks.MODEL_NAMES``.
+        name: As in ``names.MODEL_NAMES``.
         streams: The inputs that it reads, in the order of ``STREAMS``.
         masks_face_in_context: Whether the context input must come with the person's face blanked.
     """
@@ -50,13 +49,29 @@ class Mter(nn.Module):
         self.masks_face_in_context = masks_face_in_context
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
-        """Answers for b people.
+        """The output for b people.
 
         Args:
             inputs: Per stream (b, 3, s, s), RGB, normalised by ``IMAGENET_MEAN`` and ``IMAGENET_STD``.
             has_face: (b,) bool; where False the face input is not looked at, in training and in evaluation.
         """
         raise NotImplementedError
+
+    @property
+    def reads_face_alone(self) -> bool:
+        """Whether it sees nothing of a person without a face."""
+        return self.streams == ("face",)
+
+    def sees_people(self, has_face: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which people it is trained and measured on: those with a face if it reads the face alone, else everybody.
+
+        Args:
+            has_face: (n,).
+
+        Returns:
+            (n,).
+        """
+        return has_face if self.reads_face_alone else np.ones_like(has_face)
 
     def backbones(self) -> dict[str, Backbone]:
         """The network of each stream up to its feature."""

@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from emoface.mter.base import STREAM_SIZES, Mter
+from emoface.learning.devices import pick_device
+from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
 from emoface.mter.mobilenet import MobileNetV2SE
+from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import StreamsModel
 from emoface.mter.resnet import ResNet18
 
@@ -191,7 +193,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
 
 
 def measure_latencies(
-    models: Sequence[Mter], *, batch_size: int = 1, n_runs: int = 20, device: str = "cpu"
+    models: Sequence[Mter], *, batch_size: int = 1, n_runs: int = 20, device: str | None = "cpu"
 ) -> tuple[Latency, ...]:
     """Times models in evaluation mode on empty inputs, everybody with a face.
 
@@ -201,9 +203,12 @@ def measure_latencies(
         models: Moved to the device, left in evaluation mode.
         batch_size: People per batch.
         n_runs: Timed runs of each model; a quarter as many go before.
-        device: ``cpu``, ``cuda``...
+        device: See ``learning.devices.pick_device``.
+
+    Raises:
+        SettingsError: There is no such device.
     """
-    place = torch.device(device)
+    place = pick_device(device)
     models = [model.to(place).eval() for model in models]
     inputs = [empty_inputs(model, batch_size) for model in models]
     has_face = torch.ones(batch_size, dtype=torch.bool, device=place)

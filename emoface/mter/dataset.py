@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoface.datasets.stream_cache import PersonPixels, StreamCache, cut_person
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, STREAMS, Mter
+from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
+from emoface.mter.names import STREAM_SIZES, STREAMS
+from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
 from emoface.vision.augmentation import CROP_SHARES, distort_colors
 from emoface.vision.crops import Photo
@@ -73,7 +75,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PersonBatch:
     """b people.
 
     Attributes:
@@ -100,10 +102,10 @@ class Batch:
 
     @property
     def vad_unit(self) -> Tensor:
-        """(b, 3) ``vad`` scaled to 0-1, nan where EMOTIC has none."""
-        return (self.vad - 1) / 9
+        """(b, 3) ``vad`` as 0-1, nan where EMOTIC has none."""
+        return to_vad_unit(self.vad)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> PersonBatch:
         """The same people on another device."""
         return replace(
             self,
@@ -328,10 +330,10 @@ def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32]) -> Photo:
     return painted
 
 
-def stack_samples(samples: Sequence[Sample]) -> Batch:
+def stack_samples(samples: Sequence[Sample]) -> PersonBatch:
     """Samples as a batch."""
     streams = samples[0].pixels.keys()
-    return Batch(
+    return PersonBatch(
         pixels={stream: torch.from_numpy(np.stack([one.pixels[stream] for one in samples])) for stream in streams},
         has_face=torch.tensor([one.has_face for one in samples]),
         labels=torch.from_numpy(np.stack([one.labels for one in samples])).float(),
@@ -340,14 +342,14 @@ def stack_samples(samples: Sequence[Sample]) -> Batch:
     )
 
 
-def load_batch(dataset: PeopleDataset, which: Sequence[int | Draw]) -> Batch:
+def load_batch(dataset: PeopleDataset, which: Sequence[int | Draw]) -> PersonBatch:
     """The people asked for, in that order."""
     return stack_samples([dataset[one] for one in which])
 
 
 def iterate_batches(
     dataset: PeopleDataset, batches: Iterable[Sequence[int | Draw]], workers: int = 0
-) -> Iterator[Batch]:
+) -> Iterator[PersonBatch]:
     """Batches in order, read ahead by worker threads; OpenCV and numpy do the work outside Python's lock.
 
     Args:

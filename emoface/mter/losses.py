@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from emoface.mter.base import MterOutput
-
-LOSS_KINDS = ("bce", "weighted_euclidean", "asymmetric")
-
-VAD_SPAN = 9.0
-"""Ratings go from 1 to 10, 0-1 inside a network."""
+from emoface.mter.names import LOSS_KINDS
+from emoface.mter.vad import VAD_SPAN
 
 
 def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
@@ -47,6 +46,29 @@ def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
     return 1 / torch.log(c + prevalences)
 
 
+def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32] | None:
+    """What each label counts in the loss.
+
+    Args:
+        kind: ``none``, ``kosti`` or ``root``, see ``Recipe.label_weights``.
+        indicator: (n, 26) of the training people, which decides the shares p.
+
+    Returns:
+        (26,), or None for ``none``; for ``root`` scaled to a mean of 1.
+
+    Example:
+        >>> weights = weigh_labels("root", np.array([[1, 1], [0, 1], [0, 1], [0, 1]], np.uint8))
+        >>> [round(weight, 4) for weight in weights.tolist()]
+        [1.3333, 0.6667]
+    """
+    if kind == "none":
+        return None
+    share = np.maximum(indicator.sum(axis=0), 1) / max(len(indicator), 1)
+    if kind == "kosti":
+        return kosti_label_weights(torch.from_numpy(share)).numpy().astype(np.float32)
+    return np.asarray(np.sqrt(1 / share) / np.sqrt(1 / share).mean(), np.float32)
+
+
 def label_losses(
     output: MterOutput,
     labels: Tensor,
@@ -61,9 +83,9 @@ def label_losses(
 ) -> dict[str, Tensor]:
     """The terms of a batch by name, weighted already; their sum is minimised.
 
-    ``labels`` is the term of the system's answer; ``labels_face``, ``labels_body`` and ``labels_context`` those of
-    the streams' own heads, where the system is more than one stream; ``vad`` that of valence, arousal and dominance,
-    where the model has that head.
+    ``labels`` is the term of the whole system; ``labels_face``, ``labels_body`` and ``labels_context`` those of the
+    streams' own heads, where the system is more than one stream; ``vad`` that of valence, arousal and dominance, where
+    the model has that head.
 
     Args:
         output: Of a model, for b people.

@@ -14,32 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.mter.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    STREAM_SIZES,
-    STREAMS,
-    Mter,
-    MterOutput,
-    masked_features,
-    need_inputs,
-)
+from emoface.mter.base import Mter, MterOutput, masked_features, need_inputs
 from emoface.mter.baselines import CaerNetS, Kosti
 from emoface.mter.blocks import Backbone, FeatureNorm, Gate
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE, Stage
+from emoface.mter.names import MODEL_NAMES
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
-
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "MODEL_NAMES",
-    "STREAMS",
-    "STREAM_SIZES",
-    "Mter",
-    "MterOutput",
-    "build_model",
-]
 
 FUSION_WIDTH = 256
 PRELU_START = 0.25
@@ -55,7 +36,6 @@ _BACKBONES: dict[str, dict[str, str]] = {
     "mter1": {"face": "mobilenet", "body": "mobilenet", "context": "mobilenet"},
     "mter2": {"face": "mobilenet", "body": "mobilenet", "context": "resnet"},
 }
-MODEL_NAMES = (*_BACKBONES, "kosti", "caer-net-s")
 
 
 class Stream(nn.Module):
@@ -91,8 +71,9 @@ class Fusion(nn.Module):
 class StreamsModel(Mter):
     """One to three streams; two or more meet in the fusion network.
 
-    A model of one stream answers with the stream's own head. A person without a face has the face feature 0: the
-    face contributes nothing to the fusion, and ``task1`` answers with its head's bias, the same for everybody.
+    The logits of a model of one stream are those of the stream's own head. A person without a face has the face
+    feature 0: the face contributes nothing to the fusion, and the logits of ``task1`` are its head's bias, the same for
+    everybody.
 
     Args:
         name: One of ``MODEL_NAMES``.

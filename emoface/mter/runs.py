@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, Mter
+from emoface.learning.checkpoints import load_checkpoint
+from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
+from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import build_model
 from emoface.schema import CATEGORIES
 from emoface.storage.files import atomic_path, write_text
@@ -97,7 +100,7 @@ class Run:
         if which == "best":
             weights = read_weights(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_checkpoint(path)
             weights = state["averaged"] or state["model"]
         model = build_model(self.model_name, predicts_vad=self.predicts_vad)
         load_weights(model, weights, path)
@@ -156,6 +159,11 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
     }
     write_text(run_dir / RUN_NAME, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     return Run(run_dir, described)
+
+
+def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the log of a run's epochs, a line of JSON for each, in one step."""
+    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def write_weights(path: Path, model: torch.nn.Module) -> None:

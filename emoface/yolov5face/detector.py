@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from emoface.errors import SettingsError, did_you_mean
+from emoface.learning.devices import pick_device
 from emoface.storage.files import file_sha256
 from emoface.vision.detections import Detections
 from emoface.vision.letterbox import Letterbox
@@ -106,7 +106,7 @@ def load_detector(
         image_size: Longer side of the network's input, a multiple of its coarsest stride (32, or 64 for P6 forms).
         conf_threshold: Least objectness x class of a face, 0-1.
         iou_threshold: A face that overlaps a better one by more goes, 0-1.
-        device: ``cpu``, ``cuda``, ``cuda:1``...; None picks CUDA where there is one, for torch and hub.
+        device: For torch and hub, see ``learning.devices.pick_device``; None picks CUDA where there is one.
         n_threads: Threads of ONNX Runtime; None leaves it to the library.
         hub_repo: For ``hub``, see ``hub.load_reference_network``.
 
@@ -153,18 +153,17 @@ def build_detector(
     for name, value in (("conf_threshold", conf_threshold), ("iou_threshold", iou_threshold)):
         if not 0 <= value <= 1:
             raise SettingsError(f"{name} is {value}, expected 0 to 1")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if backend == "auto":
-        backend = "onnx" if device == "cpu" else "torch"
+        backend = "onnx" if pick_device(device).type == "cpu" else "torch"
     engine: Engine
     if backend == "onnx":
         engine = OnnxEngine(network, n_threads)
     elif backend == "torch":
-        engine = TorchEngine(network, device)
+        engine = TorchEngine(network, pick_device(device))
     else:
         from emoface.yolov5face.hub import load_reference_network
 
-        engine = HubEngine(load_reference_network(network, hub_repo), device)
+        engine = HubEngine(load_reference_network(network, hub_repo), pick_device(device))
     return Detector(
         network,
         engine,

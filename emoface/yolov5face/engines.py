@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from emoface.errors import SettingsError
 from emoface.yolov5face.folding import fold_batch_norms
 from emoface.yolov5face.network import YoloV5Face
 from emoface.yolov5face.onnx_files import INPUT_NAME, to_onnx
@@ -66,8 +65,8 @@ class OnnxEngine:
 class TorchEngine:
     """torch, on any of its devices, in float32."""
 
-    def __init__(self, network: YoloV5Face, device: str) -> None:
-        self._device = to_device(device)
+    def __init__(self, network: YoloV5Face, device: torch.device) -> None:
+        self._device = device
         self.max_batch = 1 if self._device.type == "cpu" else 16
         self._network = fold_batch_norms(network).to(self._device)
 
@@ -82,8 +81,8 @@ class TorchEngine:
 class HubEngine:
     """The reference repository's own network, see ``hub.load_reference_network``."""
 
-    def __init__(self, reference: nn.Module, device: str) -> None:
-        self._device = to_device(device)
+    def __init__(self, reference: nn.Module, device: torch.device) -> None:
+        self._device = device
         self.max_batch = 1 if self._device.type == "cpu" else 16
         self._reference = reference.eval().to(self._device)
 
@@ -92,18 +91,3 @@ class HubEngine:
         """See ``Engine``."""
         _, heads = self._reference(torch.from_numpy(images).to(self._device))  # (b, anchors, gh, gw, N_OUTPUTS)
         return [head.permute(0, 1, 4, 2, 3).flatten(1, 2).float().cpu().numpy() for head in heads]
-
-
-def to_device(device: str) -> torch.device:
-    """A torch device of that name.
-
-    Raises:
-        SettingsError: The name is unknown or this machine has no such device.
-    """
-    try:
-        found = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(f"device is {device!r}, expected cpu, cuda or cuda:N") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"device is {device!r}, but torch sees {torch.cuda.device_count()} CUDA devices")
-    return found

@@ -1,73 +1,27 @@
-"""One epoch of training, averaged weights, and the measure that picks the best."""
+"""One epoch of training the detector, BatchNorms for weights that come without, and the measure that picks the best."""
 
 from __future__ import annotations
 
-import copy
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import EmofaceError
-from emoface.metrics.detection import DetectionMeasures, LabelledFaces, measure_detections
+from emoface.learning.ema import AveragedWeights
+from emoface.learning.optimizers import set_learning_rate
+from emoface.metrics.detection import DetectionMeasures, measure_detections
 from emoface.progress import Progress
+from emoface.yolov5face.batches import PhotoBatch
 from emoface.yolov5face.detector import Detector
-from emoface.yolov5face.losses import FaceTargets, LossWeights, detection_losses
+from emoface.yolov5face.losses import LossWeights, detection_losses
 from emoface.yolov5face.network import YoloV5Face
 
 
 class NonFiniteLossError(EmofaceError):
     """A loss that is no number; training stops before it spoils the weights."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What one step reads.
-
-    Attributes:
-        images: (b, 3, size, size), RGB, 0-1.
-        faces: Per photo, network pixels; ignored faces are painted over or left to no anchor.
-    """
-
-    images: Tensor
-    faces: list[LabelledFaces]
-
-    def to_targets(self, device: torch.device) -> FaceTargets:
-        """The faces that count, as tensors."""
-        return FaceTargets(
-            [torch.from_numpy(one.xyxy[~one.ignored]).to(device) for one in self.faces],
-            [torch.from_numpy(one.landmarks[~one.ignored]).to(device) for one in self.faces],
-        )
-
-
-class AveragedWeights:
-    """An exponential moving average of a network, which is what is measured and kept.
-
-    Attributes:
-        network: The averaged network, in evaluation mode.
-        n_updates: How many steps went into it.
-    """
-
-    def __init__(self, network: YoloV5Face, decay: float, n_updates: int = 0) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.decay = decay
-        self.n_updates = n_updates
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Moves the average toward ``network``; early on it follows faster."""
-        self.n_updates += 1
-        decay = self.decay * (1 - math.exp(-self.n_updates / 500))
-        current = network.state_dict()
-        for name, value in self.network.state_dict().items():
-            if value.dtype.is_floating_point:
-                value.lerp_(current[name], 1 - decay)
-            else:
-                value.copy_(current[name])
 
 
 def has_folded_norms(network: nn.Module) -> bool:
@@ -78,10 +32,10 @@ def has_folded_norms(network: nn.Module) -> bool:
 
 @torch.no_grad()
 def restore_norms(network: nn.Module, images: Iterable[Tensor]) -> None:
-    """Gives BatchNorms the statistics of what goes through them, without a change of what the network says.
+    """Gives BatchNorms the statistics of what goes through them, without a change of the network's output.
 
     In training a BatchNorm that was folded away would normalise what it never normalised, and the network would forget
-    all it knew. With scale and shift made to undo the statistics, both modes say the same.
+    all it knew. With scale and shift made to undo the statistics, both modes give the same output.
 
     Args:
         network: In evaluation mode.
@@ -118,9 +72,9 @@ def restore_norms(network: nn.Module, images: Iterable[Tensor]) -> None:
 
 def train_one_epoch(
     network: YoloV5Face,
-    averaged: AveragedWeights,
+    averaged: AveragedWeights[YoloV5Face],
     optimizer: torch.optim.Optimizer,
-    batches: Iterable[Batch],
+    batches: Iterable[PhotoBatch],
     weights: LossWeights,
     learning_rates: Iterable[float],
     progress: Progress,
@@ -147,8 +101,7 @@ def train_one_epoch(
     totals: defaultdict[str, float] = defaultdict(float)
     n_steps = 0
     for step, (batch, rate) in enumerate(zip(batches, learning_rates, strict=False)):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(optimizer, rate)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):  # bfloat16 needs no scaler
             heads = network.heads(batch.images.to(device, memory_format=torch.channels_last))
         terms = detection_losses(network, heads, batch.to_targets(device), weights)

@@ -1,4 +1,4 @@
-"""What a trained model says of people: probabilities of the 26 labels, and valence, arousal and dominance."""
+"""A model's outputs as numbers: probabilities of the 26 labels, and valence, arousal and dominance."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.errors import SettingsError
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import PeopleDataset, iterate_batches
+from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
 from emoface.schema import DIMENSIONS, N_CATEGORIES
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A model's answers for n people.
+class ModelOutputs:
+    """A model's outputs for n people.
 
     Attributes:
-        probabilities: (n, 26), 0-1; nan for a person of whom the model sees nothing.
+        probabilities: (n, 26), 0-1; nan for a person whom the model does not see.
         stream_probabilities: Of each stream with a head of its own, (n, 26); the face's is nan without a face.
         vad: (n, 3) valence, arousal, dominance, 1-10; None where the model has no such head.
     """
@@ -32,40 +32,13 @@ class Answers:
     vad: NDArray[np.float32] | None
 
 
-def pick_device(name: str) -> torch.device:
-    """Where to run.
-
-    Args:
-        name: ``auto`` (CUDA where there is one), ``cpu`` or ``cuda``.
-
-    Raises:
-        SettingsError: CUDA is asked for and not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device is 'cuda', but this PyTorch finds no CUDA device; use --device cpu")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def sees(model: Mter, has_face: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which people a model sees anything of: one of the face alone sees those with a face, others see everybody.
-
-    Args:
-        model: The network.
-        has_face: (n,).
-
-    Returns:
-        (n,).
-    """
-    return has_face if model.streams == ("face",) else np.ones_like(has_face)
-
-
 @torch.inference_mode()
-def answer(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> Answers:
-    """A model's answers for one batch.
+def forward_batch(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> ModelOutputs:
+    """A model's outputs for one batch.
 
     Args:
         model: In evaluation mode.
-        inputs: Per stream (b, 3, side, side), normalised, where the model is.
+        inputs: Per stream (b, 3, side, side), normalised, on the model's device.
         has_face: (b,) bool.
     """
     output: MterOutput = model(inputs, has_face)
@@ -74,15 +47,15 @@ def answer(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> Answe
     if "face" in streams:
         streams["face"][~face] = np.nan
     probabilities = _to_probabilities(output.logits)
-    vad = None if output.vad_unit is None else (output.vad_unit.float() * 9 + 1).cpu().numpy()
-    unseen = ~sees(model, face)
+    vad = None if output.vad_unit is None else from_vad_unit(output.vad_unit.float()).cpu().numpy()
+    unseen = ~model.sees_people(face)
     probabilities[unseen] = np.nan
     if vad is not None:
         vad[unseen] = np.nan
-    return Answers(probabilities, streams, vad)
+    return ModelOutputs(probabilities, streams, vad)
 
 
-def answer_for_people(
+def forward_people(
     model: Mter,
     dataset: PeopleDataset,
     positions: NDArray[np.int64],
@@ -90,8 +63,8 @@ def answer_for_people(
     batch_size: int = 64,
     workers: int = 0,
     progress: Progress = SILENT,
-) -> Answers:
-    """A model's answers for people of a data set, not varied.
+) -> ModelOutputs:
+    """A model's outputs for people of a data set, not augmented.
 
     Args:
         model: In evaluation mode.
@@ -107,12 +80,12 @@ def answer_for_people(
     parts = []
     for batch in iterate_batches(dataset, plan, workers):
         moved = batch.to(device)
-        parts.append(answer(model, moved.inputs, moved.has_face))
+        parts.append(forward_batch(model, moved.inputs, moved.has_face))
         progress.advance(len(batch))
     if not parts:
-        return Answers(np.zeros((0, N_CATEGORIES), np.float32), {}, None)
+        return ModelOutputs(np.zeros((0, N_CATEGORIES), np.float32), {}, None)
     vads = [part.vad for part in parts if part.vad is not None]
-    return Answers(
+    return ModelOutputs(
         probabilities=np.concatenate([part.probabilities for part in parts]),
         stream_probabilities={
             name: np.concatenate([part.stream_probabilities[name] for part in parts])

@@ -1,0 +1,108 @@
+"""What a training run logs of an epoch: a line of ``log.jsonl``, a sentence, and points of TensorBoard's curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.schema import CATEGORIES, DIMENSIONS
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+@dataclass(frozen=True)
+class ValMetrics:
+    """How good a model is on the people of val.
+
+    Attributes:
+        losses: The terms of the loss and their sum ``loss``.
+        average_precision: (26,), nan where nobody has the label.
+        mean_average_precision: Over the labels that somebody has; nan where there is none.
+        average_absolute_error: Of valence, arousal, dominance on 1-10; empty without such a head, nan without truth.
+    """
+
+    losses: dict[str, float]
+    average_precision: NDArray[np.float64]
+    mean_average_precision: float
+    average_absolute_error: tuple[float, ...]
+
+
+def to_line(epoch: int, learning_rate: float, losses: Mapping[str, float], metrics: ValMetrics) -> dict[str, Any]:
+    """An epoch's line of ``log.jsonl``; what is undefined is null. The trainer adds how long the epoch took.
+
+    Args:
+        epoch: From 0.
+        learning_rate: Of the epoch's last step.
+        losses: Mean of each term of the training loss, and their sum ``loss``.
+        metrics: On val.
+    """
+    line: dict[str, Any] = {
+        "epoch": epoch + 1,
+        "learning_rate": learning_rate,
+        "train_loss": losses["loss"],
+        "train_losses": {name: value for name, value in losses.items() if name != "loss"},
+        "val_loss": metrics.losses["loss"],
+        "val_losses": {name: value for name, value in metrics.losses.items() if name != "loss"},
+        "val_map": _or_none(metrics.mean_average_precision),
+        "val_average_precision": dict(zip(CATEGORIES, map(_or_none, metrics.average_precision.tolist()), strict=True)),
+    }
+    if metrics.average_absolute_error:
+        errors = map(_or_none, metrics.average_absolute_error)
+        line["val_average_absolute_error"] = dict(zip(DIMENSIONS, errors, strict=True))
+    return line
+
+
+def score_line(line: Mapping[str, Any]) -> float:
+    """What the best epoch is picked by: mAP on val, or minus the loss where no label of val has a person.
+
+    Example:
+        >>> score_line({"val_map": 0.25, "val_loss": 7.0}), score_line({"val_map": None, "val_loss": 7.0})
+        (0.25, -7.0)
+    """
+    found = line["val_map"]
+    return -float(line["val_loss"]) if found is None else float(found)
+
+
+def describe_line(line: Mapping[str, Any], epochs: int) -> str:
+    """An epoch in one sentence."""
+    precision = "undefined" if line["val_map"] is None else f"{100 * line['val_map']:.2f}"
+    return (
+        f"epoch {line['epoch']}/{epochs}: loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}, "
+        f"val mAP {precision}, {line['images_per_second']:.1f} images/s"
+    )
+
+
+def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What was reached so far, as the end of a sentence; empty before the first epoch's end."""
+    reached = [line["val_map"] for line in lines if line["val_map"] is not None]
+    return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}" if reached else ""
+
+
+def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
+    """Adds an epoch to TensorBoard's curves."""
+    epoch = line["epoch"]
+    for side in ("train", "val"):
+        writer.add_scalar(f"loss/{side}", line[f"{side}_loss"], epoch)
+        for name, value in line[f"{side}_losses"].items():
+            writer.add_scalar(f"loss_terms_{side}/{name}", value, epoch)
+    if line["val_map"] is not None:
+        writer.add_scalar("val/mean_average_precision", line["val_map"], epoch)
+    for name, value in line["val_average_precision"].items():
+        if value is not None:
+            writer.add_scalar(f"val_average_precision/{name.replace('/', '_')}", value, epoch)
+    for name, value in line.get("val_average_absolute_error", {}).items():
+        if value is not None:
+            writer.add_scalar(f"val_average_absolute_error/{name}", value, epoch)
+    writer.add_scalar("learning_rate", line["learning_rate"], epoch)
+    writer.add_scalar("images_per_second", line["images_per_second"], epoch)
+    writer.flush()
+
+
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

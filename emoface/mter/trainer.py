@@ -1,0 +1,392 @@
+"""The training loop of MTER: epochs of steps, a measurement after each, and a folder that is kept up to date.
+
+Everything that chance decides follows from the seed and the epoch, so that a run that is broken off between two
+epochs goes on as if it had not been. Several processes share every batch of one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from emoface.errors import TrainingError
+from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
+from emoface.learning.ema import AveragedWeights, ratio_warmup
+from emoface.learning.optimizers import build_optimizer, set_learning_rate
+from emoface.metrics.multilabel import average_precision, mean_average_precision
+from emoface.mter.base import Mter, MterOutput
+from emoface.mter.dataset import Augmentation, PeopleDataset, PersonBatch, iterate_batches
+from emoface.mter.epoch_log import ValMetrics, describe_best, describe_line, score_line, to_line, write_curves
+from emoface.mter.losses import label_losses, weigh_labels
+from emoface.mter.recipe import Recipe, learning_rate
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_weights
+from emoface.mter.sampling import draw_epoch, plan_batches
+from emoface.mter.vad import from_vad_unit
+from emoface.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class SplitPeople:
+    """The people of one split that a model is trained or measured on.
+
+    Attributes:
+        dataset: All usable people of the split, as the model reads them.
+        positions: (n,) which of them the model sees.
+        sampling_weights: (n,) how often each is drawn, by comparison; None draws each once per epoch.
+    """
+
+    dataset: PeopleDataset
+    positions: NDArray[np.int64]
+    sampling_weights: NDArray[np.float64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+class Trainer:
+    """Trains one model, and keeps its run's folder up to date after every epoch.
+
+    Args:
+        fabric: The processes, devices and precision to train with.
+        model: The network with its first weights; moved to the device.
+        recipe: How to train it.
+        train: The people to learn from.
+        val: The people who pick the best epoch.
+        run_dir: The run's folder, see ``emoface.mter.runs``.
+        seed: Decides order, augmentation and dropout.
+        workers: Threads that read ahead.
+        progress: Told of each person.
+
+    Attributes:
+        model: The network, not wrapped by Fabric.
+        averaged: Its averaged weights; None where the recipe averages nothing.
+        lines: What ``log.jsonl`` says, one dictionary per finished epoch.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: Mter,
+        recipe: Recipe,
+        train: SplitPeople,
+        val: SplitPeople,
+        run_dir: Path,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = AveragedWeights(model, ratio_warmup(recipe.ema_decay)) if recipe.ema_decay else None
+        self.lines: list[dict[str, Any]] = []
+        self.train = train
+        self.val = val
+        self._fabric = fabric
+        self._recipe = recipe
+        self._run_dir = run_dir
+        self._seed = seed
+        self._workers = workers
+        self._progress = progress
+        self._raw_optimizer = build_recipe_optimizer(model, recipe)
+        self._wrapped_model, self._optimizer = fabric.setup(model, self._raw_optimizer)
+        label_weights = weigh_labels(recipe.label_weights, train.dataset.cache.people.labels[train.positions])
+        self._loss = RecipeLoss(
+            recipe, None if label_weights is None else torch.from_numpy(label_weights).to(fabric.device)
+        )
+
+    @property
+    def kept_model(self) -> Mter:
+        """The weights that are measured and kept: the averaged ones, if the recipe averages."""
+        return self.model if self.averaged is None else self.averaged.model
+
+    @property
+    def n_steps(self) -> int:
+        """Steps per epoch; a batch that is not full is left out."""
+        return len(self.train) // self._recipe.batch_size
+
+    def fit(self) -> None:
+        """Trains the epochs that are still to be trained, and keeps the run after each."""
+        recipe, fabric = self._recipe, self._fabric
+        self.resume()
+        with ExitStack() as opened:
+            curves = None
+            if fabric.is_global_zero:
+                folder = str(self._run_dir / "tensorboard")
+                curves = opened.enter_context(SummaryWriter(folder, purge_step=len(self.lines) + 1))
+                write_log(self._run_dir / LOG_NAME, self.lines)
+            if self.lines:
+                self._progress.note(f"{self._run_dir}: going on after epoch {len(self.lines)} of {recipe.epochs}")
+            n_people = self.n_steps * recipe.batch_size + len(self.val)
+            self._progress.start(f"train {self.model.name}", (recipe.epochs - len(self.lines)) * n_people)
+            for epoch in range(len(self.lines), recipe.epochs):
+                line = self._run_epoch(epoch)
+                is_best = all(score_line(line) > score_line(one) for one in self.lines)
+                self.lines.append(line)
+                if curves is not None:
+                    self.save(is_best)
+                    write_curves(curves, line)
+                self._progress.note(describe_line(line, recipe.epochs))
+                fabric.barrier()
+
+    def train_one_epoch(self, epoch: int) -> dict[str, float]:
+        """Goes through the training people once.
+
+        Args:
+            epoch: From 0.
+
+        Returns:
+            The mean of each term of the loss, and of their sum ``loss``, over all processes.
+
+        Raises:
+            TrainingError: A loss is not finite.
+        """
+        fabric, recipe = self._fabric, self._recipe
+        self._seed_torch(epoch)
+        set_training_mode(self.model, recipe.freezes_norms)
+        reached = describe_best(self.lines)
+        sums: dict[str, float] = {}
+        for step, batch in enumerate(self._draw_batches(epoch)):
+            losses = self._take_step(batch.to(fabric.device), epoch, step)
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+            loss = sums["loss"] / (step + 1)
+            self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{reached}")
+            self._progress.advance(len(batch) * fabric.world_size)
+        self.model.eval()
+        share_buffers(fabric, self.model)
+        if self.averaged is not None:
+            share_buffers(fabric, self.averaged.model)
+        means = torch.tensor([value / self.n_steps for value in sums.values()], dtype=torch.float64)
+        return dict(zip(sums, mean_over_processes(fabric, means).tolist(), strict=True))
+
+    @torch.no_grad()
+    def evaluate(self) -> ValMetrics:
+        """Measures the kept weights on the people of val, not augmented.
+
+        The processes share the work and all know the outcome. The loss is taken over all people at once.
+        """
+        fabric, size, n = self._fabric, self._recipe.batch_size, len(self.val)
+        per_process = -(-n // fabric.world_size)
+        padded = np.resize(self.val.positions, per_process * fabric.world_size)
+        own = padded[fabric.global_rank * per_process :][:per_process].tolist()
+        plan = [own[start : start + size] for start in range(0, len(own), size)]
+        outputs: list[MterOutput] = []
+        truths: list[PersonBatch] = []
+        for batch in iterate_batches(self.val.dataset, plan, self._workers):
+            on_device = batch.to(fabric.device)
+            with fabric.autocast():
+                outputs.append(self.kept_model(on_device.inputs, on_device.has_face))
+            truths.append(replace(on_device, pixels={}))
+            self._progress.advance(len(batch) * fabric.world_size)
+        output, truth = _gather_outputs(fabric, outputs, n), _gather_truths(fabric, truths, n)
+        losses = {name: value.item() for name, value in self._loss(output, truth).items()}
+        precision = average_precision(truth.labels.cpu().numpy(), output.logits.cpu().numpy())
+        return ValMetrics(
+            losses={"loss": sum(losses.values()), **losses},
+            average_precision=precision,
+            mean_average_precision=mean_average_precision(precision),
+            average_absolute_error=_vad_errors(output, truth),
+        )
+
+    def save(self, is_best: bool) -> None:
+        """Keeps the run as it is after an epoch: the best weights, what resuming needs, then the log.
+
+        Args:
+            is_best: The last epoch is the best one so far.
+        """
+        if is_best:
+            write_weights(self._run_dir / BEST_NAME, self.kept_model)
+        state = {
+            "model": self.model.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.model.state_dict(),
+            "n_updates": 0 if self.averaged is None else self.averaged.n_updates,
+            "optimizer": self._optimizer.state_dict(),
+            "lines": self.lines,
+        }
+        save_checkpoint(self._run_dir / LAST_NAME, state)
+        write_log(self._run_dir / LOG_NAME, self.lines)
+
+    def resume(self) -> None:
+        """Takes over the state that ``save`` kept; a run that kept none starts from the first weights."""
+        path = self._run_dir / LAST_NAME
+        if not path.is_file():
+            return
+        state = load_checkpoint(path, self._fabric.device)
+        self.model.load_state_dict(state["model"])
+        self._raw_optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.model.load_state_dict(state["averaged"])
+            self.averaged.n_updates = state["n_updates"]
+        self.lines = state["lines"]
+
+    def _run_epoch(self, epoch: int) -> dict[str, Any]:
+        """Trains and measures one epoch; its line of the log."""
+        start = time.perf_counter()
+        losses = self.train_one_epoch(epoch)
+        seconds = time.perf_counter() - start
+        line = to_line(epoch, self._learning_rate(epoch, self.n_steps - 1), losses, self.evaluate())
+        line["images_per_second"] = round(self.n_steps * self._recipe.batch_size / seconds, 2)
+        line["seconds"] = round(time.perf_counter() - start, 2)
+        return line
+
+    def _take_step(self, batch: PersonBatch, epoch: int, step: int) -> dict[str, float]:
+        """One step of the optimizer; the terms of the loss and their sum ``loss``, of this process alone."""
+        fabric, optimizer, clip_norm = self._fabric, self._optimizer, self._recipe.clip_norm
+        rate = self._learning_rate(epoch, step)
+        set_learning_rate(optimizer, rate)
+        losses = self._loss(self._wrapped_model(batch.inputs, batch.has_face), batch)
+        total = torch.stack(list(losses.values())).sum()
+        values = {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(_describe_failure(values, batch, epoch, step, rate))
+        optimizer.zero_grad()
+        fabric.backward(total)
+        if clip_norm:
+            fabric.clip_gradients(self._wrapped_model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+        optimizer.step()
+        if self.averaged is not None:
+            self.averaged.update(self.model)
+        return values
+
+    def _learning_rate(self, epoch: int, step: int) -> float:
+        return learning_rate(self._recipe, epoch, step, self.n_steps)
+
+    def _draw_batches(self, epoch: int) -> Iterator[PersonBatch]:
+        """This process's part of every batch of an epoch."""
+        drawn = draw_epoch(self.train.positions, self.train.sampling_weights, self._seed, epoch)
+        rank, n_processes = self._fabric.global_rank, self._fabric.world_size
+        plan = plan_batches(drawn, epoch, self._recipe.batch_size, rank, n_processes)
+        return iterate_batches(self.train.dataset, plan, self._workers)
+
+    def _seed_torch(self, epoch: int) -> None:
+        """Dropout of an epoch depends on seed, epoch and process alone."""
+        chance = np.random.SeedSequence((self._seed, epoch, self._fabric.global_rank))
+        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
+
+
+@dataclass(frozen=True)
+class RecipeLoss:
+    """The loss of a recipe as a function of output and truth.
+
+    Attributes:
+        recipe: Kind and weights.
+        label_weights: (26,), or None.
+    """
+
+    recipe: Recipe
+    label_weights: Tensor | None
+
+    def __call__(self, output: MterOutput, batch: PersonBatch) -> dict[str, Tensor]:
+        """The terms by name; their sum is the loss."""
+        recipe = self.recipe
+        return label_losses(
+            output,
+            batch.labels,
+            kind=recipe.loss,
+            stream_weight=recipe.stream_weight,
+            label_weights=self.label_weights,
+            ohem_ratio=recipe.ohem_ratio or None,
+            has_face=batch.has_face,
+            vad_unit=batch.vad_unit if recipe.predicts_vad else None,
+            vad_weight=recipe.vad_weight,
+        )
+
+
+def build_recipe_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all parameters of a model."""
+    return build_optimizer(
+        model,
+        recipe.optimizer,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        momentum=recipe.momentum,
+        decays_norms=recipe.decays_norms,
+    )
+
+
+def build_augmentation(recipe: Recipe) -> Augmentation:
+    """How a recipe varies inputs."""
+    return Augmentation(**{part.name: getattr(recipe, part.name) for part in fields(Augmentation)})
+
+
+def set_training_mode(model: nn.Module, freezes_norms: bool) -> None:
+    """Training mode; BatchNorm stays in evaluation mode where it is frozen."""
+    model.train()
+    if freezes_norms:
+        for part in model.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+
+
+def mean_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
+    """The mean of every process's values; on one process the values themselves."""
+    if fabric.world_size == 1:
+        return values
+    return torch.as_tensor(fabric.all_reduce(values.to(fabric.device), reduce_op="mean")).cpu()
+
+
+def share_buffers(fabric: Fabric, model: nn.Module) -> None:
+    """Gives every process the BatchNorm statistics of the first, where each has counted its own."""
+    if fabric.world_size > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def _gather_outputs(fabric: Fabric, outputs: list[MterOutput], n: int) -> MterOutput:
+    gather = partial(_gather, fabric, n)
+    ratings = [one.vad_unit for one in outputs if one.vad_unit is not None]
+    return MterOutput(
+        logits=gather([one.logits for one in outputs]),
+        stream_logits={name: gather([one.stream_logits[name] for one in outputs]) for name in outputs[0].stream_logits},
+        vad_unit=gather(ratings) if ratings else None,
+    )
+
+
+def _gather_truths(fabric: Fabric, truths: list[PersonBatch], n: int) -> PersonBatch:
+    gather = partial(_gather, fabric, n)
+    return PersonBatch(
+        pixels={},
+        has_face=gather([one.has_face for one in truths]),
+        labels=gather([one.labels for one in truths]),
+        vad=gather([one.vad for one in truths]),
+        index=gather([one.index.to(fabric.device) for one in truths]),
+    )
+
+
+def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:
+    """All processes' rows, (n, ...), without the padding; in float32, so that half precision does not tie scores."""
+    rows = torch.cat([part.float() if part.is_floating_point() else part for part in parts])
+    if fabric.world_size > 1:
+        parts = [torch.empty_like(rows) for _ in range(fabric.world_size)]
+        torch.distributed.all_gather(parts, rows)
+        rows = torch.cat(parts)
+    return rows[:n]
+
+
+def _vad_errors(output: MterOutput, truth: PersonBatch) -> tuple[float, ...]:
+    if output.vad_unit is None:
+        return ()
+    errors = (from_vad_unit(output.vad_unit) - truth.vad).abs()
+    return tuple(errors.nanmean(dim=0).tolist())
+
+
+def _describe_failure(values: dict[str, float], batch: PersonBatch, epoch: int, step: int, rate: float) -> str:
+    terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
+    people = " ".join(str(index) for index in batch.index.tolist())
+    return (
+        f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: {terms}; learning rate {rate:g}; people by "
+        f"index: {people}; the weights before this epoch are kept; try a lower --learning-rate or --precision 32"
+    )

@@ -1,0 +1,31 @@
+"""Valence, arousal and dominance between EMOTIC's scale of 1-10 and the 0-1 of a network's sigmoid."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+VAD_LEAST = 1.0
+VAD_SPAN = 9.0
+"""From the lowest to the highest rating."""
+
+
+def to_vad_unit(vad: Tensor) -> Tensor:
+    """Ratings of 1-10 as 0-1; nan stays nan.
+
+    Example:
+        >>> import torch
+        >>> to_vad_unit(torch.tensor([1.0, 5.5, 10.0])).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    return (vad - VAD_LEAST) / VAD_SPAN
+
+
+def from_vad_unit(vad_unit: Tensor) -> Tensor:
+    """Ratings of 0-1 as 1-10; nan stays nan.
+
+    Example:
+        >>> import torch
+        >>> from_vad_unit(torch.tensor([0.0, 0.5, 1.0])).tolist()
+        [1.0, 5.5, 10.0]
+    """
+    return vad_unit * VAD_SPAN + VAD_LEAST

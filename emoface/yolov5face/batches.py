@@ -1,0 +1,89 @@
+"""Batches of training crops: labelled photos cut, mirrored and recoloured at random.
+
+Sample k of epoch e depends on the seed, e and k alone, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emoface.datasets.face_labels import LabelledPhoto
+from emoface.metrics.detection import LabelledFaces
+from emoface.prefetch import in_batches, map_ahead
+from emoface.vision.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
+from emoface.vision.crops import Photo
+from emoface.yolov5face.losses import FaceTargets
+
+_MIRROR_PROBABILITY = 0.5
+_DISTORT_PROBABILITY = 0.5
+
+
+@dataclass(frozen=True)
+class PhotoBatch:
+    """What one step of the detector's training reads.
+
+    Attributes:
+        images: (b, 3, size, size), RGB, 0-1.
+        faces: Per photo, network pixels; ignored faces are painted over or left to no anchor.
+    """
+
+    images: Tensor
+    faces: list[LabelledFaces]
+
+    def to_targets(self, device: torch.device) -> FaceTargets:
+        """The faces that count, as tensors."""
+        return FaceTargets(
+            [torch.from_numpy(one.xyxy[~one.ignored]).to(device) for one in self.faces],
+            [torch.from_numpy(one.landmarks[~one.ignored]).to(device) for one in self.faces],
+        )
+
+
+@dataclass(frozen=True)
+class TrainingCrops:
+    """Labelled photos as square training crops.
+
+    Attributes:
+        photos: The photos with their true faces.
+        image_size: Side of a crop, pixels.
+        batch_size: Crops per step; the last batch of an epoch may be smaller.
+        seed: Decides order, crops, mirroring and colours.
+    """
+
+    photos: Sequence[LabelledPhoto]
+    image_size: int
+    batch_size: int
+    seed: int
+
+    def draw_batches(self, epoch: int, n_threads: int | None = None) -> Iterator[PhotoBatch]:
+        """Goes through the photos once, in the order of an epoch.
+
+        Args:
+            epoch: From 0.
+            n_threads: Threads that read ahead; None is one less than the cores.
+        """
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos)).tolist()
+        with ThreadPoolExecutor(n_threads or max(1, (os.cpu_count() or 2) - 1)) as pool:
+            samples = map_ahead(pool, partial(self._draw_sample, epoch), order, ahead=3 * self.batch_size)
+            for batch in in_batches(samples, self.batch_size):
+                pixels = np.stack([photo for photo, _ in batch]).transpose(0, 3, 1, 2)
+                images = torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+                yield PhotoBatch(images, [faces for _, faces in batch])
+
+    def _draw_sample(self, epoch: int, position: int) -> tuple[Photo, LabelledFaces]:
+        """A crop of one photo; mirrored and recoloured half of the time each."""
+        rng = np.random.default_rng((self.seed, epoch, position))
+        one = self.photos[position]
+        photo, faces = crop_faces_square(rng, one.read(), one.faces, self.image_size)
+        if rng.random() < _MIRROR_PROBABILITY:
+            photo, faces = mirror_faces(photo, faces)
+        if rng.random() < _DISTORT_PROBABILITY:
+            photo = distort_colors(rng, photo)
+        return paint_ignored(photo, faces)
