@@ -296,7 +296,7 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
-        code_fingerprint(forward_people.__module__),
+        code_fingerprint(ModelOutputs.__module__),
         code_fingerprint(open_stream_cache.__module__),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

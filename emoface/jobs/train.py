@@ -47,9 +47,9 @@ class TrainConfig(Settings):
     """Settings of the train job."""
 
     manifest: File
-    """The data set's ``manifest.json``; nothing else of it needs to be said."""
+    """The data set's ``manifest.json``."""
     model: ModelName
-    """The model to train."""
+    """Name of the model to train."""
     out: Folder
     """The run's folder; an unfinished run in it goes on."""
     preset: Literal["thesis", "modern"] = "thesis"
@@ -61,19 +61,19 @@ class TrainConfig(Settings):
     device: Device = "auto"
     """Where the network runs; auto is CUDA where there is one."""
     precision: Precision = "32"
-    """Bits of a number while training; bf16 is mixed precision."""
+    """Precision of the computation: 32 bits, or bf16 for mixed precision."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Threads that read ahead; one less than the cores and at most 8, if nothing is said."""
+    """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Literal["auto", "imagenet", "places365", "none"] = "auto"
-    """Weights to start from: imagenet; places365 for the context and imagenet for people; none; or auto, which is
-    imagenet where its files are on this machine, else none, and says which."""
+    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for people; none; or auto, which
+    takes imagenet where its files are on this machine, else none, and says which."""
     init_face: Folder | None = None
-    """Run whose face stream the model's starts from: of task1 in the thesis."""
+    """Folder of a finished run whose face stream the model starts from; a run of task1 in the thesis."""
     balance: Literal["auto", "none"] = "auto"
-    """How often people are drawn: auto follows the manifest's sampling weights where it has some, none draws everybody
-    once."""
+    """How often people are drawn per epoch: auto follows the manifest's sampling weights where it has some, none draws
+    everybody once."""
     cache: Folder | None = None
-    """Folder for decoded photos; stream_cache beside the manifest, if nothing is said."""
+    """Folder for decoded photos; by default stream_cache beside the manifest."""
     context_size: Side = STREAM_SIZES["context"]
     """Side of the context's input in pixels; 112 is four times as fast on a CPU."""
     person_size: Side = STREAM_SIZES["face"]

@@ -44,7 +44,7 @@ class TrainDetectorConfig(Settings):
     out: Folder
     """The run's folder; an unfinished run in it goes on."""
     network: str = "yolov5n-0.5-face"
-    """The network to train from fresh weights."""
+    """Name of the network to train from fresh weights."""
     weights: str | None = None
     """Fine-tune this weight file, or weights of this name, instead of a fresh network."""
     image_size: int = 320
@@ -68,9 +68,9 @@ class TrainDetectorConfig(Settings):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay of the averaged weights, which are measured and kept."""
     seed: Seed = 0
-    """Decides first weights, crops and order."""
+    """Decides first weights, crops and order; the same seed gives the same weights."""
     device: str | None = None
-    """Where the network runs: auto, cpu, cuda or cuda:1; CUDA where there is one, if nothing is said."""
+    """Where the network runs: auto, cpu, cuda or cuda:1; by default CUDA where there is one."""
 
     @field_validator("image_size")
     @classmethod
