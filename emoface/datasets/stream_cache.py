@@ -79,7 +79,7 @@ class PersonPixels:
 
 
 @dataclass(frozen=True)
-class People:
+class UsablePeople:
     """The usable people of a split, in the order of its table.
 
     Attributes:
@@ -178,7 +178,7 @@ class StreamCache:
         counts: People of the split: ``people``, ``usable``, and those left out by reason.
     """
 
-    def __init__(self, folder: Path, people: People, places: NDArray[np.int64], counts: dict[str, int]) -> None:
+    def __init__(self, folder: Path, people: UsablePeople, places: NDArray[np.int64], counts: dict[str, int]) -> None:
         self.people = people
         self.counts = counts
         self._folder = folder
@@ -481,7 +481,7 @@ def _gather(folder: Path, shards: list[list[_PhotoPeople]], table: _Table, manif
             + ", ".join(f"{counts[reason]} {reason}" for reason in UNUSABLE_REASONS if counts[reason])
             + f"); expected their photos below '{manifest.image_root}', the image root in {manifest.path}"
         )
-    people = People(
+    people = UsablePeople(
         index=table.index[usable],
         images=[table.images[row] for row in usable],
         labels=table.labels[usable],

@@ -65,8 +65,8 @@ class TrainConfig(Settings):
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Literal["auto", "imagenet", "places365", "none"] = "auto"
-    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for people; none; or auto, which
-    takes imagenet where its files are on this machine, else none, and says which."""
+    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for people; none; or auto,
+    which takes imagenet where its files are on this machine, else none, and says which."""
     init_face: Folder | None = None
     """Folder of a finished run whose face stream the model starts from; a run of task1 in the thesis."""
     balance: Literal["auto", "none"] = "auto"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.datasets.stream_cache import People
+from emoface.datasets.stream_cache import UsablePeople
 from emoface.mter.dataset import Draw
 
 
@@ -55,7 +55,7 @@ def plan_batches(
     return [[Draw(epoch, k, int(drawn[k])) for k in range(start, start + part)] for start in starts]
 
 
-def shuffle_labels(people: People, seed: int) -> People:
+def shuffle_labels(people: UsablePeople, seed: int) -> UsablePeople:
     """Deals labels, valence, arousal and dominance out among people anew, each person's together.
 
     What a model learns from such people holds for nobody, so on the true labels it can only guess. One that does better
