@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +49,24 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Count, Settings
 from emoface.storage.tables import write_table
 
 RUNS: list[str] = []
 
 
-@dataclass(frozen=True)
-class ShoutConfig:
+class ShoutConfig(Settings):
     text: Path
     out: Path
     mark: str = "!"
-    times: int = 1
+    times: Count = 1
     pause: float = 0.5
     loud: bool = True
     shares: tuple[float, float] = (0.5, 0.5)
     words: tuple[str, ...] = ()
     limit: int | None = None
     other: Path | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise SettingsError(f"times is {self.times}, expected 1 or more")
+    recipe: Mapping[str, Any] = {}
 
 
 def run_shout(config: ShoutConfig, progress: Progress = SILENT) -> JobRecord:
@@ -90,8 +85,7 @@ def run_shout(config: ShoutConfig, progress: Progress = SILENT) -> JobRecord:
     return record
 
 
-@dataclass(frozen=True)
-class CountConfig:
+class CountConfig(Settings):
     dir: Path
     fail: bool = False
 
@@ -593,7 +587,7 @@ def test_every_job_of_the_registry_is_there(word: str) -> None:
     module = __import__(job.module, fromlist=["_"])
     assert isinstance(getattr(module, job.run), Callable)  # type: ignore[arg-type]
     config = getattr(module, job.config)
-    assert job.folder in config.__dataclass_fields__ or isinstance(getattr(config, job.folder), property)
+    assert job.folder in config.model_fields or isinstance(getattr(config, job.folder), property)
     assert job.photo_table is None or isinstance(getattr(module, job.photo_table), Callable)  # type: ignore[arg-type]
 
 

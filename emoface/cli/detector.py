@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.options import JobCommand
+
+if TYPE_CHECKING:
+    from emoface.jobs.export import ExportConfig
 
 
 @click.group(cls=EmofaceGroup)
@@ -20,18 +24,8 @@ def detector() -> None:
     """
 
 
-@detector.command()
-@click.argument("weights")
-@click.option(
-    "--format",
-    type=click.Choice(["onnx", "safetensors", "pt", "torchscript"]),
-    default="onnx",
-    show_default=True,
-    help="onnx and torchscript take any batch and size; safetensors and pt are state dicts.",
-)
-@click.option("--out", required=True, type=FILE, help="The file to write.")
-@click.option("--half", is_flag=True, help="Write float16, half as large; safetensors alone.")
-def export(weights: str, format: str, out: Path, half: bool) -> None:
+@detector.command(cls=JobCommand, config="emoface.jobs.export:ExportConfig", arguments=("weights",))
+def export(config: ExportConfig) -> None:
     """Writes WEIGHTS, a file or the name of weights, as one file for other programs.
 
     \b
@@ -39,9 +33,9 @@ def export(weights: str, format: str, out: Path, half: bool) -> None:
       emoface detector export yolov5n-face --format onnx --out yolov5n-face.onnx
       emoface detector export yolov5s-face.pt --format safetensors --out yolov5s-face.safetensors
     """
-    from emoface.jobs.export import ExportConfig, run_export
+    from emoface.jobs.export import run_export
 
-    print_record(run_export(ExportConfig(weights=weights, format=format, out=out, half=half)))
+    print_record(run_export(config))
 
 
 @detector.command()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import FILE, FOLDER, command, print_record, terminal_progress
+from emoface.cli.console import FILE, FOLDER, command, run_job
+from emoface.cli.options import BoxType, job_command
+
+if TYPE_CHECKING:
+    from emoface.jobs.compare import CompareConfig
+    from emoface.jobs.evaluate import EvaluateConfig
 
 _DEVICE = click.option(
     "--device",
@@ -17,17 +22,8 @@ _DEVICE = click.option(
 )
 
 
-@command()
-@click.argument("run", type=FOLDER)
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Whom.")
-@click.option("--manifest", type=FILE, help="Another data set's manifest.json.  [default: the run's own]")
-@click.option("--draws", default=1000, show_default=True, help="Of the bootstrap that gives the intervals.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-@_DEVICE
-@click.option("--batch-size", default=64, show_default=True, help="People per step.")
-@click.option("--workers", default=1, show_default=True, help="Threads that read ahead.")
-@click.option("--cache", type=FOLDER, help="For decoded photos.  [default: stream_cache beside manifest]")
-def evaluate(**options: Any) -> None:
+@job_command(config="emoface.jobs.evaluate:EvaluateConfig", arguments=("run",))
+def evaluate(config: EvaluateConfig) -> None:
     """Measures a trained model on a split: RUN/eval/SPLIT/evaluation.html, metrics.json.
 
     \b
@@ -35,22 +31,14 @@ def evaluate(**options: Any) -> None:
       emoface evaluate runs/mter2
       emoface evaluate runs/mter2 --split val --draws 2000
     """
-    from emoface.jobs.evaluate import PAGE_NAME, EvaluateConfig, run_evaluate
+    from emoface.jobs.evaluate import PAGE_NAME, run_evaluate
 
-    config = EvaluateConfig(**options)
-    with terminal_progress() as progress:
-        record = run_evaluate(config, progress)
-    print_record(record)
+    run_job(run_evaluate, config)
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
 
 
-@command()
-@click.argument("runs", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, help="Where it goes.  [default: comparison, beside the first run]")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Whose.")
-@click.option("--draws", default=1000, show_default=True, help="Of the bootstrap that gives the intervals.")
-@click.option("--seed", default=0, show_default=True, help="Of the bootstrap.")
-def compare(**options: Any) -> None:
+@job_command(config="emoface.jobs.compare:CompareConfig", arguments=("runs",))
+def compare(config: CompareConfig) -> None:
     """Puts RUNS side by side: curves of training, average precision, differences with intervals.
 
     \b
@@ -58,29 +46,10 @@ def compare(**options: Any) -> None:
       emoface compare runs/task2 runs/mter2
       emoface compare runs/kosti runs/mter1 runs/mter2 --out runs/ablation
     """
-    from emoface.jobs.compare import PAGE_NAME, CompareConfig, run_compare
+    from emoface.jobs.compare import PAGE_NAME, run_compare
 
-    config = CompareConfig(**options)
-    with terminal_progress() as progress:
-        record = run_compare(config, progress)
-    print_record(record)
+    run_job(run_compare, config)
     click.echo(f"comparison: {config.folder / PAGE_NAME}")
-
-
-class BoxType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
-    """``x1,y1,x2,y2`` in pixels."""
-
-    name = "x1,y1,x2,y2"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float, float, float]:
-        """Four numbers from text."""
-        try:
-            x1, y1, x2, y2 = (float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"'{value}' is no box, expected four numbers x1,y1,x2,y2", param, ctx)
-        return x1, y1, x2, y2
 
 
 _BOXES = click.option("--boxes", multiple=True, type=BoxType(), help="A body box in pixels; repeat it per person.")
@@ -113,9 +82,7 @@ def predict(**options: Any) -> None:
     from emoface.jobs.predict import PredictConfig, run_predict
 
     config = PredictConfig(**options)
-    with terminal_progress() as progress:
-        record = run_predict(config, progress)
-    print_record(record)
+    run_job(run_predict, config)
     click.echo(f"predictions: {config.folder}")
 
 
@@ -143,7 +110,5 @@ def explain(**options: Any) -> None:
     from emoface.jobs.explain import ExplainConfig, run_explain
 
     config = ExplainConfig(**options)
-    with terminal_progress() as progress:
-        record = run_explain(config, progress)
-    print_record(record)
+    run_job(run_explain, config)
     click.echo(f"explanations: {config.folder}")

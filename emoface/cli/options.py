@@ -137,6 +137,8 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
     default = None if is_override or field.is_required() else field.get_default(call_default_factory=True)
     if is_override:
         told += "  [default: the preset's]"
+    if shape.text_form is not None:
+        return click.Option([flag, name], default=shape.text_form.default, show_default=True, help=told)
     if shape.kind is bool and default is not True:
         return click.Option([flag, name], is_flag=True, default=default, help=told)
     options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": told}

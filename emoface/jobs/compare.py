@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
-from emoface.errors import SettingsError, TableError, did_you_mean
+from emoface.errors import SettingsError, TableError
 from emoface.metrics.multilabel import (
     average_precision,
     bootstrap_average_precision,
@@ -31,9 +32,10 @@ from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
 from emoface.reporting.pages import format_count, render_page, svg_address
-from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA, SPLITS
+from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_json_number, to_settings, write_record
+from emoface.storage.settings import Count, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table, vectors_to_array
 from emoface.version import __version__
 
@@ -44,32 +46,25 @@ _TEMPLATE = "comparison.html.j2"
 _PREDICTIONS_NAME = "predictions.parquet"
 
 
-@dataclass(frozen=True)
-class CompareConfig:
-    """What a comparison is told.
+class CompareConfig(Settings):
+    """Settings of the compare job."""
 
-    Attributes:
-        runs: Folders of two or more runs; an unfinished one is compared as far as it came.
-        out: Where the comparison goes; None is ``comparison`` beside the first run.
-        split: Whose predictions.
-        draws: Of the bootstrap.
-        seed: Of the bootstrap.
-    """
+    runs: tuple[Folder, ...]
+    """Folders of two or more training runs; an unfinished run is compared as far as it came."""
+    out: Folder | None = None
+    """Folder for the comparison; by default the folder comparison beside the first run."""
+    split: Split = "test"
+    """Which split's predictions to compare."""
+    draws: Count = 1000
+    """Number of bootstrap resamples for the confidence intervals."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
 
-    runs: tuple[Path, ...]
-    out: Path | None = None
-    split: str = "test"
-    draws: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "runs", tuple(Path(run) for run in self.runs))
+    @model_validator(mode="after")
+    def _check_runs(self) -> Self:
         if len(self.runs) < 2:
             raise SettingsError(f"runs are {len(self.runs)}, expected two or more to compare")
-        if self.split not in SPLITS:
-            raise SettingsError(f"split is '{self.split}'{did_you_mean(self.split, SPLITS)}")
-        if self.draws < 1:
-            raise SettingsError(f"draws is {self.draws}, expected 1 or more")
+        return self
 
     @property
     def folder(self) -> Path:

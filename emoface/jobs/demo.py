@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field
 
-from emoface.errors import SettingsError, WeightsError
+from emoface.errors import WeightsError
 from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.storage.cards import pipelines_dir
 from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.tables import read_table, vectors_to_array
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, list_weights
 
@@ -30,26 +31,17 @@ _UNSEEN = ("image_missing", "image_unreadable")
 _REMEDY = "run 'emoface demo' again"
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """What the demo is told.
+class DemoConfig(Settings):
+    """Settings of the demo."""
 
-    Attributes:
-        out: Gets ``EMOTIC/``, the drawn root, everything that is built from it, and ``run/``, the training run.
-        images: Photos to draw.
-        seed: The same seed gives the same photos, tables and weights.
-        epochs: Rounds of training.
-    """
-
-    out: Path = Path("demo-out")
-    images: int = 400
-    seed: int = 0
-    epochs: int = 16
-
-    def __post_init__(self) -> None:
-        for name, least in (("images", _LEAST_IMAGES), ("seed", 0), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
+    out: Folder = Path("demo-out")
+    """Folder for the simulated photos, all that is built from them, and the training run."""
+    images: Annotated[int, Field(ge=_LEAST_IMAGES)] = 400
+    """Number of photos to draw."""
+    seed: Seed = 0
+    """The same seed gives the same photos, tables and weights."""
+    epochs: Count = 16
+    """Number of training epochs."""
 
 
 def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:

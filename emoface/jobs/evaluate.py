@@ -15,16 +15,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
-from emoface.errors import SettingsError, TableError, did_you_mean
+from emoface.errors import SettingsError, TableError
 from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
@@ -44,7 +45,7 @@ from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
 from emoface.reporting.pages import TEMPLATES_DIR, format_count, format_number, render_page, svg_address
-from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA, SOURCES, SPLIT_SCHEMA, SPLITS
+from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA, SOURCES, SPLIT_SCHEMA
 from emoface.storage.cards import read_card
 from emoface.storage.files import file_sha256, stat_digest, write_text
 from emoface.storage.records import (
@@ -57,6 +58,7 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.version import __version__
 
@@ -74,38 +76,27 @@ _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 _REMEDY = "delete it and run 'emoface evaluate' again"
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What evaluation is told.
+class EvaluateConfig(Settings):
+    """Settings of the evaluate job."""
 
-    Attributes:
-        run: The training run's folder.
-        split: ``train``, ``val`` or ``test``.
-        manifest: The data set; None is the one that the run was trained on.
-        draws: Of the bootstrap.
-        seed: Of the bootstrap.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        batch_size: People per step.
-        workers: Threads that read ahead.
-        cache: Where decoded photos are kept; None is ``stream_cache`` beside the manifest.
-    """
-
-    run: Path
-    split: str = "test"
-    manifest: Path | None = None
-    draws: int = 1000
-    seed: int = 0
-    device: str = "auto"
-    batch_size: int = 64
-    workers: int = 1
-    cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise SettingsError(f"split is '{self.split}'{did_you_mean(self.split, SPLITS)}")
-        for name, least in (("draws", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
+    run: Folder
+    """Folder of the training run."""
+    split: Split = "test"
+    """Which split to evaluate."""
+    manifest: File | None = None
+    """The manifest.json of another data set; by default the one that the run was trained on."""
+    draws: Count = 1000
+    """Number of bootstrap resamples for the confidence intervals."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
+    device: Device = "auto"
+    """Device on which the network runs; auto takes CUDA where there is one."""
+    batch_size: Count = 64
+    """Number of people in each batch."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Number of threads that read photos ahead."""
+    cache: Folder | None = None
+    """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
 
     @property
     def out(self) -> Path:
@@ -295,8 +286,8 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
-        code_fingerprint(answer_for_people.__module__),
-        code_fingerprint(open_stream_cache.__module__),
+        code_fingerprint("emoface.mter.predicting"),
+        code_fingerprint("emoface.datasets.stream_cache"),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 

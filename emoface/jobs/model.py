@@ -3,36 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from emoface.errors import SettingsError
 from emoface.mter.cost import LayerRow, measure_cost, measure_latencies
 from emoface.mter.networks import build_model
 from emoface.progress import SILENT, Progress
 from emoface.storage.cards import read_card
+from emoface.storage.settings import Count, Settings
 
 BASELINES = ("kosti", "task2+task3")
-_MAX_RUNS = 10_000
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """What the model job is told.
-
-    Attributes:
-        name: The model.
-        against: Models to set it beside; itself is left out.
-        batch_size: People per timed batch.
-        runs: Timed batches.
-        device: ``cpu``, ``cuda``, ``cuda:1``...
-    """
+class ModelConfig(Settings):
+    """Settings of the model job."""
 
     name: str
+    """The model to describe."""
     against: tuple[str, ...] = BASELINES
-    batch_size: int = 1
-    runs: int = 20
+    """A model to compare it with; repeat the option for more."""
+    batch_size: Count = 1
+    """Number of people in each timed batch."""
+    runs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Number of timed batches."""
     device: str = "cpu"
+    """Device on which the latency is measured: cpu, cuda, cuda:1..."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +159,6 @@ def printed_sizes(table: str, row: int) -> str:
 
 
 def _check(config: ModelConfig) -> str:
-    if config.batch_size < 1:
-        raise SettingsError(f"batch_size is {config.batch_size}, expected 1 or more")
-    if not 1 <= config.runs <= _MAX_RUNS:
-        raise SettingsError(f"runs is {config.runs}, expected 1 to {_MAX_RUNS:,}")
     try:
         device = torch.device(config.device)
     except RuntimeError as error:

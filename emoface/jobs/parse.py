@@ -44,6 +44,7 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
 from emoface.vision.images import PhotoSize, needs_exif_turn, read_photo_size
 
@@ -52,21 +53,17 @@ _THREADS_PER_CORE = 4
 """Reading a header is mostly waiting for the disk."""
 
 
-@dataclass(frozen=True)
-class ParseConfig:
-    """What the parse job is told.
+class ParseConfig(Settings):
+    """Settings of the parse job."""
 
-    Attributes:
-        emotic_root: The download: ``Annotations/Annotations.mat`` beside ``emotic/``.
-        out: The folder for ``people.parquet``.
-        annotations: Annotation file (.mat, .csv) or folder of CSV files, where it is elsewhere.
-        images: Image root, where it is elsewhere.
-    """
-
-    emotic_root: Path
-    out: Path
+    emotic_root: Folder
+    """The download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
+    out: Folder
+    """Folder for people.parquet."""
     annotations: Path | None = None
-    images: Path | None = None
+    """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
+    images: Folder | None = None
+    """The image root (the folder that holds mscoco/images and the others), if it is not in EMOTIC_ROOT."""
 
 
 def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:

@@ -11,17 +11,15 @@ import functools
 import importlib
 import json
 import shutil
-import tomllib
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.pipeline.definition import Pipeline, StageTable, Text, read_pipeline
+from emoface.pipeline.definition import Pipeline, StageTable, read_pipeline
+from emoface.pipeline.values import build_config, to_absolute
 from emoface.progress import SILENT, Progress
 from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256
@@ -274,28 +272,18 @@ def check_stage(stage: Stage) -> StageStatus:
 
 def _changed_settings(stage: Stage, record: JobRecord) -> Iterator[str]:
     """What is set otherwise; the job's folder is where the record lies, whatever it was called then."""
-    hints = typing.get_type_hints(type(stage.config))
     now = json.loads(json.dumps(to_settings(stage.config)))
     for name in [*now, *(name for name in record.settings if name not in now)]:
         if name == stage.job.folder:
             continue
         before, after = record.settings.get(name), now.get(name)
-        before = _resolve(before, hints.get(name))
+        before = to_absolute(type(stage.config), name, before)
         if name not in record.settings:
             yield f"{name} is new, {_say(after)}"
         elif name not in now:
             yield f"{name} is no setting any more, was {_say(before)}"
         elif before != after:
             yield f"{name} was {_say(before)}, is {_say(after)}"
-
-
-def _resolve(value: Any, hint: Any) -> Any:
-    """A setting as a pipeline would have given it: its paths absolute."""
-    if isinstance(value, str) and Path in _choices(hint):
-        return str(Path(value).resolve())
-    if isinstance(value, list) and Path in typing.get_args(hint):
-        return [str(Path(part).resolve()) for part in value]
-    return value
 
 
 def _say(value: Any) -> str:
@@ -393,105 +381,5 @@ def _to_stage(pipeline: Pipeline, table: StageTable) -> Stage:
         raise SettingsError(f"{where}: no job is called '{table.job}'{did_you_mean(table.job, JOBS)}")
     job = JOBS[table.job]
     config_class = getattr(importlib.import_module(job.module), job.config)
-    hints = typing.get_type_hints(config_class)
-    known = [field.name for field in fields(config_class) if field.init]
-    for key in table.values:
-        if key not in known:
-            raise SettingsError(f"{where}: {table.job} has no setting '{key}'{did_you_mean(key, known)}")
-    for field in fields(config_class):
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
-        if field.init and not has_default and field.name not in table.values:
-            raise SettingsError(f"{where}: {table.job} needs '{field.name}', and the stage does not set it")
-    values = {key: _to_value(f"{where}: {key}", value, hints[key]) for key, value in table.values.items()}
-    try:
-        config = config_class(**values)
-    except SettingsError as error:
-        raise SettingsError(f"{where}: {error}") from error
+    config = build_config(where, table.job, config_class, table.values)
     return Stage(table.name, table.job, job, config, getattr(config, job.folder))
-
-
-def _choices(hint: Any) -> tuple[Any, ...]:
-    """The types of ``X | None``, of ``X`` alone otherwise."""
-    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-
-
-def _to_value(where: str, value: Any, hint: Any) -> Any:
-    """A value of the file or the command line as its field wants it.
-
-    Where a field may be None, empty text means None.
-
-    Raises:
-        SettingsError: It is of another type.
-    """
-    choices = _choices(hint)
-    if value == "" and types.NoneType in choices:
-        return None
-    kind = next(choice for choice in choices if choice is not types.NoneType)
-    if typing.get_origin(kind) in (tuple, list):
-        return _to_sequence(where, value, kind)
-    if typing.get_origin(kind) is Mapping:
-        return _to_mapping(where, value)
-    if kind not in _READERS:
-        raise SettingsError(f"{where} cannot be set in a pipeline; leave it out")
-    expected, accepted, read = _READERS[kind]
-    try:
-        if isinstance(value, Text | accepted) and not (isinstance(value, bool) and kind is not bool):
-            return read(value)
-        raise ValueError(value)
-    except ValueError as error:
-        raise SettingsError(f"{where} is {value!r}, expected {expected}") from error
-
-
-def _to_sequence(where: str, value: Any, kind: Any) -> Any:
-    """Lists are written as TOML lists or as text with ``/`` or ``,`` between the parts."""
-    parts = typing.get_args(kind)
-    if isinstance(value, str):
-        value = [Text(part.strip()) for part in value.replace("/", ",").split(",")]
-    if not isinstance(value, list):
-        raise SettingsError(f"{where} is {value!r}, expected a list")
-    is_open = len(parts) == 1 or (len(parts) == 2 and parts[1] is Ellipsis)
-    if not is_open and len(value) != len(parts):
-        raise SettingsError(f"{where} has {len(value)} values, expected {len(parts)}")
-    part_types = [parts[0]] * len(value) if is_open else parts
-    read = [_to_value(where, part, part_type) for part, part_type in zip(value, part_types, strict=True)]
-    return tuple(read) if typing.get_origin(kind) is tuple else read
-
-
-def _to_mapping(where: str, value: Any) -> dict[str, Any]:
-    """A table whose values the job checks itself; bare text is a number, true or a list where it reads as one."""
-    if not isinstance(value, dict):
-        raise SettingsError(
-            f"{where} is {value!r}, expected a table; one value of it is set as {where.split(': ')[-1]}.KEY"
-        )
-    return {key: _guess(part) if isinstance(part, Text) else part for key, part in value.items()}
-
-
-def _guess(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return str(text)
-
-
-def _to_bool(value: bool | str) -> bool:
-    if isinstance(value, bool):
-        return value
-    if value not in ("true", "false"):
-        raise ValueError(value)
-    return value == "true"
-
-
-def _to_path(value: str) -> Path:
-    if not value:
-        raise ValueError("a path needs a name")
-    return Path(value).expanduser().resolve()
-
-
-_READERS: dict[Any, tuple[str, Any, Callable[[Any], Any]]] = {
-    str: ("text", str, str),
-    int: ("a whole number", int, int),
-    float: ("a number", int | float, float),
-    bool: ("true or false", bool, _to_bool),
-    Path: ("a path", str, _to_path),
-}
-"""By type of a field: what to call it, the TOML types that it takes, and how it is read."""

@@ -24,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
-from emoface.errors import ImageError, SettingsError, TableError
+from emoface.errors import ImageError, TableError
 from emoface.labels.statistics import (
     co_occurrence,
     imbalance_ratio_cv,
@@ -63,6 +63,7 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Folder, Seed, Settings
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.version import __version__
 from emoface.vision.crops import Photo
@@ -84,21 +85,13 @@ _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
 
-@dataclass(frozen=True)
-class ReportConfig:
-    """What the report job is told.
+class ReportConfig(Settings):
+    """Settings of the report job."""
 
-    Attributes:
-        dir: The folder with ``people.parquet``.
-        seed: Draws the people of the contact sheets.
-    """
-
-    dir: Path
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+    dir: Folder
+    """The folder with ``people.parquet``."""
+    seed: Seed = 0
+    """Seed that chooses the people of the contact sheets."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,17 @@ class PathKind:
     is_folder: bool
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """Marks a field that the command line takes as one text, which the configuration reads.
+
+    Attributes:
+        default: The default in this form.
+    """
+
+    default: str
+
+
 Folder = Annotated[Path, PathKind(is_folder=True)]
 File = Annotated[Path, PathKind(is_folder=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -125,6 +136,7 @@ class FieldShape:
         length: How many values a sequence holds; None where any number is.
         choices: The only values there are; empty where every value of the kind is.
         path_kind: What a path names; None for other kinds and for paths of either sort.
+        text_form: How the command line takes the value; None where it takes it as it is.
         least: Smallest value; None where there is none.
         most: Largest value; None where there is none.
         excludes_least: ``least`` itself is no value.
@@ -137,6 +149,7 @@ class FieldShape:
     length: int | None
     choices: tuple[Any, ...]
     path_kind: PathKind | None
+    text_form: TextForm | None
     least: float | None
     most: float | None
     excludes_least: bool
@@ -176,6 +189,7 @@ class FieldShape:
             length=length,
             choices=choices,
             path_kind=next((mark for mark in marks if isinstance(mark, PathKind)), None),
+            text_form=next((mark for mark in marks if isinstance(mark, TextForm)), None),
             least=bounds.get("ge", bounds.get("gt")),
             most=bounds.get("le", bounds.get("lt")),
             excludes_least="gt" in bounds,
