@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +166,7 @@ def test_other_arrays_are_refused(predictor: Predictor) -> None:
 
 
 def test_load_is_the_api_and_costs_no_torch_at_import(data: tuple[Path, Path]) -> None:
-    assert emoface.load(data[0], min_face_size=3.0).faces == replace(load_predictor(data[0]).faces, min_face_size=3.0)
+    assert emoface.load(data[0], min_face_size=3.0).faces == load_predictor(data[0]).faces.replace(min_face_size=3.0)
     code = "import sys, emoface; print('torch' in sys.modules, callable(emoface.load))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "True"]

@@ -35,6 +35,7 @@ from emoface.storage.records import (
     record_path,
     to_settings,
 )
+from emoface.storage.settings import Settings
 from emoface.storage.tables import read_table
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
@@ -394,20 +395,30 @@ def _to_stage(pipeline: Pipeline, table: StageTable) -> Stage:
     job = JOBS[table.job]
     config_class = getattr(importlib.import_module(job.module), job.config)
     hints = typing.get_type_hints(config_class)
-    known = [field.name for field in fields(config_class) if field.init]
+    is_required = _config_fields(config_class)
     for key in table.values:
-        if key not in known:
-            raise SettingsError(f"{where}: {table.job} has no setting '{key}'{did_you_mean(key, known)}")
-    for field in fields(config_class):
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
-        if field.init and not has_default and field.name not in table.values:
-            raise SettingsError(f"{where}: {table.job} needs '{field.name}', and the stage does not set it")
+        if key not in is_required:
+            raise SettingsError(f"{where}: {table.job} has no setting '{key}'{did_you_mean(key, is_required)}")
+    for name in is_required:
+        if is_required[name] and name not in table.values:
+            raise SettingsError(f"{where}: {table.job} needs '{name}', and the stage does not set it")
     values = {key: _to_value(f"{where}: {key}", value, hints[key]) for key, value in table.values.items()}
     try:
         config = config_class(**values)
     except SettingsError as error:
         raise SettingsError(f"{where}: {error}") from error
     return Stage(table.name, table.job, job, config, getattr(config, job.folder))
+
+
+def _config_fields(config_class: Any) -> dict[str, bool]:
+    """The names of a configuration's settings, and whether a stage must set them."""
+    if issubclass(config_class, Settings):
+        return {name: field.is_required() for name, field in config_class.model_fields.items()}
+    return {
+        field.name: field.default is MISSING and field.default_factory is MISSING
+        for field in fields(config_class)
+        if field.init
+    }
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -427,6 +438,8 @@ def _to_value(where: str, value: Any, hint: Any) -> Any:
     if value == "" and types.NoneType in choices:
         return None
     kind = next(choice for choice in choices if choice is not types.NoneType)
+    if typing.get_origin(kind) is typing.Literal:
+        kind = type(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (tuple, list):
         return _to_sequence(where, value, kind)
     if typing.get_origin(kind) is Mapping:
