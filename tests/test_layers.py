@@ -71,7 +71,10 @@ def test_networks_do_not_import_each_other() -> None:
             assert not any(name.split(".")[0] in others for name in _emoface_imports(path))
 
 
-@pytest.mark.parametrize("job", ["parse", "faces", "split", "report", "simulate", "pipeline"])
+@pytest.mark.parametrize(
+    "job",
+    ["parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"],
+)
 def test_command_line_and_light_jobs_start_without_torch(job: str) -> None:
     heavy = "{'torch', 'onnxruntime'} & set(sys.modules)"
     code = f"import sys, emoface.cli, emoface.jobs.{job}; print({heavy})"

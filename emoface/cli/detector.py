@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.console import ANY, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
 from emoface.cli.options import JobCommand
 
 if TYPE_CHECKING:
+    from emoface.jobs.evaluate_detector import EvaluateDetectorConfig
     from emoface.jobs.export import ExportConfig
 
 
@@ -70,21 +71,8 @@ def train(train: tuple[Path, ...], **options: Any) -> None:
     print_record(record)
 
 
-@detector.command()
-@click.argument("photos", type=ANY)
-@click.option("--out", required=True, type=FOLDER, help="Folder for detector.json.")
-@click.option("--detector", default="yolov5n-face", show_default=True, help="Name of the detector's weights.")
-@click.option("--weights", type=FILE, help="A weight file, instead of looking the name up.")
-@click.option("--images", type=FOLDER, help="Folder of the photos, where it is not beside the labels.")
-@click.option(
-    "--backend", type=click.Choice(["auto", "onnx", "torch", "hub"]), default="auto", show_default=True, help="Engine."
-)
-@click.option("--image-size", default=640, show_default=True, help="Longer side of the network's input.")
-@click.option("--conf-threshold", default=0.5, show_default=True, help="For recall and false faces.")
-@click.option("--iou-threshold", default=0.5, show_default=True, help="Of non-maximum suppression.")
-@click.option("--max-photos", type=int, help="Measure only the first so many.")
-@click.option("--wider-truth", type=FOLDER, help="Folder of WIDER FACE's .mat files, for easy, medium and hard.")
-def evaluate(photos: Path, **options: Any) -> None:
+@detector.command(cls=JobCommand, config="emoface.jobs.evaluate_detector:EvaluateDetectorConfig", arguments=("photos",))
+def evaluate(config: EvaluateDetectorConfig) -> None:
     """Measures a detector on labelled photos: average precision, recall by size, landmark error.
 
     \b
@@ -92,10 +80,7 @@ def evaluate(photos: Path, **options: Any) -> None:
       emoface detector evaluate simulation --detector yolov5n-face --out measured
       emoface detector evaluate widerface/val/label.txt --weights run/best.safetensors --out measured
     """
-    from emoface.jobs.evaluate_detector import EvaluateDetectorConfig, run_evaluate_detector
+    from emoface.jobs.evaluate_detector import run_evaluate_detector
 
-    config = EvaluateDetectorConfig(photos=photos, **options)
     warn_of_demonstration(config.detector, config.weights)
-    with terminal_progress() as progress:
-        record = run_evaluate_detector(config, progress)
-    print_record(record)
+    run_job(run_evaluate_detector, config)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from emoface.cli.console import FILE, FOLDER, command, run_job
-from emoface.cli.options import BoxType, job_command
+from emoface.cli.console import run_job
+from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
     from emoface.jobs.compare import CompareConfig
     from emoface.jobs.evaluate import EvaluateConfig
-
-_DEVICE = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where the network runs.",
-)
+    from emoface.jobs.explain import ExplainConfig
+    from emoface.jobs.predict import PredictConfig
 
 
 @job_command(config="emoface.jobs.evaluate:EvaluateConfig", arguments=("run",))
@@ -52,25 +46,8 @@ def compare(config: CompareConfig) -> None:
     click.echo(f"comparison: {config.folder / PAGE_NAME}")
 
 
-_BOXES = click.option("--boxes", multiple=True, type=BoxType(), help="A body box in pixels; repeat it per person.")
-_DETECTOR = click.option("--detector", help="Name of the face detector's weights.  [default: that of the data set]")
-_WEIGHTS = click.option("--weights", type=FILE, help="A weight file of the detector, instead of a name.")
-
-
-@command()
-@click.argument("run", type=FOLDER)
-@click.argument("images", nargs=-1, required=True, type=FILE)
-@click.option("--out", type=FOLDER, help="For drawings and JSON.  [default: RUN/predict]")
-@_BOXES
-@click.option("--boxes-file", type=FILE, help="JSON of body boxes: a list, or lists by the photos' file names.")
-@click.option("--manifest", type=FILE, help="A data set with these photos: its people are taken, the truth is drawn.")
-@click.option("--top", default=5, show_default=True, help="Labels to draw per person.")
-@_DETECTOR
-@_WEIGHTS
-@click.option("--backend", type=click.Choice(["auto", "onnx", "torch", "hub"]), help="What runs the detector.")
-@click.option("--conf-threshold", type=float, help="Drop faces scored lower.  [default: that of the data set]")
-@_DEVICE
-def predict(**options: Any) -> None:
+@job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"))
+def predict(config: PredictConfig) -> None:
     """Finds the people of photos and draws what they feel: OUT/PHOTO.png, OUT/PHOTO.json.
 
     \b
@@ -79,27 +56,14 @@ def predict(**options: Any) -> None:
       emoface predict runs/mter2 party.jpg --boxes 10,20,200,400 --boxes 220,30,400,400
       emoface predict runs/mter2 EMOTIC/emotic/framesdb/images/a.jpg --manifest work/manifest.json
     """
-    from emoface.jobs.predict import PredictConfig, run_predict
+    from emoface.jobs.predict import run_predict
 
-    config = PredictConfig(**options)
     run_job(run_predict, config)
     click.echo(f"predictions: {config.folder}")
 
 
-@command()
-@click.argument("run", type=FOLDER)
-@click.argument("images", nargs=-1, type=FILE)
-@click.option("--index", multiple=True, type=int, help="A person of the data set; repeat it per person.")
-@click.option("--person-id", multiple=True, help="A person of the data set; repeat it per person.")
-@click.option("--manifest", type=FILE, help="Their data set's manifest.json.  [default: the run's own]")
-@_BOXES
-@click.option("--label", "labels", multiple=True, help="Which label; repeat it.  [default: the most probable]")
-@click.option("--top", default=3, show_default=True, help="How many of the most probable labels.")
-@click.option("--out", type=FOLDER, help="For drawings and JSON.  [default: RUN/explain]")
-@_DETECTOR
-@_WEIGHTS
-@_DEVICE
-def explain(**options: Any) -> None:
+@job_command(config="emoface.jobs.explain:ExplainConfig", arguments=("run", "images"), flags={"labels": "--label"})
+def explain(config: ExplainConfig) -> None:
     """Draws Grad-CAM maps on the photo, for each stream and label.
 
     \b
@@ -107,8 +71,7 @@ def explain(**options: Any) -> None:
       emoface explain runs/mter2 --index 120 --index 121
       emoface explain runs/mter2 party.jpg --label Happiness --label Peace
     """
-    from emoface.jobs.explain import ExplainConfig, run_explain
+    from emoface.jobs.explain import run_explain
 
-    config = ExplainConfig(**options)
     run_job(run_explain, config)
     click.echo(f"explanations: {config.folder}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
     if shape.is_sequence and shape.length is None:
         options["multiple"] = True
         default = default or None
-    elif shape.is_sequence and shape.kind is not BoxType:
+    elif shape.is_sequence:
         options["nargs"] = shape.length
     if default is not None:
         options |= {"default": default, "show_default": True}
@@ -158,4 +159,4 @@ def _click_type(shape: FieldShape) -> Any:
         return click.Choice([str(choice) for choice in shape.choices])
     if shape.kind is Path:
         return ANY if shape.path_kind is None else FOLDER if shape.path_kind.is_folder else FILE
-    return shape.kind
+    return BoxType() if typing.get_origin(shape.kind) is tuple else shape.kind

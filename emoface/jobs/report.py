@@ -24,6 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.datasets.photos import read_in_frame
 from emoface.errors import ImageError, TableError
 from emoface.labels.statistics import (
     co_occurrence,
@@ -67,7 +68,7 @@ from emoface.storage.settings import Folder, Seed, Settings
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.version import __version__
 from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import decode_photo, encode_jpeg
 
 BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
 """All annotated people, and those whose face was found."""
@@ -542,9 +543,8 @@ def _thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> di
         return {"problem": "photo not here"}
     if person["body_bbox"] is None:
         return {"problem": "no body box"}
-    path = image_root / person["image"]
     try:
-        photo = read_photo(path, apply_exif=needs_exif_turn(read_photo_size(path), tuple(person["image_wh"])))
+        photo = read_in_frame(image_root / person["image"], tuple(person["image_wh"])).pixels
     except ImageError:
         return {"problem": "photo cannot be read"}
     x1, y1, x2, y2 = person["body_bbox"]

@@ -130,7 +130,7 @@ class FieldShape:
 
     Attributes:
         kind: ``int``, ``float``, ``bool``, ``str``, ``Path``, ``Mapping`` or another class; for a sequence, the type of
-            its parts.
+            its parts, which may be a tuple such as ``Box``.
         is_optional: None is a value.
         is_sequence: The value is a tuple of ``kind``.
         length: How many values a sequence holds; None where any number is.
@@ -170,6 +170,8 @@ class FieldShape:
             elif origin in (types.UnionType, typing.Union):
                 is_optional = is_optional or types.NoneType in parts
                 hint = next(part for part in parts if part is not types.NoneType)
+            elif origin is tuple and is_sequence:
+                break
             elif origin is tuple:
                 is_sequence = True
                 length = None if parts[-1] is Ellipsis else len(parts)
@@ -210,6 +212,8 @@ class FieldShape:
             return self._describe_bounds()
         named = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
         word = named.get(self.kind, "")
+        if typing.get_origin(self.kind) is tuple:
+            word = f"{len(typing.get_args(self.kind))} numbers"
         return f"a list; each part {word}" if self.is_sequence and word else word
 
     def _describe_bounds(self) -> str:
