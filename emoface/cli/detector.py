@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import ANY, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.console import (
+    ANY,
+    FOLDER,
+    EmofaceGroup,
+    print_record,
+    run_job,
+    terminal_progress,
+    warn_of_demonstration,
+)
 from emoface.cli.options import JobCommand
 
 if TYPE_CHECKING:
