@@ -19,22 +19,10 @@ import pyarrow as pa
 import pytest
 
 from emoface.errors import SettingsError, TableError
-from emoface.jobs import pipeline as pipeline_job
-from emoface.jobs.pipeline import (
-    CURRENT,
-    JOBS,
-    NOT_RUN,
-    STALE,
-    UNFINISHED,
-    Job,
-    PipelineConfig,
-    Stage,
-    StageStatus,
-    check_pipeline,
-    read_stages,
-    run_pipeline,
-)
+from emoface.jobs.pipeline import PipelineConfig, check_pipeline, read_stages, run_pipeline
+from emoface.pipeline import stages as pipeline_stages
 from emoface.pipeline.definition import find_pipeline, parse_overrides, read_pipeline
+from emoface.pipeline.stages import CURRENT, JOBS, NOT_RUN, STALE, UNFINISHED, Job, Stage, StageStatus
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, PEOPLE_SCHEMA
 from emoface.storage.cards import pipelines_dir
@@ -237,7 +225,7 @@ def test_changed_and_lost_outputs_are_written_again(folder: Path) -> None:
 
 def test_changed_code_makes_stale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run()
-    monkeypatch.setattr(pipeline_job, "code_fingerprint", lambda module: "another")
+    monkeypatch.setattr(pipeline_stages, "code_fingerprint", lambda module: "another")
     assert _states() == {"shout": (STALE, "code changed"), "count": (STALE, "code changed")}
 
 

@@ -20,9 +20,10 @@ import emoface
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people
+from emoface.datasets.predictions import read_predictions
 from emoface.errors import ImageError, SettingsError, TableError
 from emoface.inference.predictor import PersonPrediction, Predictor, load_predictor
-from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.predict import PredictConfig, run_predict, to_drawn
 from emoface.jobs.split import SplitConfig, run_split

@@ -17,7 +17,8 @@ from emoface.schema import SPLITS
 
 if TYPE_CHECKING:
     from emoface.jobs.demo import DemoConfig
-    from emoface.jobs.pipeline import PipelineConfig, Stage, StageStatus
+    from emoface.jobs.pipeline import PipelineConfig
+    from emoface.pipeline.stages import Stage, StageStatus
     from emoface.storage.records import JobRecord
 
 _SET = click.option(

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from emoface.labels.balancing import cap_people, sampling_weights
 from emoface.labels.statistics import label_counts
 from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
+from emoface.reporting.csv_files import csv_text
 from emoface.schema import (
     CAPPED_COLUMNS,
     CATEGORIES,
@@ -42,12 +42,10 @@ from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
-    code_fingerprint,
-    hash_outputs,
+    finish_job,
+    hash_inputs,
     need_record,
     record_path,
-    to_settings,
-    write_record,
 )
 from emoface.storage.settings import Folder, Seed, Settings, TextForm
 from emoface.storage.tables import open_table, read_table, write_table
@@ -191,16 +189,15 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         balance=balance,
     )
     write_manifest(manifest)
-    record = JobRecord(
-        job="split",
-        settings=to_settings(config),
-        inputs={str(config.dir / name): file_sha256(config.dir / name) for name in ("people.parquet", "faces.parquet")},
-        outputs=hash_outputs(config.dir, [config.dir / name for name in _output_names(manifest)]),
+    return finish_job(
+        "split",
+        config,
+        config.dir,
+        module=__name__,
+        inputs=hash_inputs(config.dir / name for name in ("people.parquet", "faces.parquet")),
+        outputs=[config.dir / name for name in _output_names(manifest)],
         counts=_count(manifest),
-        code=code_fingerprint(__name__),
     )
-    write_record(config.dir, record)
-    return record
 
 
 def _read_people(path: Path) -> People:
@@ -357,8 +354,7 @@ def _write_balance(
         return {"rule": config.balance, "file": weights_path.name, "sha256": file_sha256(weights_path)}
     left_out = np.flatnonzero(kept == _LEFT_OUT)
     rows = [(people.index[row], people.person_ids[row], people.images[row]) for row in left_out]
-    text = pd.DataFrame(rows, columns=list(CAPPED_COLUMNS)).to_csv(index=False, lineterminator="\n")
-    write_text(capped_path, text)
+    write_text(capped_path, csv_text(CAPPED_COLUMNS, rows))
     return {
         "rule": config.balance,
         "file": capped_path.name,

@@ -60,7 +60,7 @@ from emoface.mter.training import (
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, DIMENSIONS, SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job, read_record
 from emoface.storage.tables import read_table
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -239,7 +239,7 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
         _train(config, training, writer, progress)
     fabric.barrier()
     if fabric.is_global_zero:
-        write_record(config.out, _to_record(config, told, training))
+        _finish(config, told, training)
     fabric.barrier()
     record = read_record(config.out, "train")
     assert record is not None
@@ -600,13 +600,15 @@ def _write_tensorboard(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
     writer.flush()
 
 
-def _to_record(config: TrainConfig, told: dict[str, Any], training: Training) -> JobRecord:
+def _finish(config: TrainConfig, told: dict[str, Any], training: Training) -> None:
     best = max(training.lines, key=_score)
-    return JobRecord(
-        job="train",
-        settings=to_settings(config),
+    finish_job(
+        "train",
+        config,
+        config.out,
+        module=__name__,
         inputs={source["path"]: source["sha256"] for source in (told["manifest"], told["init_face"]) if source},
-        outputs=hash_outputs(config.out, [config.out / name for name in (BEST_NAME, LOG_NAME)]),
+        outputs=[config.out / name for name in (BEST_NAME, LOG_NAME)],
         counts={
             "train_people": len(training.train_positions),
             "val_people": len(training.val_positions),
@@ -617,7 +619,6 @@ def _to_record(config: TrainConfig, told: dict[str, Any], training: Training) ->
             "val_map": best["val_map"],
             "val_loss": best["val_loss"],
         },
-        code=code_fingerprint(__name__),
     )
 
 
