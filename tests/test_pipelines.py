@@ -50,6 +50,7 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Settings
 from emoface.storage.tables import write_table
 
 RUNS: list[str] = []
@@ -593,7 +594,8 @@ def test_every_job_of_the_registry_is_there(word: str) -> None:
     module = __import__(job.module, fromlist=["_"])
     assert isinstance(getattr(module, job.run), Callable)  # type: ignore[arg-type]
     config = getattr(module, job.config)
-    assert job.folder in config.__dataclass_fields__ or isinstance(getattr(config, job.folder), property)
+    names = config.model_fields if issubclass(config, Settings) else config.__dataclass_fields__
+    assert job.folder in names or isinstance(getattr(config, job.folder), property)
     assert job.photo_table is None or isinstance(getattr(module, job.photo_table), Callable)  # type: ignore[arg-type]
 
 
