@@ -16,7 +16,19 @@ from typing import Any
 from emoface.yolov5face.hub_api import PhotoDetector as _PhotoDetector
 from emoface.yolov5face.hub_api import load_photo_detector as _load_photo_detector
 
-dependencies = ["cv2", "numpy", "onnx", "onnxruntime", "pandas", "PIL", "safetensors", "torch"]
+dependencies = [
+    "cv2",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "pandas",
+    "PIL",
+    "platformdirs",
+    "pooch",
+    "requests",
+    "safetensors",
+    "torch",
+]
 
 
 def detector(name: str, **settings: Any) -> _PhotoDetector:

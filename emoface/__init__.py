@@ -17,7 +17,7 @@ def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
     Args:
         run: The run's folder.
         device: ``auto``, ``cpu`` or ``cuda``.
-        faces: Values of ``emoface.inference.predictor.FaceSettings``, in place of those of the run's data set.
+        faces: Values of ``emoface.inference.faces.FaceSettings``, in place of those of the run's data set.
 
     Returns:
         An object whose ``predict(image)`` gives one ``PersonPrediction`` per person.

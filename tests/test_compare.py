@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from mter_data import LABELS, write_photos_and_tables
 from run_data import SIZES, write_finished_run
 
 from emoface.cli import main
+from emoface.datasets.predictions import Predictions
 from emoface.errors import SettingsError, TableError
-from emoface.jobs.compare import CompareConfig, Scored, compare_pair, run_compare, short_names
+from emoface.jobs.compare import CompareConfig, compare_pair, run_compare, short_names
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.mter import build_model
 from emoface.mter.cost import measure_cost
+from emoface.pipeline.stages import CURRENT, JOBS, STALE, Stage, check_stage
+from emoface.reporting import pages
 from emoface.reporting.charts import write_training_curves
 from emoface.schema import CATEGORIES
 
@@ -90,14 +94,27 @@ def test_curves_show_the_loss_of_the_answer_alone(tmp_path: Path, runs: Path) ->
     assert (tmp_path / "empty.svg").is_file()
 
 
-def _scored(labels: np.ndarray, probabilities: np.ndarray, first: int = 0) -> Scored:
-    return Scored([f"x#{first + k}" for k in range(len(labels))], labels, probabilities)
+def _predictions(labels: np.ndarray, probabilities: np.ndarray, first: int = 0) -> Predictions:
+    n = len(labels)
+    return Predictions(
+        index=np.arange(first, first + n),
+        person_ids=[f"x#{first + k}" for k in range(n)],
+        images=["x"] * n,
+        sources=np.full(n, "framesdb", object),
+        people_in_photo=np.full(n, n),
+        has_face=np.ones(n, bool),
+        labels=labels,
+        probabilities=probabilities,
+        stream_probabilities={},
+        vad=np.full((n, 3), np.nan, np.float32),
+        predicted_vad=np.full((n, 3), np.nan, np.float32),
+    )
 
 
-def _one_label(column: list[int], scores: list[float], first: int = 0) -> Scored:
+def _one_label(column: list[int], scores: list[float], first: int = 0) -> Predictions:
     labels, probabilities = np.zeros((len(column), 26), np.uint8), np.zeros((len(column), 26), np.float32)
     labels[:, 3], probabilities[:, 3] = column, scores
-    return _scored(labels, probabilities, first)
+    return _predictions(labels, probabilities, first)
 
 
 def test_same_answers_differ_by_nothing_in_every_draw(tmp_path: Path) -> None:
@@ -119,7 +136,7 @@ def test_better_answers_by_hand(tmp_path: Path) -> None:
 def test_only_common_people_count_whatever_their_order(tmp_path: Path) -> None:
     config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=5)
     one = _one_label([1, 0, 1], [0.9, 0.8, 0.7])
-    turned = Scored(one.person_ids[::-1], one.labels[::-1], one.probabilities[::-1])
+    turned = one.take(np.array([2, 1, 0]))
     pair = compare_pair(config, "a", "b", one, turned)
     assert pair is not None and pair["difference"] == 0 and pair["people"] == 3
     pair = compare_pair(config, "a", "b", one, _one_label([0, 1, 1], [0.8, 0.7, 0.6], first=1))
@@ -141,6 +158,27 @@ def test_names_and_errors(tmp_path: Path) -> None:
         CompareConfig(runs=(tmp_path,))
     answer = CliRunner().invoke(main, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     assert answer.exit_code == 1 and "is no training run" in answer.stderr
+
+
+def test_changed_style_or_later_evaluation_makes_stale(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(pages.TEMPLATES_DIR, tmp_path / "templates")
+    monkeypatch.setattr(pages, "TEMPLATES_DIR", tmp_path / "templates")
+    shutil.copytree(runs / "a", tmp_path / "a")
+    shutil.copytree(runs / "b", tmp_path / "b", ignore=shutil.ignore_patterns("eval"))
+    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    run_compare(config)
+    stage = Stage("compare", "compare", JOBS["compare"], config, config.folder)
+    assert check_stage(stage).state == CURRENT
+    with (tmp_path / "templates" / "results.css").open("a") as stream:
+        stream.write("p { margin: 0; }")
+    status = check_stage(stage)
+    assert (status.state, status.reasons) == (STALE, ("results.css changed",))
+    run_compare(config)
+    assert check_stage(stage).state == CURRENT
+    shutil.copytree(runs / "b" / "eval", tmp_path / "b" / "eval")
+    assert check_stage(stage).reasons == ("predictions.parquet is new",)
 
 
 def test_command(runs: Path, tmp_path: Path) -> None:

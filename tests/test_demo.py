@@ -16,7 +16,8 @@ import pytest
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.jobs.demo import DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
-from emoface.jobs.pipeline import CURRENT, PipelineConfig, check_pipeline
+from emoface.jobs.pipeline import PipelineConfig, check_pipeline
+from emoface.pipeline.stages import CURRENT
 from emoface.schema import FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.storage.weights import DEMONSTRATION_DETECTOR
 

@@ -16,18 +16,20 @@ import torch
 from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
 from run_data import write_finished_run
-from sklearn.metrics import average_precision_score, f1_score
+from sklearn.metrics import average_precision_score
 
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
+from emoface.datasets.predictions import read_predictions
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.jobs import evaluate as evaluate_job
-from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import read_run
 from emoface.progress import Silent
+from emoface.reporting import pages
 from emoface.schema import CATEGORIES
 
 N_PHOTOS = 24
@@ -117,7 +119,8 @@ def test_measures_are_those_of_scikit_learn(evaluated: Path) -> None:
         precisions.append(average_precision_score(truth, predictions.probabilities[:, k]))
         assert told["average_precision"] == pytest.approx(precisions[-1], abs=1e-6)
         predicted = predictions.probabilities[:, k] >= np.float32(told["threshold"]) - 1e-6
-        assert told["f1"] == pytest.approx(f1_score(truth, predicted), abs=1e-6)
+        f1 = 2 * (truth.astype(bool) & predicted).sum() / (truth.sum() + predicted.sum())
+        assert told["f1"] == pytest.approx(f1, abs=1e-6)
         assert told["interval"][0] <= told["interval"][1]
     assert metrics["labels_defined"] == len(LABELS)
     assert metrics["mean_average_precision"] == pytest.approx(np.mean(precisions), abs=1e-6)
@@ -192,10 +195,25 @@ def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monk
     shutil.copytree(evaluated, run)
     first = run_evaluate(EvaluateConfig(run=run, draws=50))  # another place, so the page is written anew
     before = _bytes(run)
-    monkeypatch.setattr(evaluate_job, "_measure", _refuse)
+    monkeypatch.setattr(evaluate_job, "measure_predictions", _refuse)
     notes = _Notes()
     assert run_evaluate(EvaluateConfig(run=run, draws=50), notes) == first
     assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
+
+
+def test_changed_style_writes_the_page_anew(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    shutil.copytree(pages.TEMPLATES_DIR, tmp_path / "templates")
+    monkeypatch.setattr(pages, "TEMPLATES_DIR", tmp_path / "templates")
+    config = EvaluateConfig(run=run, draws=5)
+    run_evaluate(config)
+    style = tmp_path / "templates" / "results.css"
+    style.write_text(style.read_text(encoding="utf-8") + "p { margin: 0; }", encoding="utf-8")
+    notes = _Notes()
+    run_evaluate(config, notes)
+    page = (run / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    assert "p { margin: 0; }" in page and notes.notes == []
 
 
 def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +239,7 @@ def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, m
     shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
     config = EvaluateConfig(run=run, draws=10)
     with monkeypatch.context() as broken:
-        broken.setattr(evaluate_job, "_render_page", _refuse)
+        broken.setattr(evaluate_job, "write_evaluation_page", _refuse)
         with pytest.raises(AssertionError):
             run_evaluate(config)
     assert not (run / "eval" / "test" / "records").exists()

@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 
 from emoface.errors import SettingsError, TableError
+from emoface.inference import faces as faces_inference
 from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
@@ -61,7 +62,7 @@ class MagentaDetector:
 @pytest.fixture
 def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector:
     stand_in = MagentaDetector()
-    monkeypatch.setattr(faces_job, "find_weights", lambda *_: _stand_in_weights(tmp_path))
+    monkeypatch.setattr(faces_inference, "find_weights", lambda *_: _stand_in_weights(tmp_path))
     monkeypatch.setattr("emoface.yolov5face.load_detector", lambda *_, **__: stand_in)
     faces_job._load_detector.cache_clear()
     return stand_in
@@ -223,7 +224,7 @@ def run_and_kill(out: str, n_files: int) -> None:
         return rename(path, target)
 
     with (
-        mock.patch.object(faces_job, "find_weights", lambda *_: weights),
+        mock.patch.object(faces_inference, "find_weights", lambda *_: weights),
         mock.patch.object(faces_job, "_load_detector", lambda _: MagentaDetector()),
         mock.patch.object(Path, "replace", replace),
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+from sklearn.metrics import average_precision_score, jaccard_score
 
 from emoface.metrics.multilabel import (
     average_absolute_error,
@@ -128,7 +128,23 @@ def test_curve_by_hand() -> None:
     assert curve.threshold.tolist() == [0.9, 0.8, 0.7, 0.1]
     assert curve.recall.tolist() == [0.5, 0.5, 1.0, 1.0]
     assert curve.precision == pytest.approx([1.0, 0.5, 2 / 3, 0.5])
-    assert len(precision_recall_curve([0, 0], [0.1, 0.2]).recall) == 0
+    for nobody in (precision_recall_curve([0, 0], [0.1, 0.2]), precision_recall_curve([], [])):
+        assert [len(part) for part in (nobody.recall, nobody.precision, nobody.threshold)] == [0, 0, 0]
+
+
+def test_equal_scores_are_one_point_of_the_curve() -> None:
+    # Two at 0.6, one of them true; everybody at or above 0.2 has recall 1, and the curve goes on to the lowest.
+    curve = precision_recall_curve([0, 1, 1, 0, 0], [0.6, 0.6, 0.2, 0.1, 0.1])
+    assert curve.threshold.tolist() == [0.6, 0.2, 0.1]
+    assert curve.recall.tolist() == [0.5, 1.0, 1.0]
+    assert curve.precision == pytest.approx([1 / 2, 2 / 3, 2 / 5])
+    everybody = precision_recall_curve([1, 1], [0.3, 0.3])
+    assert (everybody.threshold.tolist(), everybody.recall.tolist(), everybody.precision.tolist()) == ([0.3], [1], [1])
+
+
+def test_a_curve_of_nan_is_refused() -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        precision_recall_curve([1, 0], [float("nan"), 0.1])
 
 
 def test_area_in_steps_under_the_curve_is_average_precision() -> None:
@@ -153,13 +169,31 @@ def test_thresholds_are_the_best_of_all() -> None:
     labels, scores = _random_people(8, 120, 4, 1)
     f1 = f1_scores(labels, predict_labels(scores, fit_thresholds(labels, scores)))
     for k in range(4):
-        tried = [f1_score(labels[:, k], scores[:, k] >= cut) for cut in np.unique(scores[:, k])]
-        assert f1[k] == pytest.approx(max(tried))
+        assert f1[k] == pytest.approx(max(_f1(labels[:, k], scores[:, k] >= cut) for cut in np.unique(scores[:, k])))
+
+
+def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(2 * (truth.astype(bool) & predicted).sum() / (truth.sum() + predicted.sum()))
+
+
+def test_f1_by_hand() -> None:
+    # Label 0: 2 of 3 predicted are true, of 4: 4/7. Label 1: all right. Label 2: predicted for others alone.
+    truth = np.array([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0], [0, 0, 0]])
+    predicted = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0], [1, 0, 1]], bool)
+    assert f1_scores(truth, predicted) == pytest.approx([4 / 7, 1.0, 0.0])
 
 
 def test_f1_of_a_label_never_predicted_is_0_and_of_one_never_true_undefined() -> None:
-    f1 = f1_scores(np.array([[1, 0], [0, 0]]), np.array([[False, True], [False, False]]))
-    assert f1[0] == 0 and np.isnan(f1[1])
+    f1 = f1_scores(np.array([[1, 0, 0], [0, 0, 0]]), np.array([[False, True, False], [False, False, False]]))
+    assert f1[0] == 0 and np.isnan(f1[1:]).all()
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (4, 0), (0, 0)])
+def test_f1_and_jaccard_of_nobody_or_of_no_labels_are_undefined(shape: tuple[int, int]) -> None:
+    labels, predicted = np.zeros(shape, np.uint8), np.zeros(shape, bool)
+    f1, jaccard = f1_scores(labels, predicted), jaccard_indices(labels, predicted)
+    assert f1.shape == (shape[1],) and f1.dtype == np.float64 and np.isnan(f1).all()
+    assert jaccard.shape == (shape[0],) and np.isnan(jaccard).all()
 
 
 def test_jaccard_by_hand_and_against_scikit_learn() -> None:

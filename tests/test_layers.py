@@ -72,7 +72,11 @@ def test_networks_do_not_import_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", ["parse", "faces", "split", "report", "simulate", "pipeline", "train", "train_detector", "model"]
+    "job",
+    [
+        *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
+        *("train", "train_detector", "model"),
+    ],
 )
 def test_command_line_and_light_jobs_start_without_torch(job: str) -> None:
     heavy = "{'torch', 'onnxruntime'} & set(sys.modules)"

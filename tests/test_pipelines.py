@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,10 @@ import pyarrow as pa
 import pytest
 
 from emoface.errors import SettingsError, TableError
-from emoface.jobs import pipeline as pipeline_job
-from emoface.jobs.pipeline import (
-    CURRENT,
-    JOBS,
-    NOT_RUN,
-    STALE,
-    UNFINISHED,
-    Job,
-    PipelineConfig,
-    Stage,
-    StageStatus,
-    check_pipeline,
-    read_stages,
-    run_pipeline,
-)
+from emoface.jobs.pipeline import PipelineConfig, check_pipeline, read_stages, run_pipeline
+from emoface.pipeline import stages as pipeline_stages
 from emoface.pipeline.definition import find_pipeline, parse_overrides, read_pipeline
+from emoface.pipeline.stages import CURRENT, JOBS, NOT_RUN, STALE, UNFINISHED, Job, Stage, StageStatus
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, PEOPLE_SCHEMA
 from emoface.storage.cards import pipelines_dir
@@ -50,28 +37,24 @@ from emoface.storage.records import (
     to_settings,
     write_record,
 )
+from emoface.storage.settings import Count, Settings
 from emoface.storage.tables import write_table
 
 RUNS: list[str] = []
 
 
-@dataclass(frozen=True)
-class ShoutConfig:
+class ShoutConfig(Settings):
     text: Path
     out: Path
     mark: str = "!"
-    times: int = 1
+    times: Count = 1
     pause: float = 0.5
     loud: bool = True
     shares: tuple[float, float] = (0.5, 0.5)
     words: tuple[str, ...] = ()
     limit: int | None = None
     other: Path | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise SettingsError(f"times is {self.times}, expected 1 or more")
+    recipe: Mapping[str, Any] = {}
 
 
 def run_shout(config: ShoutConfig, progress: Progress = SILENT) -> JobRecord:
@@ -90,8 +73,7 @@ def run_shout(config: ShoutConfig, progress: Progress = SILENT) -> JobRecord:
     return record
 
 
-@dataclass(frozen=True)
-class CountConfig:
+class CountConfig(Settings):
     dir: Path
     fail: bool = False
 
@@ -243,7 +225,7 @@ def test_changed_and_lost_outputs_are_written_again(folder: Path) -> None:
 
 def test_changed_code_makes_stale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _run()
-    monkeypatch.setattr(pipeline_job, "code_fingerprint", lambda module: "another")
+    monkeypatch.setattr(pipeline_stages, "code_fingerprint", lambda module: "another")
     assert _states() == {"shout": (STALE, "code changed"), "count": (STALE, "code changed")}
 
 
@@ -593,7 +575,7 @@ def test_every_job_of_the_registry_is_there(word: str) -> None:
     module = __import__(job.module, fromlist=["_"])
     assert isinstance(getattr(module, job.run), Callable)  # type: ignore[arg-type]
     config = getattr(module, job.config)
-    assert job.folder in config.__dataclass_fields__ or isinstance(getattr(config, job.folder), property)
+    assert job.folder in config.model_fields or isinstance(getattr(config, job.folder), property)
     assert job.photo_table is None or isinstance(getattr(module, job.photo_table), Callable)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,18 @@ import emoface
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people
+from emoface.datasets.predictions import read_predictions
 from emoface.errors import ImageError, SettingsError, TableError
 from emoface.inference.predictor import PersonPrediction, Predictor, load_predictor
-from emoface.jobs.evaluate import EvaluateConfig, read_predictions, run_evaluate
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.predict import PredictConfig, run_predict, to_drawn
+from emoface.jobs.split import SplitConfig, run_split
+from emoface.jobs.train import TrainConfig, run_train
 from emoface.mter.dataset import to_stream_inputs
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, fit_photo, unique_stems
 from emoface.schema import CATEGORIES
+from emoface.storage.weights import WeightsFile
 from emoface.vision.assignment import assign_faces, bodies_from_faces
 from emoface.vision.crops import Photo, crop_square, square_box
 from emoface.vision.detections import Detections
@@ -167,7 +171,7 @@ def test_other_arrays_are_refused(predictor: Predictor) -> None:
 
 
 def test_load_is_the_api_and_costs_no_torch_at_import(data: tuple[Path, Path]) -> None:
-    assert emoface.load(data[0], min_face_size=3.0).faces == replace(load_predictor(data[0]).faces, min_face_size=3.0)
+    assert emoface.load(data[0], min_face_size=3.0).faces == load_predictor(data[0]).faces.replace(min_face_size=3.0)
     code = "import sys, emoface; print('torch' in sys.modules, callable(emoface.load))"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == ["False", "True"]
@@ -182,6 +186,35 @@ def test_a_run_without_its_data_set_cuts_faces_as_it_was_trained(data: tuple[Pat
     (run / "run.json").write_text(json.dumps(settings))
     loaded = load_predictor(run)
     assert (loaded.faces.margin, loaded.faces.detector) == (0.25, "drawn")
+
+
+def test_faces_are_as_large_as_in_the_data_set_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the faces job over the manifest and training to prediction: a face of 24 pixels, and one of 40."""
+    manifest = write_photos_and_tables(tmp_path, 8)
+    dir, found = manifest.parent, np.array([[30, 15, 54, 39], [125, 15, 165, 55]], np.float32)
+    weights = WeightsFile("drawn", "drawn", manifest, "0" * 64, "option")
+    monkeypatch.setattr("emoface.inference.faces.find_weights", lambda *_: weights)
+    monkeypatch.setattr("emoface.yolov5face.load_detector", lambda *_, **__: _Detector(found))
+    runs = {}
+    for size in (10.0, 30.0):
+        record = run_faces(FacesConfig(dir=dir, min_face_size=size, shard_size=3))
+        assert record.info["min_face_size"] == size
+        assert record.counts["face_status"]["too_small"] == (8 if size == 30 else 0)
+        run_split(SplitConfig(dir=dir, by="emotic"))
+        runs[size] = tmp_path / f"run-{size:g}"
+        recipe = {"epochs": 1, "batch_size": 4}
+        small = {"pretrained": "none", "workers": 0, "device": "cpu", "person_size": 32, "context_size": 64}
+        run_train(TrainConfig(manifest=manifest, model="task1", out=runs[size], recipe=recipe, **small))
+        assert _told(manifest)["detector"]["min_face_size"] == size
+        assert _told(runs[size] / "run.json")["detector"]["min_face_size"] == size
+    photo = _photo_paths(manifest)[0]
+    expected = [tuple(box) for box in found.tolist()]
+    assert [one.face_bbox for one in load_predictor(runs[10.0], "cpu").predict(photo)] == expected
+    assert [one.face_bbox for one in load_predictor(runs[30.0], "cpu").predict(photo)] == expected[1:]
+    in_boxes = load_predictor(runs[30.0], "cpu").predict(photo, boxes=BODIES)
+    assert [one.face_bbox for one in in_boxes] == [None, expected[1]]
+    run_predict(PredictConfig(run=runs[30.0], images=(photo,), out=tmp_path / "out"))
+    assert len(_told(tmp_path / "out" / f"{photo.stem}.json")["people"]) == 1
 
 
 # The job
@@ -263,6 +296,12 @@ def test_settings_and_strangers_are_refused(data: tuple[Path, Path], tmp_path: P
         PredictConfig(run=data[0], images=(image,), boxes=((0, 0, 5, 5),), manifest=data[1])
     with pytest.raises(SettingsError, match="boxes are of one photo, found 2"):
         PredictConfig(run=data[0], images=(image, image), boxes=((0, 0, 5, 5),))
+    with pytest.raises(SettingsError, match=r"boxes is \(1, 2, 3\), expected a list; each part 4 numbers"):
+        PredictConfig(run=data[0], images=(image,), boxes=((1, 2, 3),))
+    with pytest.raises(SettingsError, match="conf_threshold is 2, expected a number from 0 to 1"):
+        PredictConfig(run=data[0], images=(image,), conf_threshold=2)
+    with pytest.raises(SettingsError, match="no images; give one or more photos"):
+        PredictConfig(run=data[0], images=())
     stranger = tmp_path / "stranger.jpg"
     shutil.copy(image, stranger)
     with pytest.raises(ImageError, match=r"stranger\.jpg: not below .*, the image root of"):

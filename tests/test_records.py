@@ -1,15 +1,33 @@
-"""Job records: what counts as a change of code."""
+"""Job records: how a job ends, when its last run is current, and what counts as a change of code."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import numpy as np
 import pytest
 
-from emoface.storage.records import code_fingerprint
+from emoface.storage.files import file_sha256, write_text
+from emoface.storage.records import (
+    ABSENT,
+    PHOTOS,
+    JobRecord,
+    code_fingerprint,
+    find_current,
+    finish_job,
+    hash_inputs,
+    list_changes,
+    read_record,
+    record_path,
+    to_json_numbers,
+    to_settings,
+)
 
 CODE = """
 def greet(name):
@@ -78,3 +96,106 @@ def test_two_processes_agree() -> None:
     code = "from emoface.storage.records import code_fingerprint; print(code_fingerprint('emoface.jobs.evaluate'))"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in "ab"]
     assert runs[0].stdout == runs[1].stdout != ""
+
+
+@dataclass(frozen=True)
+class GreetConfig:
+    out: Path
+    times: int = 1
+    shares: tuple[float, ...] = (0.5, 0.5)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+MODULE = "emoface.version"
+
+
+def _greet(config: GreetConfig, inputs: Mapping[str, str]) -> JobRecord:
+    path = config.out / "a/hello.txt"
+    write_text(path, "hello" * config.times)
+    return finish_job("greet", config, config.out, module=MODULE, inputs=inputs, outputs=[path], counts={"n": 1})
+
+
+def test_finished_job_leaves_a_record_of_all_that_it_was(tmp_path: Path) -> None:
+    config = GreetConfig(tmp_path, recipe={"from": tmp_path, "steps": (1, 2)})
+    record = _greet(config, {"x": "ab"})
+    assert record == read_record(tmp_path, "greet")
+    assert record.settings == {
+        "out": str(tmp_path),
+        "times": 1,
+        "shares": [0.5, 0.5],
+        "recipe": {"from": str(tmp_path), "steps": [1, 2]},
+    }
+    assert record.outputs == {"a/hello.txt": file_sha256(tmp_path / "a/hello.txt")}
+    assert (record.inputs, record.counts, record.info) == ({"x": "ab"}, {"n": 1}, {})
+    assert record.code == code_fingerprint(MODULE)
+
+
+def test_run_is_current_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, inputs = GreetConfig(tmp_path), {"x": "ab"}
+
+    def find(config: GreetConfig = config, inputs: Mapping[str, str] = inputs) -> JobRecord | None:
+        return find_current("greet", config, tmp_path, module=MODULE, inputs=inputs)
+
+    assert find() is None
+    record = _greet(config, inputs)
+    assert find() == record
+    assert find(GreetConfig(tmp_path, times=2)) is None
+    assert find(inputs={"x": "cd"}) is None and find(inputs={}) is None and find(inputs={**inputs, "y": "1"}) is None
+    (tmp_path / "a/hello.txt").write_text("hallo!")
+    assert find() is None
+    (tmp_path / "a/hello.txt").unlink()
+    assert find() is None
+    record = _greet(config, inputs)
+    assert find() == record
+    monkeypatch.setattr("emoface.storage.records.code_fingerprint", lambda module: "another")
+    assert find() is None
+
+
+def test_changes_are_named(tmp_path: Path) -> None:
+    record = _greet(GreetConfig(tmp_path), {"d/a": "1", "d/b": "2", "d/c": ABSENT, "d/e": "3", "p": f"{PHOTOS}4"})
+    settings = {**to_settings(GreetConfig(tmp_path, times=2)), "mark": None}
+    del settings["shares"]
+    now = {"d/a": "9", "d/b": ABSENT, "d/c": "5", "p": f"{PHOTOS}9", "d/f": "6"}
+    assert list_changes(record, tmp_path, settings, now, record.code) == [
+        "times was 1, is 2",
+        "mark is new, none",
+        "shares is no setting any more, was [0.5, 0.5]",
+        "a changed",
+        "d/b is gone",
+        "c is new",
+        "d/e is not read any more",
+        "photos below p changed",
+        "f is new",
+    ]
+    assert list_changes(record, tmp_path, record.settings, record.inputs, "other") == ["code changed"]
+    assert list_changes(record, tmp_path / "elsewhere", record.settings, record.inputs, record.code) == [
+        "a/hello.txt is gone"
+    ]
+    write_text(tmp_path / "a/hello.txt", "")
+    assert list_changes(record, tmp_path, record.settings, record.inputs, record.code) == [
+        "a/hello.txt is not what greet wrote"
+    ]
+
+
+def test_job_without_inputs_and_outputs_is_current_once_it_ended(tmp_path: Path) -> None:
+    config = GreetConfig(tmp_path)
+    finish_job("greet", config, tmp_path, module=MODULE, inputs={}, outputs=[], counts={})
+    assert record_path(tmp_path, "greet").is_file()
+    assert find_current("greet", config, tmp_path, module=MODULE, inputs={}) is not None
+
+
+def test_inputs_that_are_not_there_are_absent(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    assert hash_inputs([tmp_path / "a", tmp_path / "b"]) == {
+        str(tmp_path / "a"): file_sha256(tmp_path / "a"),
+        str(tmp_path / "b"): ABSENT,
+    }
+    assert hash_inputs([]) == {}
+
+
+def test_numbers_by_name_keep_whole_numbers_whole() -> None:
+    assert to_json_numbers("ab", np.array([3, 4])) == {"a": 3, "b": 4}
+    assert isinstance(to_json_numbers("a", np.array([3]))["a"], int)
+    assert to_json_numbers([], []) == {}
+    with pytest.raises(ValueError, match="shorter"):
+        to_json_numbers("ab", [1.0])

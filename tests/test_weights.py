@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import re
-import threading
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from file_server import HTML, Server
 
 from emoface.cli import main
 from emoface.errors import WeightsError
@@ -20,6 +20,7 @@ from emoface.storage.weights import (
     CardFile,
     WeightsCard,
     add_weights,
+    cache_dir,
     fetch_weights,
     find_weights,
     list_weights,
@@ -29,7 +30,6 @@ from emoface.storage.weights import (
 from emoface.yolov5face import ARCHITECTURES, YoloV5Face, load_network, save_network
 
 PARAM, NUMBERS = b"7767517\n0 0\n", bytes(range(256)) * 400
-HTML = b"<!DOCTYPE html><html><body>Please sign in to the proxy</body></html>"
 
 
 @pytest.fixture(autouse=True)
@@ -41,49 +41,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache" / "weights"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by the path's last word."""
-
-    answers: dict[str, tuple[int, str, bytes, int]]
-
-    def do_GET(self) -> None:
-        type(self).requests.append(self.path)  # type: ignore[attr-defined]
-        status, kind, body, n_sent = self.answers[self.path]
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body[:n_sent])
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-class Server:
-    """A server on this machine; ``say`` decides what it answers."""
-
-    def __init__(self) -> None:
-        self.handler = type("Handler", (_Handler,), {"answers": {}, "requests": []})
-        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def say(
-        self, file: str, body: bytes, status: int = 200, kind: str = "application/octet-stream", n_sent: int = -1
-    ) -> None:
-        self.handler.answers[f"/{file}"] = (status, kind, body, len(body) if n_sent < 0 else n_sent)
-
-    @property
-    def requests(self) -> list[str]:
-        return self.handler.requests
-
-    def address(self, file: str) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}/{file}"
-
-    def stop(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
 
 
 @pytest.fixture
@@ -150,6 +107,19 @@ def test_cards_describe_the_published_files(weights_dir: Path) -> None:
         for one in read_cards()[name].files:
             data = (weights_dir / one.file).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (one.n_bytes, one.sha256)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep caches elsewhere")
+def test_cache_lies_where_linux_keeps_caches_and_can_be_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache_dir() == tmp_path / "cache" / "weights"
+    monkeypatch.delenv("EMOFACE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "emoface" / "weights"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for empty in (True, False):
+        monkeypatch.setenv("XDG_CACHE_HOME", "") if empty else monkeypatch.delenv("XDG_CACHE_HOME")
+        assert cache_dir() == tmp_path / ".cache" / "emoface" / "weights"
+    assert list(tmp_path.iterdir()) == []
 
 
 # fetch

@@ -33,7 +33,7 @@ def test_wheel_holds_code_cards_pipelines_and_templates_and_nothing_else(dist: P
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
     inside = {name for name in names if ".dist-info/" not in name}
-    assert _files_below("emoface", "*.py") | {"emoface/py.typed", "emoface/templates/audit.html.j2"} <= inside
+    assert _files_below("emoface", "*.py") | {"emoface/py.typed", "emoface/reporting/templates/audit.html.j2"} <= inside
     assert _files_below("emoface/weights_data", "*.safetensors") & inside
     data = _files_below("manifests", "*.toml") | _files_below("pipelines", "*.toml")
     assert {f"emoface/{name}" for name in data} <= inside

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from emoface.jobs.compare import CompareConfig, Scored, compare_pair
-from emoface.jobs.evaluate import Predictions, read_predictions
+from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
+from emoface.jobs.compare import CompareConfig, compare_pair
 from emoface.metrics.multilabel import average_precision, mean_average_precision, percentile_interval
 from emoface.mter.runs import read_run
 from emoface.storage.weights import DEMONSTRATION_DETECTOR
@@ -100,7 +100,7 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 def read_answers(run: Path) -> Predictions:
     """What a run says of the people of test."""
-    return read_predictions(run / "eval/test/predictions.parquet")
+    return read_predictions(predictions_path(run, "test"))
 
 
 def guess_interval(answers: Predictions) -> tuple[float, float]:
@@ -116,12 +116,8 @@ def guess_interval(answers: Predictions) -> tuple[float, float]:
 
 def compare_without_face(runs: Path, first: str, second: str) -> dict[str, Any]:
     """``compare_pair`` of two runs on the people without a face."""
-    sides = []
-    for name in (first, second):
-        answers = read_answers(runs / name)
-        rows = np.flatnonzero(~answers.has_face)
-        person_ids = [answers.person_ids[row] for row in rows]
-        sides.append(Scored(person_ids, answers.labels[rows], answers.probabilities[rows]))
+    answers = [read_answers(runs / name) for name in (first, second)]
+    sides = [one.take(~one.has_face) for one in answers]
     pair = compare_pair(CompareConfig(runs=(runs / first, runs / second), draws=N_DRAWS), first, second, *sides)
     assert pair is not None
     return pair

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -27,8 +27,11 @@ from rich.table import Table
 from rich.text import Text
 
 from emoface.errors import EmofaceError
+from emoface.progress import Progress
 from emoface.storage.records import JobRecord
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
+
+C = TypeVar("C")
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -188,6 +191,14 @@ def warn_of_demonstration(detector: str, weights: Path | None) -> None:
 def print_record(record: JobRecord) -> None:
     """Shows what a job counted."""
     print_pairs(record.job, record.counts)
+
+
+def run_job(run: Callable[[C, Progress], JobRecord], config: C) -> JobRecord:
+    """Runs a job with a progress bar and prints what it counted."""
+    with terminal_progress() as progress:
+        record = run(config, progress)
+    print_record(record)
+    return record
 
 
 def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, command, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.console import run_job, warn_of_demonstration
 from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
+    from emoface.jobs.faces import FacesConfig
+    from emoface.jobs.parse import ParseConfig
+    from emoface.jobs.report import ReportConfig
     from emoface.jobs.simulate import SimulateConfig
+    from emoface.jobs.split import SplitConfig
 
 
 @job_command(config="emoface.jobs.simulate:SimulateConfig", arguments=("out",))
@@ -24,21 +27,11 @@ def simulate(config: SimulateConfig) -> None:
     """
     from emoface.jobs.simulate import run_simulate
 
-    with terminal_progress() as progress:
-        record = run_simulate(config, progress)
-    print_record(record)
+    run_job(run_simulate, config)
 
 
-@command()
-@click.argument("emotic_root", type=FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="Folder for people.parquet.")
-@click.option(
-    "--annotations",
-    type=ANY,
-    help="Annotation file (.mat, .csv) or folder of CSV files, where it is elsewhere.",
-)
-@click.option("--images", type=FOLDER, help="Image root (holds mscoco/images...), where it is elsewhere.")
-def parse(emotic_root: Path, out: Path, annotations: Path | None, images: Path | None) -> None:
+@job_command(config="emoface.jobs.parse:ParseConfig", arguments=("emotic_root",))
+def parse(config: ParseConfig) -> None:
     """Reads EMOTIC's annotations into OUT/people.parquet, one row per person.
 
     \b
@@ -46,49 +39,14 @@ def parse(emotic_root: Path, out: Path, annotations: Path | None, images: Path |
       emoface parse EMOTIC --out work
       emoface parse EMOTIC --out work --annotations EMOTIC/CVPR17_Annotations.mat
     """
-    from emoface.jobs.parse import ParseConfig, run_parse
+    from emoface.jobs.parse import run_parse
 
-    with terminal_progress() as progress:
-        record = run_parse(
-            ParseConfig(emotic_root=emotic_root, out=out, annotations=annotations, images=images), progress
-        )
-    print_record(record)
+    run_job(run_parse, config)
 
 
-@command()
-@click.argument("dir", type=FOLDER)
-@click.option("--detector", default="yolov5n-face", show_default=True, help="Name of the detector's weights.")
-@click.option("--weights", type=FILE, help="A weight file, instead of looking the name up.")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "onnx", "torch", "hub"]),
-    default="auto",
-    show_default=True,
-    help="auto: ONNX Runtime on the CPU, torch on CUDA. hub: the network of deepcam-cn/yolov5-face, from GitHub or "
-    "from the clone that EMOFACE_HUB_REPO names.",
-)
-@click.option("--conf-threshold", default=0.5, show_default=True, help="Drop faces scored lower.")
-@click.option("--iou-threshold", default=0.5, show_default=True, help="Non-maximum suppression above this overlap.")
-@click.option("--image-size", default=640, show_default=True, help="Longer side of the network's input.")
-@click.option("--margin", default=0.15, show_default=True, help="Share of the face's longer side added on every side.")
-@click.option("--align", is_flag=True, help="Turn and scale the crops by the five landmarks.")
-@click.option(
-    "--min-face-size",
-    default=10.0,
-    show_default=True,
-    help="Shorter side below which a face is too small, px.",
-)
-@click.option(
-    "--engine",
-    type=click.Choice(["local", "ray"]),
-    default="local",
-    show_default=True,
-    help="Where shards run.",
-)
-@click.option("--batch-size", default=8, show_default=True, help="Photos that go through the network together.")
-@click.option("--shard-size", default=256, show_default=True, help="Photos per shard, the unit a resumed run keeps.")
+@job_command(config="emoface.jobs.faces:FacesConfig", arguments=("dir",))
 @click.option("--rebuild", is_flag=True, help="Forget finished shards and start over.")
-def faces(rebuild: bool, **options: Any) -> None:
+def faces(config: FacesConfig, rebuild: bool) -> None:
     """Detects faces, gives each person theirs, and crops: DIR/faces.parquet, DIR/empty_faces.csv.
 
     \b
@@ -96,32 +54,16 @@ def faces(rebuild: bool, **options: Any) -> None:
       emoface faces work
       emoface faces work --weights yolov5s-face.pt --align
     """
-    from emoface.jobs.faces import FacesConfig, forget_faces, run_faces
+    from emoface.jobs.faces import forget_faces, run_faces
 
-    config = FacesConfig(**options)
     if rebuild:
         forget_faces(config.dir)
     warn_of_demonstration(config.detector, config.weights)
-    with terminal_progress() as progress:
-        record = run_faces(config, progress)
-    print_record(record)
+    run_job(run_faces, config)
 
 
-@command()
-@click.argument("dir", type=FOLDER)
-@click.option(
-    "--by",
-    type=click.Choice(["stratified", "emotic"]),
-    default="stratified",
-    show_default=True,
-    help="Draw a new split by photo, or keep EMOTIC's own.",
-)
-@click.option("--ratios", default="70/10/20", show_default=True, help="Shares of train, val and test.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same split.")
-@click.option(
-    "--balance", default="none", show_default=True, help="none, cap:N (people per label in train) or weights."
-)
-def split(dir: Path, by: str, ratios: str, seed: int, balance: str) -> None:
+@job_command(config="emoface.jobs.split:SplitConfig", arguments=("dir",))
+def split(config: SplitConfig) -> None:
     """Writes train, val and test parquet files and the manifest.
 
     \b
@@ -129,27 +71,20 @@ def split(dir: Path, by: str, ratios: str, seed: int, balance: str) -> None:
       emoface split work
       emoface split work --by emotic --balance cap:3000
     """
-    from emoface.jobs.split import SplitConfig, parse_ratios, run_split
+    from emoface.jobs.split import run_split
 
-    config = SplitConfig(dir=dir, by=by, ratios=parse_ratios(ratios), seed=seed, balance=balance)
-    with terminal_progress() as progress:
-        record = run_split(config, progress)
-    print_record(record)
+    run_job(run_split, config)
 
 
-@command()
-@click.argument("dir", type=FOLDER)
-@click.option("--seed", default=0, show_default=True, help="Draws the faces of the contact sheet.")
-def report(dir: Path, seed: int) -> None:
+@job_command(config="emoface.jobs.report:ReportConfig", arguments=("dir",))
+def report(config: ReportConfig) -> None:
     """Writes label histograms and the audit: DIR/report/audit.html.
 
     \b
     Example:
       emoface report work
     """
-    from emoface.jobs.report import ReportConfig, run_report
+    from emoface.jobs.report import run_report
 
-    with terminal_progress() as progress:
-        record = run_report(ReportConfig(dir=dir, seed=seed), progress)
-    print_record(record)
-    click.echo(f"audit: {dir / 'report' / 'audit.html'}")
+    run_job(run_report, config)
+    click.echo(f"audit: {config.dir / 'report' / 'audit.html'}")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, EmofaceGroup, print_record, terminal_progress, warn_of_demonstration
+from emoface.cli.console import (
+    EmofaceGroup,
+    print_record,
+    run_job,
+    warn_of_demonstration,
+)
 from emoface.cli.options import JobCommand
 
 if TYPE_CHECKING:
+    from emoface.jobs.evaluate_detector import EvaluateDetectorConfig
+    from emoface.jobs.export import ExportConfig
     from emoface.jobs.train_detector import TrainDetectorConfig
 
 
@@ -24,18 +30,8 @@ def detector() -> None:
     """
 
 
-@detector.command()
-@click.argument("weights")
-@click.option(
-    "--format",
-    type=click.Choice(["onnx", "safetensors", "pt", "torchscript"]),
-    default="onnx",
-    show_default=True,
-    help="onnx and torchscript take any batch and size; safetensors and pt are state dicts.",
-)
-@click.option("--out", required=True, type=FILE, help="The file to write.")
-@click.option("--half", is_flag=True, help="Write float16, half as large; safetensors alone.")
-def export(weights: str, format: str, out: Path, half: bool) -> None:
+@detector.command(cls=JobCommand, config="emoface.jobs.export:ExportConfig", arguments=("weights",))
+def export(config: ExportConfig) -> None:
     """Writes WEIGHTS, a file or the name of weights, as one file for other programs.
 
     \b
@@ -43,9 +39,9 @@ def export(weights: str, format: str, out: Path, half: bool) -> None:
       emoface detector export yolov5n-face --format onnx --out yolov5n-face.onnx
       emoface detector export yolov5s-face.pt --format safetensors --out yolov5s-face.safetensors
     """
-    from emoface.jobs.export import ExportConfig, run_export
+    from emoface.jobs.export import run_export
 
-    print_record(run_export(ExportConfig(weights=weights, format=format, out=out, half=half)))
+    print_record(run_export(config))
 
 
 @detector.command(
@@ -67,26 +63,11 @@ def train(config: TrainDetectorConfig) -> None:
     """
     from emoface.jobs.train_detector import run_train_detector
 
-    with terminal_progress() as progress:
-        record = run_train_detector(config, progress)
-    print_record(record)
+    run_job(run_train_detector, config)
 
 
-@detector.command()
-@click.argument("photos", type=ANY)
-@click.option("--out", required=True, type=FOLDER, help="Folder for detector.json.")
-@click.option("--detector", default="yolov5n-face", show_default=True, help="Name of the detector's weights.")
-@click.option("--weights", type=FILE, help="A weight file, instead of looking the name up.")
-@click.option("--images", type=FOLDER, help="Folder of the photos, where it is not beside the labels.")
-@click.option(
-    "--backend", type=click.Choice(["auto", "onnx", "torch", "hub"]), default="auto", show_default=True, help="Engine."
-)
-@click.option("--image-size", default=640, show_default=True, help="Longer side of the network's input.")
-@click.option("--conf-threshold", default=0.5, show_default=True, help="For recall and false faces.")
-@click.option("--iou-threshold", default=0.5, show_default=True, help="Of non-maximum suppression.")
-@click.option("--max-photos", type=int, help="Measure only the first so many.")
-@click.option("--wider-truth", type=FOLDER, help="Folder of WIDER FACE's .mat files, for easy, medium and hard.")
-def evaluate(photos: Path, **options: Any) -> None:
+@detector.command(cls=JobCommand, config="emoface.jobs.evaluate_detector:EvaluateDetectorConfig", arguments=("photos",))
+def evaluate(config: EvaluateDetectorConfig) -> None:
     """Measures a detector on labelled photos: average precision, recall by size, landmark error.
 
     \b
@@ -94,10 +75,7 @@ def evaluate(photos: Path, **options: Any) -> None:
       emoface detector evaluate simulation --detector yolov5n-face --out measured
       emoface detector evaluate widerface/val/label.txt --weights run/best.safetensors --out measured
     """
-    from emoface.jobs.evaluate_detector import EvaluateDetectorConfig, run_evaluate_detector
+    from emoface.jobs.evaluate_detector import run_evaluate_detector
 
-    config = EvaluateDetectorConfig(photos=photos, **options)
     warn_of_demonstration(config.detector, config.weights)
-    with terminal_progress() as progress:
-        record = run_evaluate_detector(config, progress)
-    print_record(record)
+    run_job(run_evaluate_detector, config)

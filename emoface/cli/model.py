@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emoface.cli.console import command, print_rows, terminal_progress
+from emoface.cli.console import print_rows, terminal_progress
+from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
-    from emoface.jobs.model import ModelReport
+    from emoface.jobs.model import ModelConfig, ModelReport
 
 
-@command()
-@click.argument("name")
-@click.option(
-    "--against",
-    multiple=True,
-    default=("kosti", "task2+task3"),
-    show_default=True,
-    help="A model to set it beside; again for more.",
-)
-@click.option("--batch-size", default=1, show_default=True, help="People per timed batch.")
-@click.option("--runs", default=20, show_default=True, help="Timed batches.")
-@click.option("--device", default="cpu", show_default=True, help="Where it is timed: cpu, cuda, cuda:1...")
+@job_command(config="emoface.jobs.model:ModelConfig", arguments=("name",))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-def model(name: str, against: tuple[str, ...], batch_size: int, runs: int, device: str, as_json: bool) -> None:
+def model(config: ModelConfig, as_json: bool) -> None:
     """Shows the layers of model NAME beside the thesis' tables, and its cost beside the baselines'.
 
     NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. Multiply-adds are
@@ -39,9 +29,8 @@ def model(name: str, against: tuple[str, ...], batch_size: int, runs: int, devic
       emoface model mter2
       emoface model mter1 --against mter2 --against kosti --json
     """
-    from emoface.jobs.model import ModelConfig, run_model
+    from emoface.jobs.model import run_model
 
-    config = ModelConfig(name=name, against=against, batch_size=batch_size, runs=runs, device=device)
     with terminal_progress() as progress:
         report = run_model(config, progress)
     if as_json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,13 +140,15 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
     default = None if is_override or field.is_required() else field.get_default(call_default_factory=True)
     if is_override:
         told += "  [default: the preset's]"
+    if shape.text_form is not None:
+        return click.Option([flag, name], default=shape.text_form.default, show_default=True, help=told)
     if shape.kind is bool and default is not True:
         return click.Option([flag, name], is_flag=True, default=default, help=told)
     options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": told}
     if shape.is_sequence and shape.length is None:
         options["multiple"] = True
         default = default or None
-    elif shape.is_sequence and shape.kind is not BoxType:
+    elif shape.is_sequence:
         options["nargs"] = shape.length
     if default is not None:
         options |= {"default": default, "show_default": True}
@@ -158,4 +161,4 @@ def _click_type(shape: FieldShape) -> Any:
         return click.Choice([str(choice) for choice in shape.choices])
     if shape.kind is Path:
         return ANY if shape.path_kind is None else FOLDER if shape.path_kind.is_folder else FILE
-    return shape.kind
+    return BoxType() if typing.get_origin(shape.kind) is tuple else shape.kind

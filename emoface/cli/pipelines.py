@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 
-from emoface.cli.console import FOLDER, command, print_pairs, print_rows, terminal_progress
+from emoface.cli.console import command, print_pairs, print_rows, terminal_progress
+from emoface.cli.options import job_command
 from emoface.progress import Progress
 from emoface.schema import SPLITS
 
 if TYPE_CHECKING:
-    from emoface.jobs.pipeline import PipelineConfig, Stage, StageStatus
+    from emoface.jobs.demo import DemoConfig
+    from emoface.jobs.pipeline import PipelineConfig
+    from emoface.pipeline.stages import Stage, StageStatus
     from emoface.storage.records import JobRecord
 
 _SET = click.option(
@@ -66,12 +68,8 @@ def status(pipeline: str, overrides: tuple[str, ...]) -> None:
     print_rows(f"Stages of {pipeline}", ["stage", "state", "why"], rows)
 
 
-@command()
-@click.option("--out", default="demo-out", show_default=True, type=FOLDER, help="Folder for everything.")
-@click.option("--images", default=400, show_default=True, help="Photos to draw.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same photos, tables and weights.")
-@click.option("--epochs", default=16, show_default=True, help="Rounds of training.")
-def demo(out: Path, images: int, seed: int, epochs: int) -> None:
+@job_command(config="emoface.jobs.demo:DemoConfig")
+def demo(config: DemoConfig) -> None:
     """Builds and audits EMOTIC_Face from photos that emoface draws itself, then trains and evaluates mter2 on it.
 
     Needs no download and no account. Few people and few rounds teach a model little: it shows how all of it goes, not
@@ -82,16 +80,16 @@ def demo(out: Path, images: int, seed: int, epochs: int) -> None:
       emoface demo
       emoface demo --out demo-out --images 1000
     """
-    from emoface.jobs.demo import DemoConfig, run_demo
+    from emoface.jobs.demo import run_demo
 
-    record = run_demo(DemoConfig(out=out, images=images, seed=seed, epochs=epochs), StageLines())
+    record = run_demo(config, StageLines())
     print_rows("Data set", ["split", "people", "photos", "faces"], _split_rows(record.counts))
     print_pairs("EMOTIC_Face from a simulated EMOTIC", _demo_lines(record.counts))
     print_pairs("mter2 on people that it has not seen", _training_lines(record.counts))
     if note := record.info["detector_note"]:
         click.echo(f"Note: {note}", err=True)
-    click.echo(f"evaluation: {out / record.info['evaluation']}")
-    click.echo(f"audit: {out / record.info['audit']}")
+    click.echo(f"evaluation: {config.out / record.info['evaluation']}")
+    click.echo(f"audit: {config.out / record.info['audit']}")
 
 
 def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...] = ()) -> PipelineConfig:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from emoface.cli.console import print_record, terminal_progress
+from emoface.cli.console import run_job
 from emoface.cli.options import job_command
 from emoface.progress import SILENT
 
@@ -35,6 +35,4 @@ def train(config: TrainConfig) -> None:
     if int(os.environ.get("RANK", "0")):
         run_train(config, SILENT)
         return
-    with terminal_progress() as progress:
-        record = run_train(config, progress)
-    print_record(record)
+    run_job(run_train, config)

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
+from emoface.datasets.photos import read_in_frame
 from emoface.errors import TableError
 from emoface.schema import DIMENSIONS, SPLIT_SCHEMA, SPLITS
 from emoface.storage.tables import open_table
 from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import decode_photo
 
 _REMEDY = "rebuild it with 'emoface split DIR'"
 _COLUMNS = [
@@ -85,8 +86,7 @@ def read_annotated_photo(manifest: Manifest, person: AnnotatedPerson) -> Photo:
     Raises:
         ImageError: It is missing or cannot be read.
     """
-    path = Path(manifest.image_root) / person.image
-    return read_photo(path, apply_exif=needs_exif_turn(read_photo_size(path), person.image_wh))
+    return read_in_frame(Path(manifest.image_root) / person.image, person.image_wh).pixels
 
 
 def _to_person(row: dict[str, Any], split: str) -> AnnotatedPerson:

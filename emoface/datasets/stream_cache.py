@@ -10,8 +10,8 @@ The arrays are plain uint8: what a network sees then is exactly what ``cut_perso
 read in a fifth of the time that decoding JPEGs would take; see ``docs/benchmarks/stream_cache.py``.
 
 A split's cache lies in ``CACHE/SPLIT-DATASET-KEY/``, where the key names everything but the photos that decides its
-bytes. Each shard of 256 photos is three ``.npy`` files and a summary, which is written last and is the mark of a
-finished shard.
+bytes. Each shard of 256 photos is three ``.npy`` files and a summary. Half-written files of processes that were
+killed stay until the folder goes, since another process may be filling the same cache.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import functools
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -36,15 +35,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
+from emoface.datasets.photos import PhotoRows, group_photos, photo_digest, try_in_frame
 from emoface.errors import ImageError, TableError
-from emoface.prefetch import map_ahead
+from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
-from emoface.storage.files import atomic_path, write_text
+from emoface.storage.files import atomic_path
 from emoface.storage.records import code_fingerprint
+from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import open_table, vectors_to_array
 from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo, needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import decode_photo
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
 """Side of what is kept for each stream, pixels."""
@@ -178,7 +179,9 @@ class StreamCache:
         counts: People of the split: ``people``, ``usable``, and those left out by reason.
     """
 
-    def __init__(self, folder: Path, people: UsablePeople, places: NDArray[np.int64], counts: dict[str, int]) -> None:
+    def __init__(
+        self, folder: ShardFolder, people: UsablePeople, places: NDArray[np.int64], counts: dict[str, int]
+    ) -> None:
         self.people = people
         self.counts = counts
         self._folder = folder
@@ -217,15 +220,6 @@ class StreamCache:
     def __getstate__(self) -> dict[str, Any]:
         """A copy for another process maps the files itself."""
         return {**self.__dict__, "_arrays": {}}
-
-
-@dataclass(frozen=True)
-class _PhotoPeople:
-    """A photo and the rows of its people."""
-
-    image: str
-    image_wh: tuple[int, int]
-    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -275,23 +269,24 @@ def open_stream_cache(
             has a readable photo.
     """
     table = _read_table(manifest.split_path(split))
-    image_root = Path(manifest.image_root)
     cache_dir = cache_dir or manifest.path.parent / "stream_cache"
-    dataset = f"{split}-{_digest(str(manifest.path.resolve()))[:8]}"
-    folder = cache_dir / f"{dataset}-{_cache_key(manifest, split)}"
-    photos = _group_photos(table)
-    shards = [photos[start : start + _PHOTOS_PER_SHARD] for start in range(0, len(photos), _PHOTOS_PER_SHARD)]
-    pending = [n for n, shard in enumerate(shards) if not _is_shard_done(folder, n, _photo_digest(image_root, shard))]
+    dataset = f"{split}-{hashlib.sha256(str(manifest.path.resolve()).encode()).hexdigest()[:8]}"
+    folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
+    shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
+    packing = _Packing(table, Path(manifest.image_root), folder, _FaceReader(table.path))
+    pending = folder.find_pending(shards, packing.is_whole)
     if pending:
-        progress.start(f"pack {split}", sum(len(shards[number]) for number in pending))
-        read_faces = _FaceReader(table.path)
+        progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for number in pending:
-                _write_shard(folder, number, shards[number], table, image_root, read_faces, pool, progress)
-    for other in cache_dir.glob(f"{dataset}-*"):
-        if other != folder:
-            shutil.rmtree(other)
+            for number, shard in pending:
+                packing.write_shard(number, shard, pool, progress)
+    folder.remove_other_keys(f"{dataset}-*")
     return _gather(folder, shards, table, manifest)
+
+
+def _cache_key(manifest: Manifest, split: str) -> str:
+    """Names everything but the photos that decides what the cache holds."""
+    return shards_key([manifest.splits[split].sha256, manifest.image_root, CACHE_SIZES, code_fingerprint(__name__)])
 
 
 def _read_table(path: Path) -> _Table:
@@ -315,59 +310,6 @@ def _read_table(path: Path) -> _Table:
         body_xyxy=vectors_to_array(table["body_bbox"], 4),
         face_xyxy=vectors_to_array(table["face_bbox"], 4),
     )
-
-
-def _cache_key(manifest: Manifest, split: str) -> str:
-    told = [manifest.splits[split].sha256, manifest.image_root, CACHE_SIZES, code_fingerprint(__name__)]
-    return _digest(json.dumps(told, sort_keys=True))[:16]
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _group_photos(table: _Table) -> list[_PhotoPeople]:
-    """The photos in order of first appearance, each with all of its people."""
-    rows_of: dict[str, list[int]] = {}
-    for row, image in enumerate(table.images):
-        rows_of.setdefault(image, []).append(row)
-    return [
-        _PhotoPeople(image, (int(table.image_wh[rows[0], 0]), int(table.image_wh[rows[0], 1])), np.array(rows))
-        for image, rows in rows_of.items()
-    ]
-
-
-def _photo_digest(image_root: Path, photos: list[_PhotoPeople]) -> str:
-    """Changes when a photo of the shard comes, goes or is replaced (by size and time of change)."""
-    digest = hashlib.sha256()
-    for photo in photos:
-        path = image_root / photo.image
-        found = path.stat() if path.is_file() else None
-        mark = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
-        digest.update(f"{photo.image}\0{mark}\0".encode())
-    return digest.hexdigest()
-
-
-def _array_path(folder: Path, number: int, stream: str) -> Path:
-    return folder / f"{number:05d}.{stream}.npy"
-
-
-def _summary_path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.json"
-
-
-def _read_summary(folder: Path, number: int) -> dict[str, Any]:
-    summary: dict[str, Any] = json.loads(_summary_path(folder, number).read_text(encoding="utf-8"))
-    return summary
-
-
-def _is_shard_done(folder: Path, number: int, photo_digest: str) -> bool:
-    paths = [_summary_path(folder, number), *(_array_path(folder, number, stream) for stream in CACHE_SIZES)]
-    if not all(path.is_file() for path in paths):
-        return False
-    summary = _read_summary(folder, number)
-    sizes = {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
-    return bool(summary["photo_digest"] == photo_digest and summary["n_bytes"] == sizes)
 
 
 class _FaceReader:
@@ -396,65 +338,81 @@ class _FaceReader:
         return pc.struct_field(faces, "bytes")
 
 
-def _write_shard(
-    folder: Path,
-    number: int,
-    shard: list[_PhotoPeople],
-    table: _Table,
-    image_root: Path,
-    read_faces: _FaceReader,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> None:
-    """Works off one shard: its arrays first, its summary last."""
-    photo_digest = _photo_digest(image_root, shard)
-    rows = np.concatenate([photo.rows for photo in shard])
-    crops = read_faces.read(rows)
-    if wrong := sorted(crops.keys() ^ set(rows[table.has_face[rows]].tolist())):
-        raise TableError(
-            f"{table.path}: {table.person_ids[wrong[0]]} has only one of face and face_bbox, expected both or neither; "
-            "rebuild the table with 'emoface faces' and 'emoface split'"
+class _Packing:
+    """Cuts the people of a split out of their photos, a shard at a time."""
+
+    def __init__(self, table: _Table, image_root: Path, folder: ShardFolder, face_reader: _FaceReader) -> None:
+        self._table = table
+        self._image_root = image_root
+        self._folder = folder
+        self._face_reader = face_reader
+
+    def is_whole(self, number: int, shard: list[PhotoRows], summary: Summary) -> bool:
+        """Whether a finished shard has all of its arrays, and its photos are unchanged."""
+        paths = [_array_path(self._folder, number, stream) for stream in CACHE_SIZES]
+        return (
+            all(path.is_file() for path in paths)
+            and bool(summary["n_bytes"] == _array_sizes(self._folder, number))
+            and bool(summary["photo_digest"] == photo_digest(self._image_root, shard))
         )
-    cut = functools.partial(_cut_photo, table, image_root, crops)
-    pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
-    described: list[dict[str, Any]] = []
-    for one in map_ahead(pool, cut, shard, ahead=4 * (os.cpu_count() or 1)):
-        described.append({"wh": one.wh, "statuses": one.statuses})
-        pixels["context"] += [] if one.context is None else [one.context]
-        pixels["body"] += one.bodies
-        pixels["face"] += one.faces
-        progress.advance()
-    _summary_path(folder, number).unlink(missing_ok=True)
-    for stream, size in CACHE_SIZES.items():
-        with atomic_path(_array_path(folder, number, stream)) as temporary:
-            np.save(temporary, np.array(pixels[stream], np.uint8).reshape(-1, size, size, 3))
-    n_bytes = {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
-    summary = {"photo_digest": photo_digest, "n_bytes": n_bytes, "photos": described}
-    write_text(_summary_path(folder, number), json.dumps(summary) + "\n")
+
+    def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
+        """Works off one shard: its arrays first, its summary last."""
+        digest = photo_digest(self._image_root, shard)
+        crops = self._read_crops(shard)
+        pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
+        described: list[dict[str, Any]] = []
+        for one in map_ahead(pool, functools.partial(self._cut_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
+            described.append({"wh": one.wh, "statuses": one.statuses})
+            pixels["context"] += [] if one.context is None else [one.context]
+            pixels["body"] += one.bodies
+            pixels["face"] += one.faces
+            progress.advance()
+        self._folder.unmark(number)
+        for stream, size in CACHE_SIZES.items():
+            with atomic_path(_array_path(self._folder, number, stream)) as temporary:
+                np.save(temporary, np.array(pixels[stream], np.uint8).reshape(-1, size, size, 3))
+        summary = {"photo_digest": digest, "n_bytes": _array_sizes(self._folder, number), "photos": described}
+        self._folder.mark_done(number, json.dumps(summary) + "\n")
+
+    def _read_crops(self, shard: list[PhotoRows]) -> dict[int, bytes]:
+        """The encoded face crops of a shard's people by row of the table."""
+        rows = np.concatenate([photo.rows for photo in shard])
+        crops = self._face_reader.read(rows)
+        if wrong := sorted(crops.keys() ^ set(rows[self._table.has_face[rows]].tolist())):
+            raise TableError(
+                f"{self._table.path}: {self._table.person_ids[wrong[0]]} has only one of face and face_bbox, expected "
+                "both or neither; rebuild the table with 'emoface faces' and 'emoface split'"
+            )
+        return crops
+
+    def _cut_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CutPhoto:
+        """Cuts one photo; what is wrong with it becomes the status of its people."""
+        read = try_in_frame(self._image_root / photo.image, photo.image_wh)
+        if read.photo is None:
+            return _CutPhoto(None, None, [], [], [read.status] * len(photo.rows))
+        pixels = read.photo.pixels
+        bodies, faces, statuses = [], [], []
+        for row in photo.rows.tolist():
+            body = crop_box(pixels, self._table.body_xyxy[row])
+            if body is None:
+                statuses.append("no_body")
+                continue
+            bodies.append(scale_square(body, CACHE_SIZES["body"]))
+            if row in crops:
+                faces.append(scale_square(_decode_face(self._table, row, crops[row]), CACHE_SIZES["face"]))
+            statuses.append(USABLE)
+        height, width = pixels.shape[:2]
+        return _CutPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
 
 
-def _cut_photo(table: _Table, image_root: Path, crops: dict[int, bytes], photo: _PhotoPeople) -> _CutPhoto:
-    """The per-photo boundary: what is wrong with a photo becomes the status of its people."""
-    path = image_root / photo.image
-    if not path.is_file():
-        return _CutPhoto(None, None, [], [], ["image_missing"] * len(photo.rows))
-    try:
-        turn = needs_exif_turn(read_photo_size(path), photo.image_wh)
-        pixels = read_photo(path, apply_exif=turn)
-    except ImageError:
-        return _CutPhoto(None, None, [], [], ["image_unreadable"] * len(photo.rows))
-    bodies, faces, statuses = [], [], []
-    for row in photo.rows.tolist():
-        body = crop_box(pixels, table.body_xyxy[row])
-        if body is None:
-            statuses.append("no_body")
-            continue
-        bodies.append(scale_square(body, CACHE_SIZES["body"]))
-        if row in crops:
-            faces.append(scale_square(_decode_face(table, row, crops[row]), CACHE_SIZES["face"]))
-        statuses.append(USABLE)
-    height, width = pixels.shape[:2]
-    return _CutPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
+def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
+    return folder.file_path(number, f"{stream}.npy")
+
+
+def _array_sizes(folder: ShardFolder, number: int) -> dict[str, int]:
+    """Bytes of a shard's array of each stream."""
+    return {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
 
 
 def _decode_face(table: _Table, row: int, data: bytes) -> Photo:
@@ -464,14 +422,14 @@ def _decode_face(table: _Table, row: int, data: bytes) -> Photo:
         raise TableError(f"{table.path}: face of {error}; rebuild it with 'emoface faces DIR --rebuild'") from error
 
 
-def _gather(folder: Path, shards: list[list[_PhotoPeople]], table: _Table, manifest: Manifest) -> StreamCache:
+def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, manifest: Manifest) -> StreamCache:
     """Joins the shards' summaries and the table; people who cannot be shown stay out, with a count."""
     n_rows = len(table.index)
     places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
     photo_wh = np.full((n_rows, 2), np.nan, np.float32)
     statuses = np.full(n_rows, USABLE, dtype=object)
     for number, shard in enumerate(shards):
-        for row, place, status, wh in _shard_places(shard, _read_summary(folder, number), table.has_face):
+        for row, place, status, wh in _shard_places(shard, folder.read_summary(number), table.has_face):
             places[row], statuses[row], photo_wh[row] = (number, *place), status, wh
     counts = Counter(statuses.tolist())
     usable = np.flatnonzero(statuses == USABLE)
@@ -494,7 +452,7 @@ def _gather(folder: Path, shards: list[list[_PhotoPeople]], table: _Table, manif
 
 
 def _shard_places(
-    shard: list[_PhotoPeople], summary: dict[str, Any], has_face: NDArray[np.bool_]
+    shard: list[PhotoRows], summary: Summary, has_face: NDArray[np.bool_]
 ) -> Iterator[tuple[int, tuple[int, int, int], str, tuple[float, float]]]:
     """Each person's row, place in the shard's three arrays (-1 for none), status, and size of the photo."""
     n_faces = n_bodies = n_photos = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from torch import Tensor
 
 from emoface.datasets.people import AnnotatedPerson
 from emoface.errors import SettingsError
+from emoface.inference.faces import (
+    CutFace,
+    FaceSettings,
+    cut_all_faces,
+    cut_assigned_faces,
+    load_face_detector,
+    read_face_settings,
+)
 from emoface.learning.devices import pick_device
 from emoface.mter.base import Mter
 from emoface.mter.dataset import to_stream_inputs
@@ -21,45 +30,16 @@ from emoface.mter.forward import forward_batch
 from emoface.mter.grad_cam import grad_cam
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
-from emoface.storage.weights import find_weights
-from emoface.vision.assignment import UNASSIGNED, assign_faces, bodies_from_faces
-from emoface.vision.boxes import box_areas, clip_boxes
-from emoface.vision.crops import Photo, align_face, crop_square, square_box
-from emoface.vision.detections import Detections
-from emoface.vision.images import decode_photo, encode_jpeg, read_photo
-from emoface.yolov5face import Detector, load_detector
+from emoface.vision.assignment import bodies_from_faces
+from emoface.vision.boxes import Box, box_areas, clip_boxes
+from emoface.vision.crops import Photo
+from emoface.vision.images import decode_photo, read_photo
 
-Box = tuple[float, float, float, float]
+if TYPE_CHECKING:
+    from emoface.yolov5face import Detector
 
 FROM_ANNOTATION, FROM_BOX, FROM_FACE = "annotation", "box", "face"
 """Where a body box comes from: the data set, the caller, or a guess below a face that was found."""
-
-
-@dataclass(frozen=True)
-class FaceSettings:
-    """How faces are found and cut; the crop should be the one that the model was trained on.
-
-    Attributes:
-        detector: Name of the detector's weights.
-        weights: A weight file, instead of looking the name up.
-        backend: ``auto``, ``onnx``, ``torch`` or ``hub``.
-        conf_threshold: Faces scored lower are dropped, 0-1.
-        iou_threshold: Of non-maximum suppression, 0-1.
-        image_size: Longer side of the detector's input, pixels.
-        margin: Share of the face's longer side that the crop gains on every side.
-        align: Turn and scale the crop by the five landmarks.
-        min_face_size: Faces whose shorter side is below this are not looked at, original pixels.
-    """
-
-    detector: str = "yolov5n-face"
-    weights: Path | None = None
-    backend: str = "auto"
-    conf_threshold: float = 0.5
-    iou_threshold: float = 0.5
-    image_size: int = 640
-    margin: float = 0.15
-    align: bool = False
-    min_face_size: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -136,15 +116,7 @@ class Predictor:
     @cached_property
     def detector(self) -> Detector:
         """Finds faces."""
-        weights = find_weights(self.faces.detector, self.faces.weights)
-        return load_detector(
-            weights.path,
-            network=weights.network,
-            backend=self.faces.backend,
-            image_size=self.faces.image_size,
-            conf_threshold=self.faces.conf_threshold,
-            iou_threshold=self.faces.iou_threshold,
-        )
+        return load_face_detector(self.faces)
 
     def predict(self, image: str | Path | Photo, boxes: ArrayLike | None = None) -> list[PersonPrediction]:
         """Finds the people of a photo and says what they feel.
@@ -184,17 +156,14 @@ class Predictor:
             if not len(body_xyxy):
                 return []
         found = self.detector.detect([photo])[0]
-        found = Detections(clip_boxes(found.xyxy, image_wh), found.landmarks, found.conf)
         if body_xyxy is None:
-            found = found[_shorter_sides(found.xyxy) >= self.faces.min_face_size]
-            found = found[np.argsort(found.xyxy[:, 0], kind="stable")]
-            bodies = bodies_from_faces(found.xyxy, image_wh)
-            return [self._to_person(photo, body, found, k, FROM_FACE) for k, body in enumerate(bodies)]
+            faces = cut_all_faces(photo, found, self.faces)
+            face_xyxy = np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
+            bodies = bodies_from_faces(face_xyxy, image_wh)
+            return [_to_person(body, face, FROM_FACE) for body, face in zip(bodies, faces, strict=True)]
         bodies = clip_boxes(body_xyxy, image_wh)
-        face_index, _ = assign_faces(bodies, found.xyxy)
-        too_small = _shorter_sides(found.xyxy) < self.faces.min_face_size
-        chosen = [UNASSIGNED if k == UNASSIGNED or too_small[k] else int(k) for k in face_index]
-        return [self._to_person(photo, body, found, k, FROM_BOX) for body, k in zip(bodies, chosen, strict=True)]
+        given = cut_assigned_faces(photo, bodies, found, self.faces)
+        return [_to_person(body, one.face, FROM_BOX) for body, one in zip(bodies, given, strict=True)]
 
     def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
         """What the model says of people of a photo.
@@ -261,19 +230,6 @@ class Predictor:
         inputs = {stream: torch.cat([one[stream] for one, _ in parts]).to(device) for stream in self.model.streams}
         return inputs, torch.cat([has_face for _, has_face in parts]).to(device)
 
-    def _to_person(
-        self, photo: Photo, body_xyxy: NDArray[np.float32], found: Detections, k: int, body_from: str
-    ) -> Person:
-        if k == UNASSIGNED:
-            return Person(body_xyxy, None, None, body_from)
-        if self.faces.align:
-            _, _, side = square_box(found.xyxy[k], self.faces.margin)
-            crop = align_face(photo, found.landmarks[k], side, self.faces.margin)
-        else:
-            crop = crop_square(photo, *square_box(found.xyxy[k], self.faces.margin))
-        # Through JPEG, as the crops are that the model was trained on.
-        return Person(body_xyxy, found.xyxy[k], decode_photo(encode_jpeg(crop), "face"), body_from)
-
 
 def load_predictor(
     run: str | Path, device: str = "auto", faces: FaceSettings | None = None, **changes: object
@@ -291,10 +247,10 @@ def load_predictor(
         WeightsError: Its weights cannot be read.
     """
     trained = read_run(Path(run))
-    faces = _trained_faces(trained) if faces is None else faces
+    faces = read_face_settings(trained.detector) if faces is None else faces
     model = trained.load_model().to(pick_device(device))
     told = {name: value for name, value in changes.items() if value is not None}
-    return Predictor(trained, model, replace(faces, **told))  # type: ignore[arg-type]
+    return Predictor(trained, model, faces.replace(**told))
 
 
 def from_annotation(annotated: AnnotatedPerson) -> Person | None:
@@ -312,11 +268,11 @@ def from_annotation(annotated: AnnotatedPerson) -> Person | None:
     )
 
 
-def _trained_faces(run: Run) -> FaceSettings:
-    told = run.detector
-    known = ("conf_threshold", "iou_threshold", "image_size", "margin", "align")
-    settings = {name: told[name] for name in known if name in told}
-    return FaceSettings(detector=told.get("name", FaceSettings.detector), **settings)
+def _to_person(body_xyxy: NDArray[np.float32], face: CutFace | None, body_from: str) -> Person:
+    """A person with the crop as a data set keeps it: a JPEG, as the model was trained on."""
+    if face is None:
+        return Person(body_xyxy, None, None, body_from)
+    return Person(body_xyxy, face.xyxy, decode_photo(face.jpeg, "face"), body_from)
 
 
 def _check_photo(photo: Photo) -> Photo:
@@ -332,10 +288,6 @@ def _check_boxes(body_xyxy: NDArray[np.float32], image_wh: tuple[int, int]) -> N
                 f"box {','.join(f'{value:g}' for value in box)} has no area inside the photo of {image_wh[0]} x "
                 f"{image_wh[1]}; expected x1,y1,x2,y2 in its pixels, x1 < x2 and y1 < y2"
             )
-
-
-def _shorter_sides(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray((xyxy[:, 2:] - xyxy[:, :2]).min(axis=1), np.float32)
 
 
 def _by_dimension(vad: NDArray[np.float32]) -> Mapping[str, float]:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
+from emoface.storage.settings import File, Settings
 from emoface.storage.weights import add_weights, check_addable, read_cards
 
 
-@dataclass(frozen=True)
-class AddWeightsConfig:
-    """What adding is told.
+class AddWeightsConfig(Settings):
+    """Settings of the job that adds a weight file to the cache."""
 
-    Attributes:
-        file: The weight file; of an ncnn pair either of the two.
-        name: What it will be called.
-    """
-
-    file: Path
+    file: File
+    """The weight file; of an ncnn pair either of the two."""
     name: str
+    """The name under which commands will find the weights."""
 
 
 def run_add_weights(config: AddWeightsConfig) -> JobRecord:

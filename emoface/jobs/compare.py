@@ -5,91 +5,68 @@ It reads what the runs wrote and runs no network: the log of epochs, and the pre
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from pydantic import model_validator
 
-from emoface.errors import SettingsError, TableError, did_you_mean
-from emoface.metrics.multilabel import (
-    average_precision,
-    bootstrap_average_precision,
-    mean_average_precision,
-    mean_over_labels,
-    percentile_interval,
-)
+from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
+from emoface.errors import SettingsError, TableError
+from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMeasures, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
-from emoface.reporting.pages import format_count, render_page, svg_address
-from emoface.schema import CATEGORIES, N_CATEGORIES, PREDICTIONS_SCHEMA, SPLITS
-from emoface.storage.files import file_sha256, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_json_number, to_settings, write_record
-from emoface.storage.tables import read_table, vectors_to_array
+from emoface.reporting.csv_files import csv_text
+from emoface.reporting.pages import (
+    format_count,
+    format_percent,
+    format_signed_percent,
+    hash_template,
+    render_page,
+    svg_address,
+)
+from emoface.reporting.precision import precision_to_json
+from emoface.schema import CATEGORIES
+from emoface.storage.files import write_text
+from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_json_number, to_json_numbers
+from emoface.storage.settings import Count, Folder, Seed, Settings, Split
 from emoface.version import __version__
 
 PAGE_NAME = "comparison.html"
-INTERVAL_LEVEL = 0.95
 
 _TEMPLATE = "comparison.html.j2"
-_PREDICTIONS_NAME = "predictions.parquet"
 
 
-@dataclass(frozen=True)
-class CompareConfig:
-    """What a comparison is told.
+class CompareConfig(Settings):
+    """Settings of the compare job."""
 
-    Attributes:
-        runs: Folders of two or more runs; an unfinished one is compared as far as it came.
-        out: Where the comparison goes; None is ``comparison`` beside the first run.
-        split: Whose predictions.
-        draws: Of the bootstrap.
-        seed: Of the bootstrap.
-    """
+    runs: tuple[Folder, ...]
+    """Folders of two or more training runs; an unfinished run is compared as far as it came."""
+    out: Folder | None = None
+    """Folder for the comparison; by default the folder comparison beside the first run."""
+    split: Split = "test"
+    """Which split's predictions to compare."""
+    draws: Count = 1000
+    """Number of bootstrap resamples for the confidence intervals."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
 
-    runs: tuple[Path, ...]
-    out: Path | None = None
-    split: str = "test"
-    draws: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "runs", tuple(Path(run) for run in self.runs))
+    @model_validator(mode="after")
+    def _check_runs(self) -> Self:
         if len(self.runs) < 2:
             raise SettingsError(f"runs are {len(self.runs)}, expected two or more to compare")
-        if self.split not in SPLITS:
-            raise SettingsError(f"split is '{self.split}'{did_you_mean(self.split, SPLITS)}")
-        if self.draws < 1:
-            raise SettingsError(f"draws is {self.draws}, expected 1 or more")
+        return self
 
     @property
     def folder(self) -> Path:
         """Where the comparison goes."""
         return self.out or self.runs[0].parent / "comparison"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A run's predictions of a split.
-
-    Attributes:
-        person_ids: Who, n of them.
-        labels: (n, 26) 0 or 1.
-        probabilities: (n, 26).
-    """
-
-    person_ids: list[str]
-    labels: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
 
 
 def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord:
@@ -110,41 +87,40 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
     names = short_names(config.runs)
     runs = {name: read_run(path, needs_finished=False) for name, path in zip(names, config.runs, strict=True)}
     progress.start("compare", 4)
-    scored = {name: one for name, run in runs.items() if (one := _read_scored(run, config.split)) is not None}
-    for name in runs.keys() - scored.keys():
+    predictions = {name: one for name, run in runs.items() if (one := _read_predictions(run, config.split)) is not None}
+    for name in runs.keys() - predictions.keys():
         progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface evaluate' adds its precision")
-    drawn = {
-        name: bootstrap_average_precision(one.labels, one.probabilities, config.draws, config.seed)
-        for name, one in scored.items()
+    measures = {
+        name: measure_precision(one.labels, one.probabilities, n_resamples=config.draws, seed=config.seed)
+        for name, one in predictions.items()
     }
-    precision = {name: average_precision(one.labels, one.probabilities) for name, one in scored.items()}
     progress.advance()
-    described = {
-        name: _describe(run, scored.get(name), precision.get(name), drawn.get(name)) for name, run in runs.items()
-    }
     comparison: dict[str, Any] = {
         "emoface_version": __version__,
         "split": config.split,
         "bootstrap": {"draws": config.draws, "seed": config.seed, "level": INTERVAL_LEVEL},
-        "runs": described,
+        "runs": {name: _describe(run, measures.get(name)) for name, run in runs.items()},
         "differences": [
             pair
-            for first, second in combinations(scored, 2)
-            if (pair := compare_pair(config, first, second, scored[first], scored[second])) is not None
+            for first, second in combinations(predictions, 2)
+            if (pair := compare_pair(config, first, second, predictions[first], predictions[second])) is not None
         ],
     }
     progress.advance()
-    outputs = _write_results(config, comparison, runs, precision, drawn)
+    outputs = _write_results(config, comparison, runs, measures)
     progress.advance()
-    record = JobRecord(
-        job="compare",
-        settings=to_settings(config),
-        inputs={str(path): file_sha256(path) for run in runs.values() for path in _inputs(run, config.split)},
-        outputs=hash_outputs(config.folder, outputs),
+    record = finish_job(
+        "compare",
+        config,
+        config.folder,
+        module=__name__,
+        inputs={
+            **hash_inputs(path for run in runs.values() for path in _list_inputs(run, config.split)),
+            **hash_template(_TEMPLATE),
+        },
+        outputs=outputs,
         counts={name: _count(one) for name, one in comparison["runs"].items()},
-        code=code_fingerprint(__name__),
     )
-    write_record(config.folder, record)
     progress.advance()
     return record
 
@@ -172,7 +148,9 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def compare_pair(config: CompareConfig, first: str, second: str, one: Scored, other: Scored) -> dict[str, Any] | None:
+def compare_pair(
+    config: CompareConfig, first: str, second: str, one: Predictions, other: Predictions
+) -> dict[str, Any] | None:
     """The difference of two runs' mAP on the people that both predicted, by a paired bootstrap.
 
     Args:
@@ -193,55 +171,37 @@ def compare_pair(config: CompareConfig, first: str, second: str, one: Scored, ot
     if not common:
         return None
     rows, other_rows = (np.array(side) for side in zip(*common, strict=True))
-    labels = one.labels[rows]
-    differs = (labels != other.labels[other_rows]).any(axis=1)
+    one, other = one.take(rows), other.take(other_rows)
+    differs = (one.labels != other.labels).any(axis=1)
     if differs.any():
-        person_id = one.person_ids[int(rows[np.flatnonzero(differs)[0]])]
         raise TableError(
-            f"{person_id} has other labels in {first} than in {second}; expected the same data set: evaluate both "
-            "with the same --manifest"
+            f"{one.person_ids[int(np.argmax(differs))]} has other labels in {first} than in {second}; expected the "
+            "same data set: evaluate both with the same --manifest"
         )
-    sides = [one.probabilities[rows], other.probabilities[other_rows]]
-    values = [mean_average_precision(average_precision(labels, side)) for side in sides]
-    # The same seed and number of people draw the same people for both.
-    draws = [mean_over_labels(bootstrap_average_precision(labels, side, config.draws, config.seed)) for side in sides]
-    differences = draws[1] - draws[0]
-    low, high = percentile_interval(differences, INTERVAL_LEVEL)
+    difference = measure_difference(
+        one.labels, one.probabilities, other.probabilities, n_resamples=config.draws, seed=config.seed
+    )
     return {
         "first": first,
         "second": second,
-        "people": len(rows),
-        "difference": to_json_number(values[1] - values[0]),
-        "interval": [to_json_number(low), to_json_number(high)],
-        "share_above_zero": to_json_number(float(np.mean(differences[np.isfinite(differences)] > 0))),
+        "people": len(one),
+        "difference": to_json_number(difference.value),
+        "interval": [to_json_number(end) for end in difference.interval],
+        "share_above_zero": to_json_number(difference.share_above_zero),
     }
 
 
-def _read_scored(run: Run, split: str) -> Scored | None:
-    path = _predictions_path(run, split)
-    if not path.is_file():
-        return None
-    columns = ["person_id", "labels", "probabilities"]
-    table = read_table(path, PREDICTIONS_SCHEMA, "delete it and run 'emoface evaluate' again", columns)
-    return Scored(
-        table["person_id"].to_pylist(),
-        vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
-        vectors_to_array(table["probabilities"], N_CATEGORIES),
-    )
+def _read_predictions(run: Run, split: str) -> Predictions | None:
+    path = predictions_path(run.path, split)
+    return read_predictions(path) if path.is_file() else None
 
 
-def _predictions_path(run: Run, split: str) -> Path:
-    return run.path / "eval" / split / _PREDICTIONS_NAME
+def _list_inputs(run: Run, split: str) -> list[Path]:
+    """What is read of a run; a log or predictions that come later make the comparison stale."""
+    return [run.path / RUN_NAME, run.path / LOG_NAME, predictions_path(run.path, split)]
 
 
-def _inputs(run: Run, split: str) -> list[Path]:
-    paths = [run.path / RUN_NAME, run.path / LOG_NAME, _predictions_path(run, split)]
-    return [path for path in paths if path.is_file()]
-
-
-def _describe(
-    run: Run, scored: Scored | None, precision: NDArray[np.float64] | None, drawn: NDArray[np.float64] | None
-) -> dict[str, Any]:
+def _describe(run: Run, measures: PrecisionMeasures | None) -> dict[str, Any]:
     """What a run is, costs and came to."""
     cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
     lines = run.log()
@@ -259,22 +219,15 @@ def _describe(
         "n_macs": cost.n_macs,
         "best_epoch": None if best is None else best["epoch"],
         "best_val_map": None if best is None else best["val_map"],
-        "people": None if scored is None else len(scored.person_ids),
+        "people": None if measures is None else measures.n_people,
         "mean_average_precision": None,
         "interval": [None, None],
         "labels_defined": None,
         "average_precision": None,
     }
-    if precision is not None and drawn is not None:
-        interval = percentile_interval(mean_over_labels(drawn), INTERVAL_LEVEL)
-        described |= {
-            "mean_average_precision": to_json_number(mean_average_precision(precision)),
-            "interval": [to_json_number(value) for value in interval],
-            "labels_defined": int(np.isfinite(precision).sum()),
-            "average_precision": {
-                name: to_json_number(value) for name, value in zip(CATEGORIES, precision, strict=True)
-            },
-        }
+    if measures is not None:
+        by_label = to_json_numbers(CATEGORIES, measures.average_precision)
+        described |= {**precision_to_json(measures), "average_precision": by_label}
     return described
 
 
@@ -282,16 +235,15 @@ def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
     runs: Mapping[str, Run],
-    precision: Mapping[str, NDArray[np.float64]],
-    drawn: Mapping[str, NDArray[np.float64]],
+    measures: Mapping[str, PrecisionMeasures],
 ) -> list[Path]:
     out = config.folder
     charts = _write_curves(out, runs)
-    if precision:
-        bars = {}
-        for name, values in precision.items():
-            low, high = percentile_interval(drawn[name], INTERVAL_LEVEL)
-            bars[f"{name}: mAP {_format_percent(mean_average_precision(values))}"] = Bars(values, low, high)
+    if measures:
+        bars = {
+            f"{name}: mAP {format_percent(one.mean_average_precision)}": Bars(one.average_precision, *one.interval)
+            for name, one in measures.items()
+        }
         charts += write_precision_bars(
             out / "average_precision", f"Average precision on {config.split}", CATEGORIES, bars
         )
@@ -337,39 +289,24 @@ _RUN_COLUMNS = (
 
 
 def _runs_csv(comparison: Mapping[str, Any]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["run", *_RUN_COLUMNS])
+    rows = []
     for name, run in comparison["runs"].items():
         values = {**run, "low": run["interval"][0], "high": run["interval"][1]}
-        writer.writerow([name, *("" if values[column] is None else values[column] for column in _RUN_COLUMNS)])
-    return stream.getvalue()
+        rows.append([name, *(values[column] for column in _RUN_COLUMNS)])
+    return csv_text(["run", *_RUN_COLUMNS], rows)
 
 
 def _per_label_csv(comparison: Mapping[str, Any]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     evaluated = {name: run for name, run in comparison["runs"].items() if run["average_precision"] is not None}
-    writer.writerow(["label", *evaluated])
-    for label in CATEGORIES:
-        values = [run["average_precision"][label] for run in evaluated.values()]
-        writer.writerow([label, *("" if value is None else value for value in values)])
-    return stream.getvalue()
+    rows = ([label, *(run["average_precision"][label] for run in evaluated.values())] for label in CATEGORIES)
+    return csv_text(["label", *evaluated], rows)
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    filters = {"percent": _format_percent, "count": format_count, "signed": _format_signed}
+    filters = {"percent": format_percent, "count": format_count, "signed": format_signed_percent}
     return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
 
 
 def _count(run: Mapping[str, Any]) -> dict[str, Any]:
     names = ("epochs", "best_val_map", "mean_average_precision")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}
-
-
-def _format_percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None or np.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def _format_signed(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field
 
-from emoface.errors import SettingsError, WeightsError
+from emoface.errors import WeightsError
 from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.storage.cards import pipelines_dir
-from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_settings
+from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.tables import read_table, vectors_to_array
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, list_weights
 
@@ -30,26 +30,17 @@ _UNSEEN = ("image_missing", "image_unreadable")
 _REMEDY = "run 'emoface demo' again"
 
 
-@dataclass(frozen=True)
-class DemoConfig:
-    """What the demo is told.
+class DemoConfig(Settings):
+    """Settings of the demo."""
 
-    Attributes:
-        out: Gets ``EMOTIC/``, the drawn root, everything that is built from it, and ``run/``, the training run.
-        images: Photos to draw.
-        seed: The same seed gives the same photos, tables and weights.
-        epochs: Rounds of training.
-    """
-
-    out: Path = Path("demo-out")
-    images: int = 400
-    seed: int = 0
-    epochs: int = 16
-
-    def __post_init__(self) -> None:
-        for name, least in (("images", _LEAST_IMAGES), ("seed", 0), ("epochs", 1)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
+    out: Folder = Path("demo-out")
+    """Folder for the simulated photos, all that is built from them, and the training run."""
+    images: Annotated[int, Field(ge=_LEAST_IMAGES)] = 400
+    """Number of photos to draw."""
+    seed: Seed = 0
+    """The same seed gives the same photos, tables and weights."""
+    epochs: Count = 16
+    """Number of training epochs."""
 
 
 def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
@@ -74,21 +65,20 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
     truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
     truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
     faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])
-    record = JobRecord(
-        job="demo",
-        settings=to_settings(config),
-        inputs={str(path): file_sha256(path) for path in (truth_path, faces_path)},
-        outputs={},
+    return finish_job(
+        "demo",
+        config,
+        config.out,
+        module=__name__,
+        inputs=hash_inputs([truth_path, faces_path]),
+        outputs=[],
         counts=_count(detector, stages) | {"against_the_truth": compare_with_truth(faces, truth)},
         info={
             "audit": "report/audit.html",
             "evaluation": "run/eval/test/evaluation.html",
             "detector_note": note,
         },
-        code=code_fingerprint(__name__),
     )
-    write_record(config.out, record)
-    return record
 
 
 def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:

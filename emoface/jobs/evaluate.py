@@ -7,141 +7,97 @@ are measured, unless these are val itself.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import Field
 
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import open_stream_cache
-from emoface.errors import SettingsError, TableError, did_you_mean
-from emoface.learning.devices import pick_device
-from emoface.metrics.multilabel import (
-    average_absolute_error,
-    average_precision,
-    bootstrap_average_precision,
-    f1_scores,
-    fit_thresholds,
-    jaccard_indices,
-    mean_average_precision,
-    mean_over_labels,
-    percentile_interval,
-    precision_recall_curve,
-    predict_labels,
+from emoface.datasets.predictions import (
+    PREDICTIONS_NAME,
+    Predictions,
+    predictions_path,
+    read_kept_predictions,
+    read_predictions,
+    write_predictions,
 )
+from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
+from emoface.errors import SettingsError, TableError
+from emoface.learning.devices import pick_device
+from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMeasures, VadErrors, measure_predictions
+from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.forward import ModelOutputs, forward_people
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
-from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
-from emoface.reporting.pages import TEMPLATES_DIR, format_count, format_number, render_page, svg_address
-from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA, SOURCES, SPLIT_SCHEMA, SPLITS
-from emoface.storage.cards import read_card
+from emoface.reporting.evaluation_page import (
+    TEMPLATE,
+    write_evaluation_charts,
+    write_evaluation_page,
+    write_evaluation_table,
+)
+from emoface.reporting.pages import hash_template
+from emoface.reporting.precision import precision_to_json
+from emoface.schema import CATEGORIES, DIMENSIONS, SOURCES, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, stat_digest, write_text
 from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
-    hash_outputs,
+    find_current,
+    finish_job,
+    hash_inputs,
     photo_inputs,
-    read_record,
     to_json_number,
-    to_settings,
-    write_record,
+    to_json_numbers,
 )
-from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, Split
+from emoface.storage.tables import read_table
 from emoface.version import __version__
 
-PREDICTIONS_NAME = "predictions.parquet"
 METRICS_NAME = "metrics.json"
+TABLE_NAME = "per_label.csv"
 PAGE_NAME = "evaluation.html"
 THRESHOLDS_NAME = "thresholds.json"
-INTERVAL_LEVEL = 0.95
 
-_TEMPLATE = "evaluation.html.j2"
-_KEY = b"emoface_predictions"
-_STREAMS = ("face", "body", "context")
+_PREDICTING_MODULES = (forward_people.__module__, open_stream_cache.__module__)
+"""Modules whose code decides the predictions."""
 _CROWD = 4
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
-_REMEDY = "delete it and run 'emoface evaluate' again"
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """What evaluation is told.
+class EvaluateConfig(Settings):
+    """Settings of the evaluate job."""
 
-    Attributes:
-        run: The training run's folder.
-        split: ``train``, ``val`` or ``test``.
-        manifest: The data set; None is the one that the run was trained on.
-        draws: Of the bootstrap.
-        seed: Of the bootstrap.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        batch_size: People per step.
-        workers: Threads that read ahead.
-        cache: Where decoded photos are kept; None is ``stream_cache`` beside the manifest.
-    """
-
-    run: Path
-    split: str = "test"
-    manifest: Path | None = None
-    draws: int = 1000
-    seed: int = 0
-    device: str = "auto"
-    batch_size: int = 64
-    workers: int = 1
-    cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise SettingsError(f"split is '{self.split}'{did_you_mean(self.split, SPLITS)}")
-        for name, least in (("draws", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected {least} or more")
+    run: Folder
+    """Folder of the training run."""
+    split: Split = "test"
+    """Which split to evaluate."""
+    manifest: File | None = None
+    """The manifest.json of another data set; by default the one that the run was trained on."""
+    draws: Count = 1000
+    """Number of bootstrap resamples for the confidence intervals."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
+    device: Device = "auto"
+    """Device on which the network runs; auto takes CUDA where there is one."""
+    batch_size: Count = 64
+    """Number of people in each batch."""
+    workers: Annotated[int, Field(ge=0)] = 1
+    """Number of threads that read photos ahead."""
+    cache: Folder | None = None
+    """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
 
     @property
     def out(self) -> Path:
         """Where everything is written."""
-        return self.run / "eval" / self.split
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """``predictions.parquet`` as arrays; n people.
-
-    Attributes:
-        person_ids: Who.
-        sources: The collection of each person's photo.
-        people_in_photo: (n,) annotated people of the split in the same photo.
-        has_face: (n,)
-        labels: (n, 26) 0 or 1.
-        probabilities: (n, 26)
-        stream_probabilities: Of each stream with a head of its own, (n, 26), nan without a face.
-        vad: (n, 3) valence, arousal, dominance, nan where EMOTIC has none.
-        predicted_vad: (n, 3), nan where the model has no head for them.
-    """
-
-    person_ids: list[str]
-    sources: NDArray[np.object_]
-    people_in_photo: NDArray[np.int64]
-    has_face: NDArray[np.bool_]
-    labels: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
-    stream_probabilities: dict[str, NDArray[np.float32]]
-    vad: NDArray[np.float32]
-    predicted_vad: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.person_ids)
+        return predictions_path(self.run, self.split).parent
 
 
 def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobRecord:
@@ -164,27 +120,32 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     rows = _read_rows(manifest, config.split)
     if not rows.num_rows:
         raise TableError(f"{manifest.split_path(config.split)}: no people to evaluate; choose another --split")
-    record = JobRecord(
-        job="evaluate",
-        settings=to_settings(config),
-        inputs={
-            **{str(path): file_sha256(path) for path in (run.path / RUN_NAME, run.path / BEST_NAME, manifest.path)},
-            str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
-            str(_template_path()): file_sha256(_template_path()),
-            **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
-        },
-        outputs={},
-        counts={},
-        code=code_fingerprint(__name__),
-    )
-    done = read_record(config.out, "evaluate")
-    if done is not None and _is_current(config.out, done, record):
+    inputs = {
+        **hash_inputs([run.path / RUN_NAME, run.path / BEST_NAME, manifest.path]),
+        str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
+        **hash_template(TEMPLATE),
+        **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
+    }
+    done = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
+    if done is not None:
         progress.note(f"{config.out}: this evaluation is current; nothing to do")
         return done
 
-    predictions, left_out = _predict_split(config, run, manifest, config.split, rows, config.out, progress)
+    predictions, left_out = _predict_split(config, run, manifest, rows, progress)
     thresholds, fitted_on = _find_thresholds(config, run, manifest, predictions, progress)
     progress.start(f"measure {config.split}", 5)
+    evaluation = measure_predictions(
+        predictions.labels,
+        predictions.probabilities,
+        thresholds,
+        stream_probabilities=predictions.stream_probabilities,
+        vad=predictions.vad,
+        predicted_vad=predictions.predicted_vad,
+        groups=_group_people(predictions),
+        n_resamples=config.draws,
+        seed=config.seed,
+        progress=progress,
+    )
     metrics = {
         "emoface_version": __version__,
         "model": run.model_name,
@@ -202,52 +163,24 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
             "trained_on": _count_trained_on(run, manifest, config.split, predictions.person_ids),
         },
         "thresholds": fitted_on,
-        **_measure(config, predictions, thresholds, progress),
+        **_to_metrics(evaluation, thresholds),
     }
-    outputs = _write_results(config, metrics, predictions, progress)
-    finished = JobRecord(
-        **{
-            **record.__dict__,
-            "outputs": hash_outputs(config.out, outputs),
-            "counts": _count(metrics),
-            "info": {"model": run.model_name, "split": config.split},
-        }
+    outputs = _write_results(config.out, metrics, predictions, progress)
+    return finish_job(
+        "evaluate",
+        config,
+        config.out,
+        module=__name__,
+        inputs=inputs,
+        outputs=outputs,
+        counts=_count(metrics),
+        info={"model": run.model_name, "split": config.split},
     )
-    write_record(config.out, finished)
-    return finished
 
 
 def find_split_table(config: EvaluateConfig) -> Path:
     """The table whose photos are predicted, whether or not it is there."""
     return read_manifest(config.manifest or read_run(config.run).manifest_path).split_path(config.split)
-
-
-def read_predictions(path: Path) -> Predictions:
-    """Reads ``predictions.parquet``.
-
-    Raises:
-        TableError: It is missing or has other columns.
-    """
-    return _to_predictions(read_table(path, PREDICTIONS_SCHEMA, _REMEDY))
-
-
-def _to_predictions(table: pa.Table) -> Predictions:
-    streams = {name: vectors_to_array(table[f"{name}_probabilities"], N_CATEGORIES) for name in _STREAMS}
-    return Predictions(
-        person_ids=table["person_id"].to_pylist(),
-        sources=np.array(table["source"].to_pylist(), dtype=object),
-        people_in_photo=table["people_in_photo"].to_numpy().astype(np.int64),
-        has_face=table["has_face"].to_numpy(),
-        labels=vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
-        probabilities=vectors_to_array(table["probabilities"], N_CATEGORIES),
-        stream_probabilities={name: values for name, values in streams.items() if np.isfinite(values).any()},
-        vad=_columns(table, DIMENSIONS),
-        predicted_vad=_columns(table, [f"predicted_{name}" for name in DIMENSIONS]),
-    )
-
-
-def _columns(table: pa.Table, names: Any) -> NDArray[np.float32]:
-    return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
 
 
 def _find_manifest(config: EvaluateConfig, run: Run) -> Manifest:
@@ -267,24 +200,16 @@ def _read_rows(manifest: Manifest, split: str) -> pa.Table:
     return read_table(manifest.split_path(split), SPLIT_SCHEMA, _SPLIT_REMEDY, columns)
 
 
-def _is_current(out: Path, done: JobRecord, now: JobRecord) -> bool:
-    same = (done.settings, done.inputs, done.code) == (now.settings, now.inputs, now.code)
-    return same and all((out / name).is_file() and file_sha256(out / name) == sha for name, sha in done.outputs.items())
-
-
 def _predict_split(
-    config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, out: Path, progress: Progress
+    config: EvaluateConfig, run: Run, manifest: Manifest, rows: pa.Table, progress: Progress
 ) -> tuple[Predictions, dict[str, int]]:
     """The predictions of a split and who is left out; the network runs only where none of the same key are kept."""
-    path = out / PREDICTIONS_NAME
-    key = _predictions_key(run, manifest, split, rows)
-    kept = pq.read_schema(path).metadata if path.is_file() else None
-    if kept is not None and kept.get(_KEY, b"").startswith(key.encode()):
-        left_out: dict[str, int] = json.loads(kept[_KEY].decode().partition(" ")[2])
-        return read_predictions(path), left_out
-    table, left_out = _predict(config, run, manifest, split, rows, progress)
-    marked = PREDICTIONS_SCHEMA.with_metadata({_KEY: f"{key} {json.dumps(left_out)}".encode()})
-    write_table(path, table, marked)
+    path = predictions_path(config.run, config.split)
+    key = _predictions_key(run, manifest, config.split, rows)
+    if (kept := read_kept_predictions(path, key)) is not None:
+        return kept
+    predictions, left_out = _predict(config, run, manifest, config.split, rows, progress)
+    write_predictions(path, predictions, key=key, left_out=left_out)
     return read_predictions(path), left_out
 
 
@@ -296,15 +221,15 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
-        code_fingerprint(ModelOutputs.__module__),
-        code_fingerprint(open_stream_cache.__module__),
+        *map(code_fingerprint, _PREDICTING_MODULES),
     ]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _predict(
     config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, progress: Progress
-) -> tuple[pa.Table, dict[str, int]]:
+) -> tuple[Predictions, dict[str, int]]:
+    """Runs the network on the people of a split that it can see."""
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
     seen = model.sees_people(cache.people.has_face)
@@ -320,45 +245,34 @@ def _predict(
     outputs = forward_people(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
     )
-    people = cache.people
-    n_of_image = Counter(rows["image"].to_pylist())
     row_of = {index: row for row, index in enumerate(rows["index"].to_pylist())}
-    chosen = rows.take([row_of[index] for index in people.index[positions].tolist()])
-    return _to_table(
-        outputs, chosen, n_of_image, people.labels[positions], people.vad[positions], people.has_face[positions]
-    ), left_out
+    chosen = rows.take([row_of[index] for index in cache.people.index[positions].tolist()])
+    n_of_image = Counter(rows["image"].to_pylist())
+    return _join_outputs(outputs, chosen, n_of_image, cache.people, positions), left_out
 
 
-def _to_table(
+def _join_outputs(
     outputs: ModelOutputs,
     rows: pa.Table,
     n_of_image: Mapping[str, int],
-    labels: NDArray[np.uint8],
-    vad: NDArray[np.float32],
-    has_face: NDArray[np.bool_],
-) -> pa.Table:
-    predicted = np.full_like(vad, np.nan) if outputs.vad is None else outputs.vad
-    columns: dict[str, Any] = {
-        **{name: rows[name] for name in ("index", "person_id", "image", "source")},
-        "people_in_photo": [n_of_image[image] for image in rows["image"].to_pylist()],
-        "has_face": has_face,
-        "labels": _to_vectors(labels, pa.uint8()),
-        "probabilities": _to_vectors(outputs.probabilities, pa.float32()),
-    }
-    for stream in _STREAMS:
-        values = outputs.stream_probabilities.get(stream, np.full(outputs.probabilities.shape, np.nan, np.float32))
-        columns[f"{stream}_probabilities"] = _to_vectors(values, pa.float32())
-    for number, name in enumerate(DIMENSIONS):
-        columns[name] = pa.array(vad[:, number], pa.float32(), from_pandas=True)
-        columns[f"predicted_{name}"] = pa.array(predicted[:, number], pa.float32(), from_pandas=True)
-    return pa.table({name: columns[name] for name in PREDICTIONS_SCHEMA.names})
-
-
-def _to_vectors(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Rows as fixed-size lists; a row with nan is null."""
-    unknown = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    flat = pa.array(values.ravel(), kind)
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(unknown))
+    people: UsablePeople,
+    positions: NDArray[np.int64],
+) -> Predictions:
+    """A model's outputs beside the truth; ``rows`` are the people at ``positions``."""
+    images, vad = rows["image"].to_pylist(), people.vad[positions]
+    return Predictions(
+        index=people.index[positions],
+        person_ids=rows["person_id"].to_pylist(),
+        images=images,
+        sources=np.array(rows["source"].to_pylist(), dtype=object),
+        people_in_photo=np.array([n_of_image[image] for image in images], np.int64),
+        has_face=people.has_face[positions],
+        labels=people.labels[positions],
+        probabilities=outputs.probabilities,
+        stream_probabilities=outputs.stream_probabilities,
+        vad=vad,
+        predicted_vad=np.full_like(vad, np.nan) if outputs.vad is None else outputs.vad,
+    )
 
 
 def _find_thresholds(
@@ -383,7 +297,7 @@ def _find_thresholds(
     if config.split == "val" and own.path == manifest.path:
         val = predictions
     else:
-        val = _to_predictions(_predict(config, run, own, "val", rows, progress)[0])
+        val, _ = _predict(config, run, own, "val", rows, progress)
     thresholds = fit_thresholds(val.labels, val.probabilities)
     by_label = {name: None if np.isnan(value) else value for name, value in zip(CATEGORIES, thresholds, strict=True)}
     told = {"key": key, **fitted_on, "people": len(val), "thresholds": by_label}
@@ -416,214 +330,92 @@ def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list
     return len(set(person_ids) & set(trained.to_pylist()))
 
 
-def _measure(
-    config: EvaluateConfig, predictions: Predictions, thresholds: NDArray[np.float64], progress: Progress
-) -> dict[str, Any]:
-    """All measures of ``metrics.json``."""
-    labels, probabilities = predictions.labels, predictions.probabilities
-    precision = average_precision(labels, probabilities)
-    drawn = bootstrap_average_precision(labels, probabilities, config.draws, config.seed)
-    progress.advance()
-    low, high = percentile_interval(drawn, INTERVAL_LEVEL)
-    predicted = predict_labels(probabilities, thresholds)
-    f1 = f1_scores(labels, predicted)
-    jaccard = jaccard_indices(labels, predicted)
-    counts, true = labels.sum(axis=0), (labels.astype(bool) & predicted).sum(axis=0)
-    per_label = {
-        name: {
-            "people": int(counts[k]),
-            "prevalence": to_json_number(counts[k] / len(labels)),
-            "average_precision": to_json_number(precision[k]),
-            "interval": [to_json_number(low[k]), to_json_number(high[k])],
-            "threshold": to_json_number(thresholds[k]),
-            "predicted": int(predicted[:, k].sum()),
-            "precision": _share(true[k], predicted[:, k].sum()),
-            "recall": _share(true[k], counts[k]),
-            "f1": to_json_number(f1[k]),
-        }
-        for k, name in enumerate(CATEGORIES)
-    }
-    subgroups = _measure_subgroups(config, predictions)
-    progress.advance()
+def _group_people(predictions: Predictions) -> dict[str, dict[str, NDArray[np.bool_]]]:
+    """(n,) who is in each group: by face, by collection, by how many people are in the photo."""
+    n, sources = predictions.people_in_photo, predictions.sources
+    known_first = [*SOURCES, *sorted({str(name) for name in sources} - set(SOURCES))]
     return {
-        **_mean_precision(labels, precision, drawn),
-        "mean_f1": to_json_number(mean_average_precision(f1)),
-        "jaccard": {"mean": to_json_number(mean_average_precision(jaccard)), "people": int(np.isfinite(jaccard).sum())},
-        "average_absolute_error": _measure_vad(predictions),
-        "per_label": per_label,
-        "streams": _measure_streams(predictions),
-        "subgroups": subgroups,
-    }
-
-
-def _mean_precision(
-    labels: NDArray[np.uint8], precision: NDArray[np.float64], drawn: NDArray[np.float64]
-) -> dict[str, Any]:
-    """mAP, its interval, over how many labels, and what guessing would come to on the same labels."""
-    defined = np.isfinite(precision)
-    interval = percentile_interval(mean_over_labels(drawn), INTERVAL_LEVEL)
-    prevalence = np.where(defined, labels.sum(axis=0) / max(len(labels), 1), np.nan)
-    return {
-        "mean_average_precision": to_json_number(mean_average_precision(precision)),
-        "interval": [to_json_number(value) for value in interval],
-        "labels_defined": int(defined.sum()),
-        "mean_prevalence": to_json_number(mean_average_precision(prevalence)),
-    }
-
-
-def _measure_subgroups(config: EvaluateConfig, predictions: Predictions) -> list[dict[str, Any]]:
-    """The same measures for parts of the people: by face, by collection, by how many are in the photo."""
-    n = predictions.people_in_photo
-    groups: dict[str, dict[str, NDArray[np.bool_]]] = {
         "face": {"with a face": predictions.has_face, "without a face": ~predictions.has_face},
-        "source": {name: predictions.sources == name for name in _known_first(predictions.sources)},
+        "source": {name: sources == name for name in known_first},
         "people in the photo": {
             **{f"{count}": n == count for count in range(1, _CROWD)},
             f"{_CROWD} or more": n >= _CROWD,
         },
     }
-    measured = []
-    for kind, parts in groups.items():
-        for name, chosen in parts.items():
-            labels, probabilities = predictions.labels[chosen], predictions.probabilities[chosen]
-            precision = average_precision(labels, probabilities)
-            drawn = bootstrap_average_precision(labels, probabilities, config.draws, config.seed)
-            by_label = {label: to_json_number(value) for label, value in zip(CATEGORIES, precision, strict=True)}
-            measures = _mean_precision(labels, precision, drawn)
-            measured.append(
-                {"by": kind, "group": name, "people": len(labels), **measures, "average_precision": by_label}
-            )
-    return measured
 
 
-def _known_first(sources: NDArray[np.object_]) -> list[str]:
-    return [*SOURCES, *sorted({str(name) for name in sources} - set(SOURCES))]
-
-
-def _measure_streams(predictions: Predictions) -> dict[str, Any]:
-    """Each stream's own head, on the people of whom it sees something."""
-    measured = {}
-    for stream, probabilities in predictions.stream_probabilities.items():
-        seen = np.isfinite(probabilities).all(axis=1)
-        precision = average_precision(predictions.labels[seen], probabilities[seen])
-        measured[stream] = {
-            "people": int(seen.sum()),
-            "mean_average_precision": to_json_number(mean_average_precision(precision)),
-            "labels_defined": int(np.isfinite(precision).sum()),
-            "average_precision": {
-                name: to_json_number(value) for name, value in zip(CATEGORIES, precision, strict=True)
-            },
-        }
-    return measured
-
-
-def _measure_vad(predictions: Predictions) -> dict[str, Any] | None:
-    if np.isnan(predictions.predicted_vad).all():
-        return None
-    errors = average_absolute_error(predictions.vad, predictions.predicted_vad)
-    known = np.isfinite(predictions.vad).sum(axis=0)
+def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict[str, Any]:
+    """All measures of ``metrics.json``."""
+    at_thresholds = evaluation.at_thresholds
+    groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
     return {
-        **{name: to_json_number(error) for name, error in zip(DIMENSIONS, errors, strict=True)},
-        "mean": to_json_number(mean_average_precision(errors)),
-        "people": {name: int(count) for name, count in zip(DIMENSIONS, known, strict=True)},
+        **_mean_to_json(evaluation.everybody),
+        "mean_f1": to_json_number(at_thresholds.mean_f1),
+        "jaccard": {
+            "mean": to_json_number(at_thresholds.mean_jaccard),
+            "people": int(np.isfinite(at_thresholds.jaccard).sum()),
+        },
+        "average_absolute_error": None if evaluation.vad is None else _vad_to_json(evaluation.vad),
+        "per_label": {name: _label_to_json(evaluation, thresholds, k) for k, name in enumerate(CATEGORIES)},
+        "streams": {
+            stream: {
+                "people": one.n_people,
+                "mean_average_precision": to_json_number(one.mean_average_precision),
+                "labels_defined": one.labels_defined,
+                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
+            }
+            for stream, one in evaluation.streams.items()
+        },
+        "subgroups": [
+            {
+                "by": by,
+                "group": name,
+                "people": one.n_people,
+                **_mean_to_json(one),
+                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
+            }
+            for by, name, one in groups
+        ],
     }
 
 
-def _write_results(
-    config: EvaluateConfig, metrics: dict[str, Any], predictions: Predictions, progress: Progress
-) -> list[Path]:
-    out = config.out
-    published = _published_columns()
-    charts = _write_charts(out, metrics, predictions)
+def _mean_to_json(measures: PrecisionMeasures) -> dict[str, Any]:
+    """mAP, its interval, over how many labels, and what guessing would come to on the same labels."""
+    return {**precision_to_json(measures), "mean_prevalence": to_json_number(measures.mean_prevalence)}
+
+
+def _label_to_json(evaluation: Evaluation, thresholds: NDArray[np.float64], k: int) -> dict[str, Any]:
+    everybody, at_thresholds = evaluation.everybody, evaluation.at_thresholds
+    return {
+        "people": int(at_thresholds.n_with_label[k]),
+        "prevalence": to_json_number(everybody.prevalence[k]),
+        "average_precision": to_json_number(everybody.average_precision[k]),
+        "interval": [to_json_number(end) for end in everybody.interval[:, k]],
+        "threshold": to_json_number(thresholds[k]),
+        "predicted": int(at_thresholds.n_predicted[k]),
+        "precision": to_json_number(at_thresholds.precision[k]),
+        "recall": to_json_number(at_thresholds.recall[k]),
+        "f1": to_json_number(at_thresholds.f1[k]),
+    }
+
+
+def _vad_to_json(vad: VadErrors) -> dict[str, Any]:
+    return {
+        **to_json_numbers(DIMENSIONS, vad.errors),
+        "mean": to_json_number(vad.mean),
+        "people": dict(zip(DIMENSIONS, vad.n_people.tolist(), strict=True)),
+    }
+
+
+def _write_results(out: Path, metrics: dict[str, Any], predictions: Predictions, progress: Progress) -> list[Path]:
+    charts = write_evaluation_charts(out, metrics, predictions.labels, predictions.probabilities)
     progress.advance()
     write_text(out / METRICS_NAME, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(out / "per_label.csv", _per_label_csv(metrics, published))
+    write_evaluation_table(out / TABLE_NAME, metrics)
     progress.advance()
-    pictures = {path.stem: path for path in charts if path.suffix == ".svg"}
-    write_text(out / PAGE_NAME, _render_page(metrics, published, pictures))
+    write_evaluation_page(out / PAGE_NAME, metrics, charts)
     progress.advance()
-    return [out / PREDICTIONS_NAME, out / METRICS_NAME, out / "per_label.csv", out / PAGE_NAME, *charts]
-
-
-def _write_charts(out: Path, metrics: dict[str, Any], predictions: Predictions) -> list[Path]:
-    per_label = metrics["per_label"]
-    title = f"{metrics['model']} on {metrics['split']}: mAP {_format_percent(metrics['mean_average_precision'])}"
-    bars = Bars(*(_numbers([one(measures) for measures in per_label.values()]) for one in _BAR_PARTS))
-    curves, captions = {}, {}
-    for k, name in enumerate(CATEGORIES):
-        curve = precision_recall_curve(predictions.labels[:, k], predictions.probabilities[:, k])
-        curves[name] = (curve.recall, curve.precision)
-        value = per_label[name]["average_precision"]
-        captions[name] = "undefined" if value is None else f"AP {_format_percent(value)}"
-    prevalence = {name: measures["prevalence"] for name, measures in per_label.items()}
-    return [
-        *write_precision_bars(out / "average_precision", title, CATEGORIES, {metrics["model"]: bars}),
-        *write_precision_recall(out / "precision_recall", title, curves, captions, prevalence),
-    ]
-
-
-_BAR_PARTS: tuple[Callable[[Mapping[str, Any]], float | None], ...] = (
-    lambda measures: measures["average_precision"],
-    lambda measures: measures["interval"][0],
-    lambda measures: measures["interval"][1],
-)
-
-
-def _numbers(values: list[float | None]) -> NDArray[np.float64]:
-    return np.array([np.nan if value is None else value for value in values], np.float64)
-
-
-def _published_columns() -> dict[str, dict[str, Any]]:
-    """The thesis's columns by ``table 4-2: mter2``; average precision and its mean in percent."""
-    columns = {}
-    for key, table in read_card("thesis").items():
-        for name, column in table.get("columns", {}).items():
-            number = key.removeprefix("table_").replace("_", "-")
-            columns[f"table {number}: {name}"] = {**column, "table": f"table {number}", "name": name}
-    return columns
-
-
-def _per_label_csv(metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row per label and one for the mean; percent wherever the thesis prints percent."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    heads = ["average_precision_percent", "low_percent", "high_percent", "prevalence_percent"]
-    writer.writerow(
-        ["label", "people", *heads, "threshold", "f1", *(f"{s}_head_percent" for s in metrics["streams"]), *published]
-    )
-    for name, measures in metrics["per_label"].items():
-        writer.writerow(
-            [
-                *(name, measures["people"]),
-                *map(_percent, (measures["average_precision"], *measures["interval"], measures["prevalence"])),
-                *(_blank(measures["threshold"]), _blank(measures["f1"])),
-                *(_percent(one["average_precision"][name]) for one in metrics["streams"].values()),
-                *(column["average_precision"][name] for column in published.values()),
-            ]
-        )
-    mean = (metrics["mean_average_precision"], *metrics["interval"], metrics["mean_prevalence"])
-    streams = [_percent(one["mean_average_precision"]) for one in metrics["streams"].values()]
-    writer.writerow(
-        [
-            *("mean", metrics["people"]["evaluated"], *map(_percent, mean), "", _blank(metrics["mean_f1"])),
-            *(*streams, *(column["mean_average_precision"] for column in published.values())),
-        ]
-    )
-    return stream.getvalue()
-
-
-def _render_page(
-    metrics: dict[str, Any], published: Mapping[str, Mapping[str, Any]], pictures: Mapping[str, Path]
-) -> str:
-    filters = {"percent": _format_percent, "count": format_count, "number": format_number}
-    return render_page(
-        _TEMPLATE,
-        filters,
-        metrics=metrics,
-        published={name: column for name, column in published.items() if name != "table 4-3: mter2"},
-        pictures={name: svg_address(path) for name, path in pictures.items()},
-        order=sorted(CATEGORIES, key=lambda name: -(metrics["per_label"][name]["average_precision"] or 0)),
-    )
+    return [*(out / name for name in (PREDICTIONS_NAME, METRICS_NAME, TABLE_NAME, PAGE_NAME)), *charts]
 
 
 def _count(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -645,23 +437,3 @@ def _count(metrics: dict[str, Any]) -> dict[str, Any]:
     if metrics["average_absolute_error"] is not None:
         counts["average_absolute_error"] = metrics["average_absolute_error"]["mean"]
     return counts
-
-
-def _share(part: Any, whole: Any) -> float | None:
-    return to_json_number(part / whole) if whole else None
-
-
-def _percent(value: float | None) -> Any:
-    return "" if value is None else round(100 * value, 2)
-
-
-def _blank(value: float | None) -> Any:
-    return "" if value is None else value
-
-
-def _format_percent(value: float | None, digits: int = 1) -> str:
-    return "undefined" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _template_path() -> Path:
-    return TEMPLATES_DIR / _TEMPLATE

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emoface.datasets.face_labels import LabelledPhoto, label_file, read_whole_photos
-from emoface.errors import SettingsError
+from emoface.inference.faces import DetectorSettings, find_detector_weights, load_face_detector
 from emoface.metrics.detection import keep_sizes, measure_detections
 from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
-from emoface.storage.weights import find_weights
+from emoface.storage.settings import Count, Folder, Settings, Share
 from emoface.vision.detections import Detections
-from emoface.yolov5face import load_detector
 
 FACE_SIZES: dict[str, tuple[float, float]] = {
     "under_16": (0, 16),
@@ -32,42 +30,28 @@ _CURVE_CONF = 0.02
 _WIDER_CONF = 0.002
 
 
-@dataclass(frozen=True)
-class EvaluateDetectorConfig:
-    """What measuring a detector is told.
-
-    Attributes:
-        photos: Labelled photos.
-        out: Folder for ``detector.json``.
-        detector: Name of the detector's weights.
-        weights: A weight file, instead of looking the name up.
-        images: Folder of the photos, where it is not beside the labels.
-        backend: As in the faces job.
-        image_size: Longer side of the network's input.
-        conf_threshold: For recall and false faces; average precision reads the whole curve.
-        iou_threshold: Of non-maximum suppression.
-        max_photos: Measure only the first so many; None measures all.
-        wider_truth: Folder of WIDER FACE's own ``wider_face_val.mat``, ``wider_easy_val.mat`` and so on, for its easy,
-            medium and hard average precision.
-    """
+class _LabelledPhotos(Settings):
+    """What comes before the settings of the detector."""
 
     photos: Path
-    out: Path
-    detector: str = "yolov5n-face"
-    weights: Path | None = None
-    images: Path | None = None
-    backend: str = "auto"
-    image_size: int = 640
-    conf_threshold: float = 0.5
-    iou_threshold: float = 0.5
-    max_photos: int | None = None
-    wider_truth: Path | None = None
+    """Labelled photos: a folder that 'emoface simulate' wrote, or a label text of WIDER FACE."""
+    out: Folder
+    """Folder for ``detector.json``."""
 
-    def __post_init__(self) -> None:
-        if not 0 < self.conf_threshold < 1:
-            raise SettingsError(f"conf_threshold is {self.conf_threshold}, expected 0 to 1")
-        if self.max_photos is not None and self.max_photos < 1:
-            raise SettingsError(f"max_photos is {self.max_photos}, expected 1 or more")
+
+class EvaluateDetectorConfig(DetectorSettings, _LabelledPhotos):
+    """Settings of the evaluate_detector job."""
+
+    conf_threshold: Share = 0.5
+    """Recall, false faces and landmark error are of the faces with this score or a higher one; average precision is of
+    all faces."""
+    images: Folder | None = None
+    """Folder of the photos, where it is not beside the labels."""
+    max_photos: Count | None = None
+    """Measure the first photos only, as many as this."""
+    wider_truth: Folder | None = None
+    """Folder with WIDER FACE's own ``wider_face_val.mat``, ``wider_easy_val.mat`` and so on, for its easy, medium and
+    hard average precision."""
 
 
 def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = SILENT) -> JobRecord:
@@ -87,18 +71,11 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
     """
     photos, n_left_out = read_whole_photos(config.photos, config.images)
     photos = photos[: config.max_photos]
-    weights = find_weights(config.detector, config.weights)
+    weights = find_detector_weights(config)
     inputs = {str(weights.path): weights.sha256, str(label_file(config.photos)): file_sha256(label_file(config.photos))}
     protocol = None if config.wider_truth is None else read_wider_truth(config.wider_truth)
     lowest = _WIDER_CONF if protocol else min(_CURVE_CONF, config.conf_threshold)
-    detector = load_detector(
-        weights.path,
-        network=weights.network,
-        backend=config.backend,
-        image_size=config.image_size,
-        conf_threshold=lowest,
-        iou_threshold=config.iou_threshold,
-    )
+    detector = load_face_detector(config.replace(conf_threshold=lowest), weights)
     progress.start("measure", len(photos))
     found = []
     for photo in photos:

@@ -7,62 +7,60 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
-from emoface.inference.predictor import Person, Predictor, from_annotation, load_predictor
-from emoface.mter.runs import BEST_NAME
+from emoface.inference.faces import OtherDetector, OtherWeights
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.settings import Device, File, Folder, Settings
 from emoface.version import __version__
+from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo, square_box
 from emoface.vision.images import read_photo
 
-Box = tuple[float, float, float, float]
+if TYPE_CHECKING:
+    from emoface.inference.predictor import Person, Predictor
 
 
-@dataclass(frozen=True)
-class ExplainConfig:
-    """What to explain.
+class ExplainConfig(Settings):
+    """Settings of the explain job."""
 
-    Attributes:
-        run: The training run's folder.
-        images: Photos whose people are explained.
-        index: People of a data set by their ``index``.
-        person_id: People of a data set by their ``person_id``.
-        manifest: The data set of these; None is the one that the run was trained on.
-        boxes: Body boxes of the people, xyxy in pixels, of the one photo; none takes the people from the faces.
-        labels: Which labels; none takes each person's most probable.
-        top: How many of these.
-        out: Where drawings and JSON go; None is ``explain`` in the run.
-        detector: Name of the detector's weights; None is that of the run's data set.
-        weights: A weight file of the detector.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    run: Path
-    images: tuple[Path, ...] = ()
+    run: Folder
+    """The folder of the training run."""
+    images: tuple[File, ...] = ()
+    """Photos whose people are explained."""
     index: tuple[int, ...] = ()
+    """The ``index`` of a person of the data set; repeat it for each person."""
     person_id: tuple[str, ...] = ()
-    manifest: Path | None = None
+    """The ``person_id`` of a person of the data set; repeat it for each person."""
+    manifest: File | None = None
+    """The manifest of the data set of these people; without it the one that the run was trained on."""
     boxes: tuple[Box, ...] = ()
+    """A body box of the one photo in pixels, x1,y1,x2,y2; repeat it for each person. Without boxes the people are taken
+    from the faces."""
     labels: tuple[str, ...] = ()
-    top: int = 3
-    out: Path | None = None
-    detector: str | None = None
-    weights: Path | None = None
-    device: str = "auto"
+    """A label to explain; repeat it for each label. Without labels each person's most probable ones are taken."""
+    top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 3
+    """How many of each person's most probable labels to explain."""
+    out: Folder | None = None
+    """Folder for the drawings and JSON files; without it ``explain`` in the run's folder."""
+    detector: OtherDetector = None
+    weights: OtherWeights = None
+    device: Device = "auto"
+    """Where the network runs; ``auto`` takes CUDA where there is one."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "images", tuple(Path(image) for image in self.images))
+    @model_validator(mode="after")
+    def _check_people(self) -> Self:
         if not (self.images or self.index or self.person_id):
             raise SettingsError("nobody to explain; give photos, an index or a person_id")
         if self.boxes and len(self.images) != 1:
@@ -70,8 +68,7 @@ class ExplainConfig:
         for label in self.labels:
             if label not in CATEGORIES:
                 raise SettingsError(f"no label is called '{label}'{did_you_mean(label, CATEGORIES)}")
-        if not 1 <= self.top <= N_CATEGORIES:
-            raise SettingsError(f"top is {self.top}, expected 1 to {N_CATEGORIES}")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -106,6 +103,9 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
         SettingsError: The run is none, or a box is outside its photo.
         TableError: An index or person_id is nobody's.
     """
+    from emoface.inference.predictor import load_predictor
+    from emoface.mter.runs import BEST_NAME
+
     predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
     failures: list[str] = []
     outputs: list[Path] = []
@@ -158,6 +158,8 @@ def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, 
 def _find_cases(
     config: ExplainConfig, predictor: Predictor, failures: list[str], progress: Progress
 ) -> Iterator[_Case]:
+    from emoface.inference.predictor import from_annotation
+
     if config.index or config.person_id:
         manifest = read_manifest(config.manifest or predictor.run.manifest_path)
         found = find_annotated_people(manifest, "index", config.index) if config.index else []

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
-from emoface.errors import SettingsError, did_you_mean
+from pydantic import model_validator
+
+from emoface.errors import SettingsError
 from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
+from emoface.storage.settings import File, Settings
 from emoface.storage.weights import find_weights
 from emoface.yolov5face import load_network, save_network
 
 FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}
 
 
-@dataclass(frozen=True)
-class ExportConfig:
-    """What exporting is told.
-
-    Attributes:
-        weights: A weight file, or the name of weights.
-        format: ``onnx``, ``safetensors``, ``pt`` (plain state dict) or ``torchscript``.
-        out: The file to write, with the format's suffix.
-        half: Writes float16, for ``safetensors`` alone.
-    """
+class ExportConfig(Settings):
+    """Settings of the export job."""
 
     weights: str
-    format: str
-    out: Path
+    """A weight file, or the name of weights."""
+    format: Literal["onnx", "safetensors", "pt", "torchscript"] = "onnx"
+    """Format of the file: onnx and torchscript take any batch and size; safetensors and pt are plain state dicts."""
+    out: File
+    """The file to write, with the format's suffix."""
     half: bool = False
+    """Write float16 weights, half as large; for safetensors alone."""
 
-    def __post_init__(self) -> None:
-        if self.format not in FORMAT_SUFFIXES:
-            raise SettingsError(f"format is {self.format!r}{did_you_mean(self.format, FORMAT_SUFFIXES)}")
+    @model_validator(mode="after")
+    def _check_suffix(self) -> Self:
         wanted = FORMAT_SUFFIXES[self.format]
         if self.out.suffix != wanted:
             raise SettingsError(f"{self.out}: expected a name that ends in {wanted} for format {self.format}")
+        return self
 
 
 def run_export(config: ExportConfig) -> JobRecord:

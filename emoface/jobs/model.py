@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from emoface.errors import SettingsError
+from pydantic import Field
+
 from emoface.progress import SILENT, Progress
 from emoface.storage.cards import read_card
+from emoface.storage.settings import Count, Settings
 
 if TYPE_CHECKING:
     from emoface.mter.cost import LayerRow
 
 BASELINES = ("kosti", "task2+task3")
-_MAX_RUNS = 10_000
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """What the model job is told.
-
-    Attributes:
-        name: The model.
-        against: Models to set it beside; itself is left out.
-        batch_size: People per timed batch.
-        runs: Timed batches.
-        device: ``cpu``, ``cuda``, ``cuda:1``...
-    """
+class ModelConfig(Settings):
+    """Settings of the model job."""
 
     name: str
+    """The model to describe."""
     against: tuple[str, ...] = BASELINES
-    batch_size: int = 1
-    runs: int = 20
+    """A model to compare it with; repeat the option for more."""
+    batch_size: Count = 1
+    """Number of people in each timed batch."""
+    runs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Number of timed batches."""
     device: str = "cpu"
+    """Device on which the latency is measured: cpu, cuda, cuda:1..."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +118,11 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     Raises:
         SettingsError: A name is unknown, a setting is out of range, or the device is not there.
     """
+    from emoface.learning.devices import pick_device
     from emoface.mter.cost import measure_cost, measure_latencies
     from emoface.mter.networks import build_model
 
-    _check(config)
+    device = str(pick_device(config.device))
     names = [config.name, *(name for name in dict.fromkeys(config.against) if name != config.name)]
     models = [build_model(name) for name in names]
     progress.start("measure", len(models))
@@ -132,7 +130,7 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     for model in models:
         counted.append(measure_cost(model))
         progress.advance()
-    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=config.device)
+    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=device)
     own, *others = (
         Cost(count.model, count.n_parameters, count.n_macs, time.fastest_ms)
         for count, time in zip(counted, timed, strict=True)
@@ -161,16 +159,6 @@ def printed_sizes(table: str, row: int) -> str:
     """
     line = read_card("thesis_layers")[table]["rows"][row]
     return f"{line['input']} > {line['output']}" if "output" in line else str(line["input"])
-
-
-def _check(config: ModelConfig) -> None:
-    from emoface.learning.devices import pick_device
-
-    if config.batch_size < 1:
-        raise SettingsError(f"batch_size is {config.batch_size}, expected 1 or more")
-    if not 1 <= config.runs <= _MAX_RUNS:
-        raise SettingsError(f"runs is {config.runs}, expected 1 to {_MAX_RUNS:,}")
-    pick_device(config.device)
 
 
 def _to_layer(row: LayerRow) -> PrintedLayer:

@@ -6,8 +6,6 @@ Nobody is dropped: a person whose box or labels cannot be used is a row all the 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -31,19 +29,12 @@ from emoface.emotic import (
 from emoface.errors import ImageError
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
+from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
 from emoface.storage.cards import read_card
-from emoface.storage.files import file_sha256, write_text
-from emoface.storage.records import (
-    ABSENT,
-    JobRecord,
-    code_fingerprint,
-    hash_outputs,
-    photo_inputs,
-    record_path,
-    to_settings,
-    write_record,
-)
+from emoface.storage.files import write_text
+from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
+from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
 from emoface.vision.images import PhotoSize, needs_exif_turn, read_photo_size
 
@@ -52,21 +43,17 @@ _THREADS_PER_CORE = 4
 """Reading a header is mostly waiting for the disk."""
 
 
-@dataclass(frozen=True)
-class ParseConfig:
-    """What the parse job is told.
+class ParseConfig(Settings):
+    """Settings of the parse job."""
 
-    Attributes:
-        emotic_root: The download: ``Annotations/Annotations.mat`` beside ``emotic/``.
-        out: The folder for ``people.parquet``.
-        annotations: Annotation file (.mat, .csv) or folder of CSV files, where it is elsewhere.
-        images: Image root, where it is elsewhere.
-    """
-
-    emotic_root: Path
-    out: Path
+    emotic_root: Folder
+    """The download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
+    out: Folder
+    """Folder for people.parquet."""
     annotations: Path | None = None
-    images: Path | None = None
+    """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
+    images: Folder | None = None
+    """The image root (the folder that holds mscoco/images and the others), if it is not in EMOTIC_ROOT."""
 
 
 def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
@@ -94,25 +81,21 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # it must not describe tables of two runs
     write_table(people_path, pa.table(people.columns, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
-    write_text(notes_path, _to_csv(people.notes))
-    record = JobRecord(
-        job="parse",
-        settings=to_settings(config),
-        inputs={
-            **{str(path): ABSENT for path in files.absent},
-            **{str(path): file_sha256(path) for path in files.paths},
-            **photo_inputs(image_root, people.columns["image"]),
-        },
-        outputs=hash_outputs(config.out, [people_path, notes_path]),
+    rows = ((note.person_id, note.what, note.before, note.after) for note in people.notes)
+    write_text(notes_path, csv_text(PARSE_NOTE_COLUMNS, rows))
+    return finish_job(
+        "parse",
+        config,
+        config.out,
+        module=__name__,
+        inputs={**hash_inputs([*files.absent, *files.paths]), **photo_inputs(image_root, people.columns["image"])},
+        outputs=[people_path, notes_path],
         counts=_count(people, headers),
         info={
             "image_root": str(image_root),
             "annotations": str((files.mat_path or files.paths[0].parent).resolve()),
         },
-        code=code_fingerprint(__name__),
     )
-    write_record(config.out, record)
-    return record
 
 
 @dataclass(frozen=True)
@@ -251,14 +234,6 @@ def _add_people(
 
 def _format_wh(image_wh: tuple[int, int] | None) -> str:
     return "" if image_wh is None else f"{image_wh[0]} {image_wh[1]}"
-
-
-def _to_csv(notes: Sequence[Note]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(PARSE_NOTE_COLUMNS)
-    writer.writerows((note.person_id, note.what, note.before, note.after) for note in notes)
-    return stream.getvalue()
 
 
 def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:

@@ -4,63 +4,61 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError
-from emoface.inference.predictor import PersonPrediction, Predictor, from_annotation, load_predictor
-from emoface.mter.runs import BEST_NAME
+from emoface.inference.faces import Backend, OtherDetector, OtherWeights
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
-from emoface.schema import DIMENSIONS
+from emoface.schema import DIMENSIONS, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.settings import Device, File, Folder, Settings, Share
 from emoface.version import __version__
+from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo
 
-Box = tuple[float, float, float, float]
+if TYPE_CHECKING:
+    from emoface.inference.predictor import PersonPrediction, Predictor
 
 
-@dataclass(frozen=True)
-class PredictConfig:
-    """What prediction is told.
+class PredictConfig(Settings):
+    """Settings of the predict job."""
 
-    Attributes:
-        run: The training run's folder.
-        images: Photos.
-        out: Where drawings and JSON go; None is ``predict`` in the run.
-        boxes: Body boxes of the people, xyxy in pixels, of the one photo.
-        boxes_file: A JSON file of body boxes: a list for one photo, or an object of lists by the photos' file names.
-        manifest: A data set that holds the photos; its people, boxes and faces are taken, and the truth is drawn.
-        top: Labels to draw per person.
-        detector: Name of the detector's weights; None is that of the run's data set.
-        weights: A weight file of the detector.
-        backend: Of the detector; None is ``auto``.
-        conf_threshold: Of the detector; None is that of the run's data set.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    """
-
-    run: Path
-    images: tuple[Path, ...]
-    out: Path | None = None
+    run: Folder
+    """The folder of the training run."""
+    images: tuple[File, ...]
+    """Photos whose people are predicted."""
+    out: Folder | None = None
+    """Folder for the drawings and JSON files; without it ``predict`` in the run's folder."""
     boxes: tuple[Box, ...] = ()
-    boxes_file: Path | None = None
-    manifest: Path | None = None
-    top: int = 5
-    detector: str | None = None
-    weights: Path | None = None
-    backend: str | None = None
-    conf_threshold: float | None = None
-    device: str = "auto"
+    """A body box of the one photo in pixels, x1,y1,x2,y2; repeat it for each person."""
+    boxes_file: File | None = None
+    """A JSON file of body boxes: a list for one photo, or an object of lists by the photos' file names."""
+    manifest: File | None = None
+    """The manifest of a data set that holds the photos: its people, boxes and faces are taken, and the truth is drawn
+    too."""
+    top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 5
+    """How many of each person's most probable labels to draw."""
+    detector: OtherDetector = None
+    weights: OtherWeights = None
+    backend: Backend | None = None
+    """What runs the face detector; without it PyTorch where there is CUDA, else ONNX Runtime."""
+    conf_threshold: Share | None = None
+    """Faces whose score is lower than this are dropped; without it the threshold of the run's data set."""
+    device: Device = "auto"
+    """Where the network runs; ``auto`` takes CUDA where there is one."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "images", tuple(Path(image) for image in self.images))
+    @model_validator(mode="after")
+    def _check_people(self) -> Self:
         if not self.images:
             raise SettingsError("no images; give one or more photos")
         told = [name for name in ("boxes", "boxes_file", "manifest") if getattr(self, name)]
@@ -68,10 +66,7 @@ class PredictConfig:
             raise SettingsError(f"people are told by {' and '.join(told)}; expected one of them, or none")
         if self.boxes and len(self.images) > 1:
             raise SettingsError(f"boxes are of one photo, found {len(self.images)} photos; use a boxes file")
-        if not 1 <= self.top <= 26:
-            raise SettingsError(f"top is {self.top}, expected 1 to 26")
-        if self.conf_threshold is not None and not 0 <= self.conf_threshold <= 1:
-            raise SettingsError(f"conf_threshold is {self.conf_threshold}, expected a number from 0 to 1")
+        return self
 
     @property
     def folder(self) -> Path:
@@ -96,6 +91,9 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         SettingsError: The run is none, or the boxes cannot be read.
         WeightsError: A face is to be found and the detector's weights are not on this machine.
     """
+    from emoface.inference.predictor import load_predictor
+    from emoface.mter.runs import BEST_NAME
+
     boxes_of = _read_boxes(config)
     manifest = None if config.manifest is None else read_manifest(config.manifest)
     predictor = load_predictor(
@@ -194,6 +192,8 @@ def _predict_photo(
 
 def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) -> tuple[Photo, list[PersonPrediction]]:
     """The people of the data set in this photo, as evaluation sees them."""
+    from emoface.inference.predictor import from_annotation
+
     root = Path(manifest.image_root).resolve()
     if not image.is_file():
         raise ImageError(f"{image}: no such photo")

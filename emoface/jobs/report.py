@@ -5,26 +5,23 @@ It reports what exists: ``people.parquet`` is enough; faces, splits and notes jo
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
-from emoface.errors import ImageError, SettingsError, TableError
+from emoface.errors import TableError
 from emoface.labels.statistics import (
     co_occurrence,
     imbalance_ratio_cv,
@@ -37,8 +34,9 @@ from emoface.labels.statistics import (
 )
 from emoface.labels.stratification import MIN_PEOPLE
 from emoface.progress import SILENT, Progress
-from emoface.reporting.charts import write_co_occurrence, write_label_histogram
-from emoface.reporting.pages import TEMPLATES_DIR, format_count, format_number, render_page
+from emoface.reporting.audit_page import TEMPLATE, name_sides, write_audit_figures, write_audit_page
+from emoface.reporting.pages import hash_template
+from emoface.reporting.thumbnails import thumbnail_of_body, thumbnail_of_face
 from emoface.schema import (
     CATEGORIES,
     EMPTY_FACE_REASONS,
@@ -52,29 +50,23 @@ from emoface.schema import (
     SPLITS,
 )
 from emoface.storage.cards import read_card
-from emoface.storage.files import file_sha256, write_text
+from emoface.storage.files import write_text
 from emoface.storage.records import (
-    ABSENT,
     JobRecord,
-    code_fingerprint,
-    hash_outputs,
+    finish_job,
+    hash_inputs,
     read_record,
     to_json_number,
-    to_settings,
-    write_record,
+    to_json_numbers,
 )
+from emoface.storage.settings import Folder, Seed, Settings
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.version import __version__
-from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo, encode_jpeg, needs_exif_turn, read_photo, read_photo_size
-
-BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
-"""All annotated people, and those whose face was found."""
 
 QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
-_N_FACES, _N_EMPTIES, _N_NOTES, _N_PAIRS = 24, 12, 12, 10
-_THUMBNAIL_SIDE = 192
-_TEMPLATE = "audit.html.j2"
+_N_FACES, _N_EMPTIES = 24, 12
+_READ_NAMES = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
+"""What the audit is made from, where it is there."""
 _PEOPLE_COLUMNS = [
     *("index", "person_id", "image", "source", "source_split", "image_wh"),
     *("body_bbox", "categories", "labels", "gender", "age"),
@@ -84,21 +76,13 @@ _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
 
-@dataclass(frozen=True)
-class ReportConfig:
-    """What the report job is told.
+class ReportConfig(Settings):
+    """Settings of the report job."""
 
-    Attributes:
-        dir: The folder with ``people.parquet``.
-        seed: Draws the people of the contact sheets.
-    """
-
-    dir: Path
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
+    dir: Folder
+    """The folder with ``people.parquet``."""
+    seed: Seed = 0
+    """Seed that chooses the people of the contact sheets."""
 
 
 @dataclass(frozen=True)
@@ -148,24 +132,23 @@ def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
     audit = _audit(data)
     progress.advance()
     report_dir = config.dir / "report"
-    outputs = _write_figures(report_dir, audit["labels"])
+    outputs = write_audit_figures(report_dir, audit["labels"])
     progress.advance()
     sheets = _draw_sheets(data, np.random.default_rng(config.seed))
     progress.advance()
     json_path, page_path = report_dir / "audit.json", report_dir / "audit.html"
     write_text(json_path, json.dumps(audit, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(page_path, _render_page(audit, sheets, data.notes or []))
+    write_audit_page(page_path, audit, sheets, data.notes or [])
     progress.advance()
-    record = JobRecord(
-        job="report",
-        settings=to_settings(config),
-        inputs=_hash_inputs(config.dir),
-        outputs=hash_outputs(config.dir, [*outputs, json_path, page_path]),
+    return finish_job(
+        "report",
+        config,
+        config.dir,
+        module=__name__,
+        inputs={**hash_inputs(config.dir / name for name in _READ_NAMES), **hash_template(TEMPLATE)},
+        outputs=[*outputs, json_path, page_path],
         counts=_count(audit),
-        code=code_fingerprint(__name__),
     )
-    write_record(config.dir, record)
-    return record
 
 
 def _read_data_set(folder: Path) -> DataSet:
@@ -308,11 +291,11 @@ def _measure_labels(indicator: NDArray[np.uint8]) -> dict[str, Any]:
     return {
         "people": len(indicator),
         "people_without_labels": int((~indicator.any(axis=1)).sum()),
-        "label_counts": _by_label(counts),
-        "label_shares": _by_label(shares),
+        "label_counts": to_json_numbers(CATEGORIES, counts),
+        "label_shares": to_json_numbers(CATEGORIES, shares),
         "label_cardinality": to_json_number(label_cardinality(indicator)),
         "label_density": to_json_number(label_density(indicator)),
-        "imbalance_ratios": _by_label(imbalance_ratios(indicator)),
+        "imbalance_ratios": to_json_numbers(CATEGORIES, imbalance_ratios(indicator)),
         "mean_imbalance_ratio": to_json_number(mean_imbalance_ratio(indicator)),
         "imbalance_ratio_cv": to_json_number(imbalance_ratio_cv(indicator)),
         "scumble": to_json_number(scumble(indicator)),
@@ -387,12 +370,14 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
         "by": described.get("by", "emotic"),
         "seed": described.get("seed"),
         "balance": None if data.manifest is None else data.manifest.balance,
-        "targets": _by_split(target),
-        "people": _by_split(n_people),
-        "people_shares": _by_split(people_shares),
-        "photos": _by_split([len(photos) for photos in photos_of]),
+        "targets": to_json_numbers(SPLITS, target),
+        "people": to_json_numbers(SPLITS, n_people),
+        "people_shares": to_json_numbers(SPLITS, people_shares),
+        "photos": to_json_numbers(SPLITS, [len(photos) for photos in photos_of]),
         "photos_in_two_splits": sum(map(len, photos_of)) - len(set().union(*photos_of)),
-        "label_shares": {name: _by_split(column) for name, column in zip(CATEGORIES, label_shares.T, strict=True)},
+        "label_shares": {
+            name: to_json_numbers(SPLITS, column) for name, column in zip(CATEGORIES, label_shares.T, strict=True)
+        },
         "largest_deviation": worst,
     }
 
@@ -436,61 +421,6 @@ def _trace(data: DataSet) -> dict[str, Any]:
     }
 
 
-def _write_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
-    paths = _write_histogram(report_dir / "label_histogram", "People per label", labels)
-    for name, measures in labels["splits"].items():
-        paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", measures)
-    counts_of = {title: np.array(measures["co_occurrence"]) for title, measures in _both(labels)}
-    title = "Of the people with the row's label, the share who also have the column's"
-    shares_of = {title: _co_occurrence_shares(counts) for title, counts in counts_of.items()}
-    paths += write_co_occurrence(report_dir / "co_occurrence", title, CATEGORIES, shares_of)
-    rows = [
-        {"label": label, "other": other, **{title: counts[i, j] for title, counts in counts_of.items()}}
-        for i, label in enumerate(CATEGORIES)
-        for j, other in enumerate(CATEGORIES)
-    ]
-    return [*paths, _write_csv(report_dir / "co_occurrence.csv", rows)]
-
-
-def _write_histogram(stem: Path, title: str, measures: dict[str, Any]) -> list[Path]:
-    """Labels in the order of EMOTIC's frequencies, as in the thesis's figure 4-1; the CSV in EMOTIC's order."""
-    order = _by_frequency(measures["before"]["label_counts"])
-    counts_of = {
-        f"{name} · {side['people']:,} people": [side["label_counts"][label] for label in order]
-        for name, side in _both(measures)
-    }
-    paths = write_label_histogram(stem, title, order, counts_of)
-    rows = [
-        {"label": label, **{name: side["label_counts"][label] for name, side in _both(measures)}}
-        for label in CATEGORIES
-    ]
-    return [*paths, _write_csv(stem.with_name(f"{stem.name}.csv"), rows)]
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    write_text(path, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return path
-
-
-def _both(measures: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield BEFORE, measures["before"]
-    if measures["after"] is not None:
-        yield AFTER, measures["after"]
-
-
-def _by_frequency(counts: Mapping[str, int]) -> list[str]:
-    return sorted(CATEGORIES, key=lambda name: (-counts[name], name))
-
-
-def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(26, 26): of the people with the row's label, the share with the column's; nan on the diagonal."""
-    people = np.diag(counts).astype(np.float64)
-    shares = np.full(counts.shape, np.nan)
-    np.divide(counts, people[:, None], out=shares, where=people[:, None] > 0)
-    np.fill_diagonal(shares, np.nan)
-    return shares
-
-
 def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     """Random people with a face, and random people without, each with a small picture."""
     if data.faces is None or data.has_face is None:
@@ -502,14 +432,14 @@ def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[d
     image_root = None if record is None or "image_root" not in record.info else Path(record.info["image_root"])
     return {
         "faces": [
-            {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **_thumbnail_of_face(face)}
+            {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **thumbnail_of_face(face)}
             for row, face in zip(face_rows, _read_crops(data.dir, face_rows), strict=True)
         ],
         "empties": [
             {
                 **_caption(data, row),
                 "reason": data.faces["face_status"][row].as_py(),
-                **_thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], image_root),
+                **thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], image_root),
             }
             for row in empty_rows.tolist()
         ],
@@ -534,100 +464,9 @@ def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]
             start = end
 
 
-def _thumbnail_of_face(data: bytes | None) -> dict[str, str]:
-    if data is None:
-        return {"problem": "the crop is missing"}
-    try:
-        return _to_thumbnail(decode_photo(data, "face"))
-    except ImageError:
-        return {"problem": "the crop cannot be decoded"}
-
-
-def _thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dict[str, str]:
-    """A person cut out of the photo, or why there is no picture."""
-    if image_root is None or not (image_root / person["image"]).is_file():
-        return {"problem": "photo not here"}
-    if person["body_bbox"] is None:
-        return {"problem": "no body box"}
-    path = image_root / person["image"]
-    try:
-        photo = read_photo(path, apply_exif=needs_exif_turn(read_photo_size(path), tuple(person["image_wh"])))
-    except ImageError:
-        return {"problem": "photo cannot be read"}
-    x1, y1, x2, y2 = person["body_bbox"]
-    body = photo[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
-    return _to_thumbnail(body) if body.size else {"problem": "body box outside the photo"}
-
-
-def _to_thumbnail(photo: Photo) -> dict[str, str]:
-    height, width = photo.shape[:2]
-    scale = min(1.0, _THUMBNAIL_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return {"picture": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, 82)).decode("ascii")}
-
-
-def _render_page(audit: dict[str, Any], sheets: dict[str, Any], notes: list[dict[str, str]]) -> str:
-    filters = {"count": format_count, "share": _format_share, "number": format_number}
-    labels = audit["labels"]
-    judged = labels["after"] or labels["before"]
-    return render_page(
-        _TEMPLATE,
-        filters,
-        audit=audit,
-        labels=labels,
-        before_name=BEFORE,
-        after_name=AFTER,
-        judged=judged,
-        judged_name=AFTER if labels["after"] else BEFORE,
-        order=_by_frequency(labels["before"]["label_counts"]),
-        heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
-        pairs=_frequent_pairs(judged),
-        reasons=EMPTY_FACE_REASONS,
-        min_people=MIN_PEOPLE,
-        sheets=sheets,
-        notes=notes[:_N_NOTES],
-    )
-
-
-def _frequent_pairs(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of labels that most people have together."""
-    counts = np.array(measures["co_occurrence"])
-    pairs = [
-        {
-            "labels": (CATEGORIES[i], CATEGORIES[j]),
-            "people": int(counts[i, j]),
-            "share_of_rarer": counts[i, j] / min(counts[i, i], counts[j, j]),
-        }
-        for i, j in combinations(range(len(counts)), 2)
-        if counts[i, j]
-    ]
-    return sorted(pairs, key=lambda pair: -pair["people"])[:_N_PAIRS]
-
-
-def _format_share(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def _by_label(values: NDArray[Any]) -> dict[str, Any]:
-    return {name: to_json_number(value) for name, value in zip(CATEGORIES, values.tolist(), strict=True)}
-
-
-def _by_split(values: Sequence[Any] | NDArray[Any]) -> dict[str, Any]:
-    return {name: to_json_number(value) for name, value in zip(SPLITS, np.asarray(values).tolist(), strict=True)}
-
-
 def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, int]:
     counts = Counter(column.to_pylist())
     return {name: counts[name] for name in names}
-
-
-def _hash_inputs(folder: Path) -> dict[str, str]:
-    """What was read, and what would have been; the page's template is one of them."""
-    names = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
-    template_path = TEMPLATES_DIR / _TEMPLATE
-    paths = [*(folder / name for name in names), template_path]
-    return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
 
 
 def _count(audit: dict[str, Any]) -> dict[str, Any]:
@@ -637,6 +476,6 @@ def _count(audit: dict[str, Any]) -> dict[str, Any]:
     if faces is not None:
         counts |= {"faces": faces["found"], "empty": faces["empty"]}
     measures = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
-    for name, side in _both(labels):
+    for name, side in name_sides(labels):
         counts[name] = {measure: side[measure] for measure in measures}
     return counts

@@ -1,12 +1,11 @@
 """The simulate job: a simulated EMOTIC, laid out as the real one, with ground truth beside it.
 
 Photo k depends on the seed and k alone, so neither the number of processes nor an interruption changes a byte.
-Photos are drawn in shards; a shard's summary is written last and is the mark that its photos are done.
+Photos are drawn in shards; a later run takes over the shards whose photos are all there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import multiprocessing
@@ -15,9 +14,9 @@ import shutil
 import signal
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -27,6 +26,7 @@ from PIL import Image
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
+from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
@@ -35,6 +35,7 @@ from emoface.simulator.variety import draw_varied_photo
 from emoface.storage.files import remove_leftovers, write_bytes, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
 from emoface.storage.settings import Count, Folder, Seed, Settings
+from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import write_table
 from emoface.vision.images import encode_jpeg
 
@@ -93,25 +94,26 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
         SettingsError: ``out`` holds files that are not a simulation.
     """
     code = code_fingerprint(__name__)
-    shards_dir = _prepare(config, code)
+    folder = _prepare(config, code)
     record_path(config.out, "simulate").unlink(missing_ok=True)  # it must not vouch for a simulation in the making
-    shards = [range(start, min(start + _PHOTOS_PER_SHARD, config.images)) for start in _starts(config.images)]
+    shards = list(in_batches(range(config.images), _PHOTOS_PER_SHARD))
+
+    def has_all_photos(_number: int, _shard: list[int], summary: Summary) -> bool:
+        return all((config.out / "emotic" / name).is_file() for name in summary["files"])
+
     progress.start("simulate", config.images)
-    pending = []
-    for number, shard in enumerate(shards):
-        if _is_done(config.out, shards_dir / f"{number:05}.json"):
-            progress.advance(len(shard))
-        else:
-            pending.append((number, shard))
+    pending = folder.find_pending(shards, has_all_photos, progress)
     if pending:
-        _remove_all_leftovers(config.out, shards_dir)
-        _draw_shards(config, shards_dir, pending, progress)
+        folder.remove_leftovers()
+        for source in SOURCE_SHARES:
+            remove_leftovers(config.out / "emotic" / source / "images" / "*.jpg")
+        _draw_shards(config, folder, pending, progress)
 
     photos: list[PhotoAnnotation] = []
     truths: list[dict[str, Any]] = []
     counts: Counter[str] = Counter(dict.fromkeys((*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES), 0))
     for number in range(len(shards)):
-        summary = json.loads((shards_dir / f"{number:05}.json").read_text(encoding="utf-8"))
+        summary = folder.read_summary(number)
         photos += [_to_annotation(photo) for photo in summary["photos"]]
         truths += summary["truths"]
         counts += Counter(summary["irregularities"])
@@ -132,57 +134,36 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
     return record
 
 
-def _prepare(config: SimulateConfig, code: str) -> Path:
+def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
     """The folder of finished shards; an older simulation of other settings is removed."""
-    told = json.dumps([config.images, config.seed, config.varied, code])
-    key = hashlib.sha256(told.encode()).hexdigest()[:16]
-    marker, shards_dir = config.out / "simulation.json", config.out / "simulate_shards"
+    key = shards_key([config.images, config.seed, config.varied, code])
+    marker, folder = config.out / "simulation.json", ShardFolder(config.out / "simulate_shards")
     if marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")).get("key") == key:
-            return shards_dir
-        for folder in (config.out / name for name in ("emotic", "Annotations", "simulate_shards")):
-            if folder.exists():
-                shutil.rmtree(folder)
+            return folder
+        for older in (config.out / "emotic", config.out / "Annotations", folder.path):
+            if older.exists():
+                shutil.rmtree(older)
         (config.out / "ground_truth.parquet").unlink(missing_ok=True)
     elif any((config.out / name).exists() for name in ("emotic", "Annotations", "ground_truth.parquet")):
         raise SettingsError(
             f"{config.out}: holds an 'emotic' or 'Annotations' that no simulation wrote; choose an empty folder"
         )
     write_text(marker, json.dumps({"key": key, "images": config.images, "seed": config.seed}) + "\n")
-    return shards_dir
-
-
-def _remove_all_leftovers(out: Path, shards_dir: Path) -> None:
-    """Removes the half-written files of a run that was killed."""
-    remove_leftovers(shards_dir / "*.json")
-    for source in SOURCE_SHARES:
-        remove_leftovers(out / "emotic" / source / "images" / "*.jpg")
-
-
-def _starts(n_images: int) -> range:
-    return range(0, n_images, _PHOTOS_PER_SHARD)
-
-
-def _is_done(out: Path, summary_path: Path) -> bool:
-    if not summary_path.is_file():
-        return False
-    files = json.loads(summary_path.read_text(encoding="utf-8"))["files"]
-    return all((out / "emotic" / name).is_file() for name in files)
+    return folder
 
 
 def _draw_shards(
-    config: SimulateConfig, shards_dir: Path, pending: list[tuple[int, range]], progress: Progress
+    config: SimulateConfig, folder: ShardFolder, pending: list[tuple[int, list[int]]], progress: Progress
 ) -> None:
     n_processes = min(os.cpu_count() or 1, len(pending))
     if n_processes <= 1:
         for number, shard in pending:
-            progress.advance(_draw_shard(config, shards_dir / f"{number:05}.json", shard))
+            progress.advance(_draw_shard(config, folder, number, shard))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_ready_worker) as pool:
-        running = [
-            pool.submit(_draw_shard, config, shards_dir / f"{number:05}.json", shard) for number, shard in pending
-        ]
+        running = [pool.submit(_draw_shard, config, folder, number, shard) for number, shard in pending]
         try:
             for one in as_completed(running):
                 progress.advance(one.result())
@@ -204,8 +185,9 @@ def _end_with(parent: BaseProcess) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _draw_shard(config: SimulateConfig, summary_path: Path, numbers: range) -> int:
+def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, numbers: Sequence[int]) -> int:
     """Draws the photos of one shard, then writes its summary; returns their number."""
+    folder.unmark(shard_number)
     photos, truths, files = [], [], []
     irregularities: Counter[str] = Counter()
     for number in numbers:
@@ -220,7 +202,7 @@ def _draw_shard(config: SimulateConfig, summary_path: Path, numbers: range) -> i
             write_bytes(config.out / "emotic" / name, jpeg)
             files.append(name)
     summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
-    write_text(summary_path, json.dumps(summary))
+    folder.mark_done(shard_number, json.dumps(summary))
     return len(numbers)
 
 

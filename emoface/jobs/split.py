@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BeforeValidator
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.errors import SettingsError, TableError, did_you_mean
@@ -25,6 +25,7 @@ from emoface.labels.balancing import cap_people, sampling_weights
 from emoface.labels.statistics import label_counts
 from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
+from emoface.reporting.csv_files import csv_text
 from emoface.schema import (
     CAPPED_COLUMNS,
     CATEGORIES,
@@ -41,49 +42,20 @@ from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
-    code_fingerprint,
-    hash_outputs,
+    finish_job,
+    hash_inputs,
     need_record,
     record_path,
-    to_settings,
-    write_record,
 )
+from emoface.storage.settings import Folder, Seed, Settings, TextForm
 from emoface.storage.tables import open_table, read_table, write_table
 
-METHODS = ("stratified", "emotic")
 BALANCES = ("none", "cap:N", "weights")
 _LEFT_OUT = -1
 _ROWS_PER_GROUP = 1000
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
 _TRAIN = SPLITS.index("train")
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """What the split job is told.
-
-    Attributes:
-        dir: The folder with ``people.parquet`` and ``faces.parquet``.
-        by: ``stratified`` draws a new split by photo, ``emotic`` keeps EMOTIC's own.
-        ratios: Shares of train, val and test; what ``parse_ratios`` reads is understood too.
-        seed: The same seed gives the same split.
-        balance: ``none``; ``cap:N``, at most N people per label in train; or ``weights`` to draw train by.
-    """
-
-    dir: Path
-    by: str = "stratified"
-    ratios: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    seed: int = 0
-    balance: str = "none"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ratios", parse_ratios(self.ratios))
-        if self.by not in METHODS:
-            raise SettingsError(f"by is '{self.by}'{did_you_mean(self.by, METHODS)}")
-        if self.seed < 0:
-            raise SettingsError(f"seed is {self.seed}, expected 0 or more")
-        parse_cap(self.balance)
 
 
 def parse_ratios(ratios: str | Sequence[float]) -> tuple[float, float, float]:
@@ -160,6 +132,26 @@ class People:
     indicator: NDArray[np.uint8]
 
 
+def _check_balance(balance: str) -> str:
+    parse_cap(balance)
+    return balance
+
+
+class SplitConfig(Settings):
+    """Settings of the split job."""
+
+    dir: Folder
+    """The folder with ``people.parquet`` and ``faces.parquet``."""
+    by: Literal["stratified", "emotic"] = "stratified"
+    """How to split: draw a new split by photo with equal label shares, or keep EMOTIC's own split."""
+    ratios: Annotated[tuple[float, float, float], BeforeValidator(parse_ratios), TextForm("70/10/20")] = (0.7, 0.1, 0.2)
+    """Shares of train, val and test."""
+    seed: Seed = 0
+    """The same seed gives the same split."""
+    balance: Annotated[str, AfterValidator(_check_balance)] = "none"
+    """How to balance train: none, cap:N (at most N people per label) or weights (sampling weights)."""
+
+
 def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     """Splits the people by photo and writes the split tables and the manifest.
 
@@ -197,16 +189,15 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         balance=balance,
     )
     write_manifest(manifest)
-    record = JobRecord(
-        job="split",
-        settings=to_settings(config),
-        inputs={str(config.dir / name): file_sha256(config.dir / name) for name in ("people.parquet", "faces.parquet")},
-        outputs=hash_outputs(config.dir, [config.dir / name for name in _output_names(manifest)]),
+    return finish_job(
+        "split",
+        config,
+        config.dir,
+        module=__name__,
+        inputs=hash_inputs(config.dir / name for name in ("people.parquet", "faces.parquet")),
+        outputs=[config.dir / name for name in _output_names(manifest)],
         counts=_count(manifest),
-        code=code_fingerprint(__name__),
     )
-    write_record(config.dir, record)
-    return record
 
 
 def _read_people(path: Path) -> People:
@@ -363,8 +354,7 @@ def _write_balance(
         return {"rule": config.balance, "file": weights_path.name, "sha256": file_sha256(weights_path)}
     left_out = np.flatnonzero(kept == _LEFT_OUT)
     rows = [(people.index[row], people.person_ids[row], people.images[row]) for row in left_out]
-    text = pd.DataFrame(rows, columns=list(CAPPED_COLUMNS)).to_csv(index=False, lineterminator="\n")
-    write_text(capped_path, text)
+    write_text(capped_path, csv_text(CAPPED_COLUMNS, rows))
     return {
         "rule": config.balance,
         "file": capped_path.name,

@@ -25,7 +25,7 @@ from emoface.mter.recipe import Recipe, resolve_recipe
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, read_record, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job, read_record
 from emoface.storage.settings import Device, File, Folder, Seed, Settings
 from emoface.storage.tables import read_table
 
@@ -121,7 +121,7 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
     trainer.fit()
     fabric.barrier()
     if fabric.is_global_zero:
-        write_record(config.out, _to_record(config, identity, trainer))
+        _finish(config, identity, trainer)
     fabric.barrier()
     record = read_record(config.out, "train")
     assert record is not None
@@ -317,15 +317,17 @@ def _n_workers(config: TrainConfig) -> int:
     return min(8, max(1, (os.cpu_count() or 1) // n_local - 1))
 
 
-def _to_record(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> JobRecord:
+def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:
     from emoface.mter.runs import BEST_NAME, LOG_NAME
 
     best = max(trainer.lines, key=score_line)
-    return JobRecord(
-        job="train",
-        settings=to_settings(config),
+    finish_job(
+        "train",
+        config,
+        config.out,
+        module=__name__,
         inputs={source["path"]: source["sha256"] for source in (identity["manifest"], identity["init_face"]) if source},
-        outputs=hash_outputs(config.out, [config.out / name for name in (BEST_NAME, LOG_NAME)]),
+        outputs=[config.out / name for name in (BEST_NAME, LOG_NAME)],
         counts={
             "train_people": len(trainer.train),
             "val_people": len(trainer.val),
@@ -336,7 +338,6 @@ def _to_record(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) 
             "val_map": best["val_map"],
             "val_loss": best["val_loss"],
         },
-        code=code_fingerprint(__name__),
     )
 
 

@@ -20,7 +20,7 @@ from emoface.errors import SettingsError
 from emoface.learning.schedules import step_factor
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job, to_settings
 from emoface.storage.settings import Count, Folder, Seed, Settings, Share
 from emoface.storage.weights import WeightsFile, find_weights
 
@@ -130,11 +130,13 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
     )
     trainer.fit(config.epochs, partial(_learning_rates, config, n_photos=len(photos)))
     best = max(trainer.lines, key=lambda line: line["average_precision"])
-    record = JobRecord(
-        job="train_detector",
-        settings=to_settings(config),
+    return finish_job(
+        "train_detector",
+        config,
+        config.out,
+        module=__name__,
         inputs=inputs,
-        outputs=hash_outputs(config.out, [config.out / name for name in (BEST_NAME, LOG_NAME)]),
+        outputs=[config.out / name for name in (BEST_NAME, LOG_NAME)],
         counts={
             "train_photos": len(photos),
             "val_photos": len(val),
@@ -144,10 +146,7 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
             "average_precision": best["average_precision"],
         },
         info={"network": network.name},
-        code=code_fingerprint(__name__),
     )
-    write_record(config.out, record)
-    return record
 
 
 def _find_first_weights(config: TrainDetectorConfig) -> WeightsFile | None:

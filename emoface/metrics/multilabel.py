@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import sklearn.metrics
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
@@ -18,6 +19,9 @@ _DRAWS_AT_ONCE = 64
 
 def average_precision(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
     """Average precision of each label: the sum of precision times the step in recall, ties in one step.
+
+    Computed as in ``bootstrap_average_precision``, with everybody there once, so that a measure and its interval agree
+    to the last digit; scikit-learn's may differ there, and takes a label that nobody has for 0.
 
     Args:
         labels: (n, k), 0 or 1.
@@ -30,7 +34,7 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
         >>> average_precision([[1], [0], [1]], [[0.9], [0.8], [0.7]]).round(4).tolist()
         [0.8333]
 
-    Source: scikit-learn's ``average_precision_score``.
+    Source: the formula of scikit-learn's ``average_precision_score``.
     """
     indicator, ranked = _check(labels, scores)
     everybody_once = np.ones((1, len(indicator)), np.int32)
@@ -148,7 +152,7 @@ def precision_recall_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecal
 
     Args:
         label: (n,) 0 or 1.
-        score: (n,).
+        score: (n,), finite.
 
     Returns:
         The curve; empty for a label that nobody has.
@@ -157,13 +161,12 @@ def precision_recall_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecal
         >>> precision_recall_curve([1, 0, 1], [0.9, 0.8, 0.8]).precision.round(3).tolist()
         [1.0, 0.667]
     """
-    truth, values = np.asarray(label).astype(np.int64), np.asarray(score, np.float64)
+    truth, values = np.asarray(label).astype(bool), np.asarray(score, np.float64)
     if not truth.any():
         return PrecisionRecallCurve(*(np.zeros(0) for _ in range(3)))
-    order = np.argsort(-values, kind="stable")
-    ends = np.flatnonzero(np.append(np.diff(values[order]) != 0, True))
-    true = np.cumsum(truth[order])[ends]
-    return PrecisionRecallCurve(true / truth.sum(), true / (ends + 1), values[order][ends])
+    precision, recall, threshold = sklearn.metrics.precision_recall_curve(truth, values)
+    # scikit-learn begins with the lowest threshold, and ends with a point that has none.
+    return PrecisionRecallCurve(recall[-2::-1], precision[-2::-1], threshold[::-1])
 
 
 def fit_thresholds(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
@@ -171,7 +174,7 @@ def fit_thresholds(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
 
     Args:
         labels: (n, k), 0 or 1.
-        scores: (n, k).
+        scores: (n, k), finite.
 
     Returns:
         (k,) a label is predicted where its score is this or higher; nan, which predicts it for nobody, for a label
@@ -219,15 +222,15 @@ def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArray:
         >>> f1_scores([[1], [1], [0]], np.array([[True], [False], [True]])).tolist()
         [0.5]
     """
-    has_label = np.asarray(labels).astype(bool)
-    true = (has_label & predicted).sum(axis=0)
-    total = has_label.sum(axis=0) + predicted.sum(axis=0)
-    f1: FloatArray = np.divide(2 * true, total, out=np.full(len(total), np.nan), where=has_label.any(axis=0))
-    return f1
+    pairs = zip(np.asarray(labels).astype(bool).T, predicted.T, strict=True)
+    f1 = [sklearn.metrics.f1_score(truth, found) if truth.any() else np.nan for truth, found in pairs]
+    return np.array(f1, np.float64)
 
 
 def jaccard_indices(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArray:
     """Per person: labels that are both true and predicted over labels that are either.
+
+    scikit-learn's ``jaccard_score`` has the mean over people alone, and people with neither count in it.
 
     Args:
         labels: (n, k), 0 or 1.

@@ -1,6 +1,7 @@
 """Job records: what a job was told, what it read, what it wrote and what it counted.
 
-A record is written last and in one step, so it is itself the mark that its job finished.
+A record is written last and in one step, so it is itself the mark that its job finished. A finished run is current
+while its settings, inputs and code are the same and every file it wrote still has its sha256.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import json
 import math
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from emoface.errors import TableError
 from emoface.storage.files import file_sha256, stat_digest, write_text
@@ -96,6 +100,144 @@ def need_record(out: Path, job: str) -> JobRecord:
     return record
 
 
+def finish_job(
+    job: str,
+    config: Any,
+    out: Path,
+    *,
+    module: str,
+    inputs: Mapping[str, str],
+    outputs: Iterable[Path],
+    counts: Mapping[str, Any],
+    info: Mapping[str, Any] | None = None,
+) -> JobRecord:
+    """Writes the record of a job whose files are all written; the last thing a job does.
+
+    Args:
+        job: The job's word.
+        config: Its configuration dataclass.
+        out: The job's folder, which gets the record.
+        module: Dotted name of the job's file, whose code is hashed.
+        inputs: See ``JobRecord``.
+        outputs: The files it wrote, all below ``out``.
+        counts: See ``JobRecord``.
+        info: See ``JobRecord``.
+
+    Returns:
+        The record.
+    """
+    record = JobRecord(
+        job=job,
+        settings=to_settings(config),
+        inputs=dict(inputs),
+        outputs=hash_outputs(out, outputs),
+        counts=dict(counts),
+        info=dict(info or {}),
+        code=code_fingerprint(module),
+    )
+    write_record(out, record)
+    return record
+
+
+def find_current(job: str, config: Any, out: Path, *, module: str, inputs: Mapping[str, str]) -> JobRecord | None:
+    """The record of a job's last run in ``out``, where the run is current and need not be repeated.
+
+    Args:
+        job: The job's word.
+        config: The configuration that it would run with now.
+        out: The job's folder.
+        module: Dotted name of the job's file.
+        inputs: What it would read now, see ``JobRecord``.
+
+    Returns:
+        None where it never finished or is out of date.
+
+    Raises:
+        TableError: The record is damaged.
+    """
+    record = read_record(out, job)
+    if record is None or list_changes(record, out, to_settings(config), inputs, code_fingerprint(module)):
+        return None
+    return record
+
+
+def list_changes(
+    record: JobRecord, out: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], code: str
+) -> list[str]:
+    """Why a finished run is not current.
+
+    Args:
+        record: What the run was.
+        out: The folder that it wrote to.
+        settings: What the job would be set to now, as JSON values.
+        inputs: What the job would read now; ``ABSENT`` where a file is not there.
+        code: The fingerprint of the job's code now.
+
+    Returns:
+        One phrase for each setting, input and output that changed, and one for the code; empty where it is current.
+    """
+    return [
+        *_changed_settings(record.settings, settings),
+        *_changed_inputs(record.inputs, inputs),
+        *_changed_outputs(record, out),
+        *(["code changed"] if record.code != code else []),
+    ]
+
+
+def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in [*now, *(name for name in before if name not in now)]:
+        if name not in before:
+            yield f"{name} is new, {_say(now[name])}"
+        elif name not in now:
+            yield f"{name} is no setting any more, was {_say(before[name])}"
+        elif before[name] != now[name]:
+            yield f"{name} was {_say(before[name])}, is {_say(now[name])}"
+
+
+def _say(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def _changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in [*before, *(name for name in now if name not in before)]:
+        was, found = before.get(name), now.get(name)
+        if was == found:
+            continue
+        if found is None:
+            yield f"{name} is not read any more"
+        elif (was or found).startswith(PHOTOS):
+            yield f"photos below {name} changed"
+        elif was in (None, ABSENT):
+            yield f"{Path(name).name} is new"
+        elif found == ABSENT:
+            yield f"{name} is gone"
+        else:
+            yield f"{Path(name).name} changed"
+
+
+def _changed_outputs(record: JobRecord, out: Path) -> Iterator[str]:
+    for name, sha256 in record.outputs.items():
+        path = out / name
+        if not path.is_file():
+            yield f"{name} is gone"
+        elif remembered_sha256(path) != sha256:
+            yield f"{name} is not what {record.job} wrote"
+
+
+def remembered_sha256(path: Path) -> str:
+    """The sha256 of a file, read only once while its inode, size and time of change stay the same.
+
+    A file is both one stage's output and another's input; one look at a pipeline reads it once.
+    """
+    found = path.stat()
+    return _sha256_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *_: int) -> str:
+    return file_sha256(path)
+
+
 def to_settings(config: Any) -> dict[str, Any]:
     """A job's configuration as JSON values; paths become strings.
 
@@ -108,6 +250,8 @@ def to_settings(config: Any) -> dict[str, Any]:
 
 
 def _to_json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_json_value(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_to_json_value(one) for one in value]
     return str(value) if isinstance(value, Path) else value
@@ -120,7 +264,26 @@ def to_json_number(value: Any) -> Any:
     return None if math.isnan(value) else round(float(value), 6)
 
 
-def hash_outputs(out: Path, paths: list[Path]) -> dict[str, str]:
+def to_json_numbers(names: Sequence[str], values: ArrayLike) -> dict[str, Any]:
+    """Numbers by name, each as ``to_json_number`` gives it.
+
+    Args:
+        names: k of them.
+        values: (k,) numbers of Python or numpy.
+
+    Example:
+        >>> to_json_numbers(["a", "b"], [1 / 3, float("nan")])
+        {'a': 0.333333, 'b': None}
+    """
+    return {name: to_json_number(value) for name, value in zip(names, np.asarray(values).tolist(), strict=True)}
+
+
+def hash_inputs(paths: Iterable[Path]) -> dict[str, str]:
+    """What ``inputs`` say of files: the sha256 of each by its path, ``ABSENT`` where it is not there."""
+    return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
+
+
+def hash_outputs(out: Path, paths: Iterable[Path]) -> dict[str, str]:
     """sha256 of each file, by its path relative to ``out``."""
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
 

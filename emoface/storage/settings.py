@@ -30,6 +30,17 @@ class PathKind:
     is_folder: bool
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """Marks a field that the command line takes as one text, which the configuration reads.
+
+    Attributes:
+        default: The default in this form.
+    """
+
+    default: str
+
+
 Folder = Annotated[Path, PathKind(is_folder=True)]
 File = Annotated[Path, PathKind(is_folder=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -119,12 +130,13 @@ class FieldShape:
 
     Attributes:
         kind: ``int``, ``float``, ``bool``, ``str``, ``Path``, ``Mapping`` or another class; for a sequence, the type of
-            its parts.
+            its parts, which may be a tuple such as ``Box``.
         is_optional: None is a value.
         is_sequence: The value is a tuple of ``kind``.
         length: How many values a sequence holds; None where any number is.
         choices: The only values there are; empty where every value of the kind is.
         path_kind: What a path names; None for other kinds and for paths of either sort.
+        text_form: How the command line takes the value; None where it takes it as it is.
         least: Smallest value; None where there is none.
         most: Largest value; None where there is none.
         excludes_least: ``least`` itself is no value.
@@ -137,6 +149,7 @@ class FieldShape:
     length: int | None
     choices: tuple[Any, ...]
     path_kind: PathKind | None
+    text_form: TextForm | None
     least: float | None
     most: float | None
     excludes_least: bool
@@ -157,6 +170,8 @@ class FieldShape:
             elif origin in (types.UnionType, typing.Union):
                 is_optional = is_optional or types.NoneType in parts
                 hint = next(part for part in parts if part is not types.NoneType)
+            elif origin is tuple and is_sequence:
+                break
             elif origin is tuple:
                 is_sequence = True
                 length = None if parts[-1] is Ellipsis else len(parts)
@@ -176,6 +191,7 @@ class FieldShape:
             length=length,
             choices=choices,
             path_kind=next((mark for mark in marks if isinstance(mark, PathKind)), None),
+            text_form=next((mark for mark in marks if isinstance(mark, TextForm)), None),
             least=bounds.get("ge", bounds.get("gt")),
             most=bounds.get("le", bounds.get("lt")),
             excludes_least="gt" in bounds,
@@ -196,6 +212,8 @@ class FieldShape:
             return self._describe_bounds()
         named = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
         word = named.get(self.kind, "")
+        if typing.get_origin(self.kind) is tuple:
+            word = f"{len(typing.get_args(self.kind))} numbers"
         return f"a list; each part {word}" if self.is_sequence and word else word
 
     def _describe_bounds(self) -> str:

@@ -6,22 +6,20 @@ what the package holds. Nothing is downloaded unless ``fetch_weights`` is called
 
 from __future__ import annotations
 
-import hashlib
-import http.client
 import os
 import re
 import shutil
-import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from emoface.errors import WeightsError, did_you_mean
 from emoface.progress import SILENT, Progress
 from emoface.storage.cards import read_card
+from emoface.storage.downloads import download_file
 from emoface.storage.files import atomic_path, file_sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
@@ -34,9 +32,6 @@ DEMONSTRATION_NOTE = (
 )
 
 _PACKAGE_DIR = Path(__file__).parents[1] / "weights_data"
-_TIMEOUT_S = 30
-_BLOCK = 1 << 16
-_START = 256
 _PAIR = (".param", ".bin")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -106,11 +101,13 @@ def read_cards() -> dict[str, WeightsCard]:
 
 
 def cache_dir() -> Path:
-    """The user's folder of weights: ``EMOFACE_CACHE``, else ``XDG_CACHE_HOME/emoface``, else ``~/.cache/emoface``."""
+    """The user's folder of weights: in ``EMOFACE_CACHE``, else in ``emoface`` below the system's folder of caches.
+
+    On Linux that is ``XDG_CACHE_HOME/emoface``, or ``~/.cache/emoface`` where it is not set.
+    """
     if told := os.environ.get("EMOFACE_CACHE"):
         return Path(told) / "weights"
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "emoface" / "weights"
+    return platformdirs.user_cache_path("emoface", appauthor=False) / "weights"
 
 
 def find_weights(name: str, weights_path: Path | None = None) -> WeightsFile:
@@ -168,89 +165,9 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
         if path.is_file() and file_sha256(path) == one.sha256:
             progress.advance(one.n_bytes)
         else:
-            download_file(one, path, progress)
+            download_file(one.address, path, one.n_bytes, one.sha256, progress)
     path = cache_dir() / cards[name].files[-1].file
     return WeightsFile(name, cards[name].network, path, file_sha256(path), "cache")
-
-
-def download_file(source: CardFile, path: Path, progress: Progress = SILENT) -> None:
-    """Downloads one file and puts it in place only if it is the right one.
-
-    Args:
-        source: Its address, size and sha256.
-        path: Where it goes.
-        progress: Told of each byte.
-
-    Raises:
-        WeightsError: The server cannot be reached or says no, sends a page instead of a file, the connection is cut,
-            or the bytes are not those of the card.
-    """
-    digest, n_bytes, start, cut = hashlib.sha256(), 0, b"", ""
-    with _open_address(source.address) as answer, atomic_path(path) as temporary, temporary.open("wb") as stream:
-        try:
-            while n_bytes <= source.n_bytes and (block := answer.read(_BLOCK)):
-                start = start or block[:_START]
-                stream.write(block)
-                digest.update(block)
-                n_bytes += len(block)
-                progress.advance(len(block))
-        except http.client.IncompleteRead as error:
-            n_bytes += len(error.partial)
-            cut = "the server closed it"
-        except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-            cut = str(error) or type(error).__name__
-        stream.flush()
-        if cut or digest.hexdigest() != source.sha256:
-            raise _wrong_download(source, n_bytes, digest.hexdigest(), start, answer.headers.get_content_type(), cut)
-
-
-def is_web_page(start: bytes) -> bool:
-    """Whether a file that starts so is a page of a proxy or login, and not data.
-
-    Example:
-        >>> is_web_page(b"  <!DOCTYPE html><html>"), is_web_page(b"7767517")
-        (True, False)
-    """
-    return start.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype", b"<html", b"<head", b"<body"))
-
-
-def _open_address(address: str) -> http.client.HTTPResponse:
-    try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(address, timeout=_TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        raise WeightsError(
-            f"{address}: the server answered {error.code} {error.reason}; see 'emoface weights list' for the "
-            "origin, or download by hand and use 'emoface weights add'"
-        ) from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, "reason", error)
-        raise WeightsError(f"{address}: cannot be reached ({reason}); check the network and try again") from error
-    return answer
-
-
-def _wrong_download(
-    source: CardFile, n_bytes: int, sha256: str, start: bytes, content_type: str, cut: str
-) -> WeightsError:
-    """Says which way a download went wrong: a page, a cut, or other bytes."""
-    if content_type == "text/html" or is_web_page(start):
-        return WeightsError(
-            f"{source.address}: got a web page instead of the file; a proxy or login page may stand between. "
-            "Open the address in a browser, or download elsewhere and use 'emoface weights add'"
-        )
-    if cut or n_bytes < source.n_bytes:
-        reason = f" ({cut})" if cut else ""
-        return WeightsError(
-            f"{source.address}: the connection was cut after {n_bytes:,} of {source.n_bytes:,} bytes{reason}; try again"
-        )
-    if n_bytes > source.n_bytes:
-        return WeightsError(
-            f"{source.address}: sends more than the {source.n_bytes:,} bytes of the card; it is another file and is "
-            "not kept"
-        )
-    return WeightsError(
-        f"{source.address}: got {n_bytes:,} bytes with sha256 {sha256}, expected {source.sha256}; the file was changed "
-        "on its way or at its origin and is not kept"
-    )
 
 
 def add_weights(path: Path, name: str) -> WeightsFile:

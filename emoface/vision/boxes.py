@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""One box: x1, y1, x2, y2."""
 
 
 def box_areas(xyxy: FloatArray) -> FloatArray:

@@ -57,6 +57,25 @@ def crop_square(photo: Photo, left: int, top: int, side: int) -> Photo:
     return square
 
 
+def crop_face(
+    photo: Photo, xyxy: NDArray[np.float32], landmarks: NDArray[np.float32], *, margin: float, align: bool
+) -> Photo:
+    """Cuts a face out: the square around its box, or as large a square turned and scaled by the landmarks.
+
+    Args:
+        photo: (height, width, 3).
+        xyxy: (4,) box of the face, original pixels.
+        landmarks: (5, 2), original pixels.
+        margin: Share of the face's longer side that is added on every side.
+        align: Turn and scale the crop by the landmarks.
+
+    Returns:
+        (side, side, 3).
+    """
+    left, top, side = square_box(xyxy, margin)
+    return align_face(photo, landmarks, side, margin) if align else crop_square(photo, left, top, side)
+
+
 def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: float) -> Photo:
     """Turns, scales and shifts a face so that its landmarks come to lie on the standard template.
 

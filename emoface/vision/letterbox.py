@@ -75,15 +75,11 @@ class Letterbox:
             raise ValueError(f"image has shape {image.shape}, expected (height, width, 3) of {self.image_wh}")
         net_width, net_height = self.net_wh
         (left, top), (width, height) = self.offset, self.scaled_wh
-        padded = np.full((net_height, net_width, 3), PAD_VALUE, np.uint8)
-        inside = padded[top : top + height, left : left + width]
-        if self.scaled_wh == self.image_wh:
-            inside[:] = image
-        else:
-            shrinks = max(self.scaled_wh) < max(self.image_wh)
-            interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            inside[:] = cv2.resize(image, self.scaled_wh, interpolation=interpolation)
-        return padded
+        interpolation = cv2.INTER_AREA if max(self.scaled_wh) < max(self.image_wh) else cv2.INTER_LINEAR
+        fits = self.scaled_wh == self.image_wh
+        scaled = image if fits else cv2.resize(image, self.scaled_wh, interpolation=interpolation)
+        borders = (top, net_height - height - top, left, net_width - width - left)
+        return np.asarray(cv2.copyMakeBorder(scaled, *borders, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3), np.uint8)
 
     def to_net(self, coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
         """Moves points or boxes from the photo to the network's input.

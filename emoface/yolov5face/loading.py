@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from emoface.errors import SettingsError, WeightsError
+from emoface.storage.downloads import is_web_page
 from emoface.storage.files import write_bytes
-from emoface.storage.weights import is_web_page
 from emoface.yolov5face.architectures import ARCHITECTURES, find_architecture
 from emoface.yolov5face.checkpoint import read_checkpoint
 from emoface.yolov5face.folding import FoldedConv, conv_slots, fill_folded

@@ -1,0 +1,181 @@
+"""Predictions of a model for the people of a split, in memory and as ``predictions.parquet``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from emoface.schema import DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA
+from emoface.storage.tables import read_table, vectors_to_array, write_table
+
+PREDICTIONS_NAME = "predictions.parquet"
+
+_KEY = b"emoface_predictions"
+_STREAMS = ("face", "body", "context")
+_PREDICTED_DIMENSIONS = tuple(f"predicted_{name}" for name in DIMENSIONS)
+_REMEDY = "delete it and run 'emoface evaluate' again"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n people, beside the truth; shapes are checked.
+
+    Attributes:
+        index: (n,) row of each person in ``people.parquet``.
+        person_ids: Who.
+        images: Path of each person's photo.
+        sources: (n,) the collection of each person's photo, None where unknown.
+        people_in_photo: (n,) annotated people of the split in the same photo.
+        has_face: (n,)
+        labels: (n, 26) 0 or 1.
+        probabilities: (n, 26)
+        stream_probabilities: Of each stream with a head of its own, (n, 26), nan without a face.
+        vad: (n, 3) valence, arousal, dominance, 1-10, nan where EMOTIC has none.
+        predicted_vad: (n, 3), nan where the model has no head for them.
+
+    Raises:
+        ValueError: An array has another shape, or a stream is unknown.
+    """
+
+    index: NDArray[np.int64]
+    person_ids: list[str]
+    images: list[str]
+    sources: NDArray[np.object_]
+    people_in_photo: NDArray[np.int64]
+    has_face: NDArray[np.bool_]
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+    stream_probabilities: dict[str, NDArray[np.float32]]
+    vad: NDArray[np.float32]
+    predicted_vad: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = len(self.person_ids)
+        if len(self.images) != n:
+            raise ValueError(f"{len(self.images)} images for {n} people, expected one for each")
+        shape_of: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(("index", "sources", "people_in_photo", "has_face"), (n,)),
+            **dict.fromkeys(("labels", "probabilities"), (n, N_CATEGORIES)),
+            **dict.fromkeys(("vad", "predicted_vad"), (n, len(DIMENSIONS))),
+        }
+        arrays = {name: getattr(self, name) for name in shape_of}
+        for stream, values in self.stream_probabilities.items():
+            if stream not in _STREAMS:
+                raise ValueError(f"no stream is called '{stream}', expected {', '.join(_STREAMS)}")
+            name = f"{stream}_probabilities"
+            arrays[name], shape_of[name] = values, (n, N_CATEGORIES)
+        for name, values in arrays.items():
+            if values.shape != shape_of[name]:
+                raise ValueError(f"{name} has shape {values.shape}, expected {shape_of[name]} for {n} people")
+
+    def __len__(self) -> int:
+        return len(self.person_ids)
+
+    def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
+        """Some of the people, in the order of ``rows``.
+
+        Args:
+            rows: (m,) positions, or (n,) bool.
+        """
+        chosen = np.arange(len(self))[rows]
+        taken = {one.name: _take(getattr(self, one.name), chosen) for one in fields(self)}
+        return Predictions(**taken)
+
+
+def predictions_path(run_dir: Path, split: str) -> Path:
+    """Where the predictions of a run for a split lie: ``RUN/eval/SPLIT/predictions.parquet``."""
+    return run_dir / "eval" / split / PREDICTIONS_NAME
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads ``predictions.parquet``.
+
+    Raises:
+        TableError: It is missing or has other columns.
+    """
+    table = read_table(path, PREDICTIONS_SCHEMA, _REMEDY)
+    streams = {name: vectors_to_array(table[f"{name}_probabilities"], N_CATEGORIES) for name in _STREAMS}
+    return Predictions(
+        index=table["index"].to_numpy(),
+        person_ids=table["person_id"].to_pylist(),
+        images=table["image"].to_pylist(),
+        sources=np.array(table["source"].to_pylist(), dtype=object),
+        people_in_photo=table["people_in_photo"].to_numpy().astype(np.int64),
+        has_face=table["has_face"].to_numpy(),
+        labels=vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
+        probabilities=vectors_to_array(table["probabilities"], N_CATEGORIES),
+        stream_probabilities={name: values for name, values in streams.items() if np.isfinite(values).any()},
+        vad=_stack(table, DIMENSIONS),
+        predicted_vad=_stack(table, _PREDICTED_DIMENSIONS),
+    )
+
+
+def write_predictions(path: Path, predictions: Predictions, *, key: str, left_out: Mapping[str, int]) -> None:
+    """Writes ``predictions.parquet`` in one step.
+
+    Args:
+        path: The file.
+        predictions: Its rows.
+        key: Names all that decided them, without spaces; ``read_kept_predictions`` asks for it.
+        left_out: How many people of the split have no row, by reason.
+    """
+    n = len(predictions)
+    columns: dict[str, Any] = {
+        "index": predictions.index,
+        "person_id": predictions.person_ids,
+        "image": predictions.images,
+        "source": pa.array(predictions.sources.tolist(), pa.string()),
+        "people_in_photo": predictions.people_in_photo,
+        "has_face": predictions.has_face,
+        "labels": _to_vectors(predictions.labels, pa.uint8()),
+        "probabilities": _to_vectors(predictions.probabilities, pa.float32()),
+    }
+    for stream in _STREAMS:
+        values = predictions.stream_probabilities.get(stream, np.full((n, N_CATEGORIES), np.nan, np.float32))
+        columns[f"{stream}_probabilities"] = _to_vectors(values, pa.float32())
+    for names, values in ((DIMENSIONS, predictions.vad), (_PREDICTED_DIMENSIONS, predictions.predicted_vad)):
+        for number, name in enumerate(names):
+            columns[name] = pa.array(values[:, number], pa.float32(), from_pandas=True)
+    table = pa.table({name: columns[name] for name in PREDICTIONS_SCHEMA.names})
+    note = f"{key} {json.dumps(dict(left_out))}"
+    write_table(path, table, PREDICTIONS_SCHEMA.with_metadata({_KEY: note.encode()}))
+
+
+def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, int]] | None:
+    """The predictions of a file, if they were written with this key.
+
+    Returns:
+        The predictions and who is left out, as ``write_predictions`` got them; None where the file is missing or its
+        predictions have another key.
+
+    Raises:
+        TableError: The key is the same, but the columns are others.
+    """
+    metadata = pq.read_schema(path).metadata if path.is_file() else None
+    kept_key, _, left_out = (metadata or {}).get(_KEY, b"").decode().partition(" ")
+    return (read_predictions(path), json.loads(left_out)) if kept_key == key else None
+
+
+def _take(values: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(values, dict):
+        return {name: part[rows] for name, part in values.items()}
+    return [values[row] for row in rows] if isinstance(values, list) else values[rows]
+
+
+def _stack(table: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
+    return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
+
+
+def _to_vectors(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Rows as fixed-size lists; a row with nan is null."""
+    unknown = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    flat = pa.array(values.ravel(), kind)
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(unknown))

@@ -1,0 +1,219 @@
+"""Finding faces: what the detector and the crop are set to, the detector itself, and the face of each person.
+
+The faces job cuts the faces of a data set with these functions and prediction cuts those of any photo, so a model sees
+the same crops in both. Torch is imported when a detector is loaded and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from emoface.schema import FACE_FOUND
+from emoface.storage.settings import Count, File, Settings, Share
+from emoface.storage.weights import WeightsFile, find_weights
+from emoface.vision.assignment import UNASSIGNED, assign_faces
+from emoface.vision.boxes import clip_boxes
+from emoface.vision.crops import Photo, crop_face
+from emoface.vision.detections import Detections
+from emoface.vision.images import encode_jpeg
+
+if TYPE_CHECKING:
+    from emoface.yolov5face import Detector
+
+Backend = Literal["auto", "onnx", "torch", "hub"]
+OtherDetector = Annotated[
+    str | None,
+    Field(description="Name of the face detector's weights; without it the detector of the run's data set."),
+]
+OtherWeights = Annotated[
+    File | None, Field(description="A weight file of the face detector, instead of looking the name up.")
+]
+"""What a job of a trained run may set of the detector in place of the data set's settings."""
+
+
+class DetectorSettings(Settings):
+    """Which face detector runs, and how."""
+
+    detector: str = "yolov5n-face"
+    """Name of the face detector's weights."""
+    weights: File | None = None
+    """A weight file of the face detector, instead of looking the name up."""
+    backend: Backend = "auto"
+    """What runs the detector: ``onnx`` is ONNX Runtime on the CPU, ``torch`` is PyTorch, ``hub`` is PyTorch with the
+    network of deepcam-cn/yolov5-face, from GitHub or from the clone that EMOFACE_HUB_REPO names; ``auto`` takes torch
+    where there is CUDA, else onnx."""
+    conf_threshold: Share = 0.5
+    """Faces whose score is lower than this are dropped."""
+    iou_threshold: Share = 0.5
+    """Non-maximum suppression drops a face whose overlap (IoU) with a better one is larger than this."""
+    image_size: Count = 640
+    """Longer side of the detector's input in pixels, a multiple of 32 (of 64 for networks with a P6 level)."""
+
+
+class FaceSettings(DetectorSettings):
+    """How faces are found and cut; a model should be shown crops like those that it was trained on."""
+
+    margin: Annotated[float, Field(ge=0)] = 0.15
+    """Share of the face's longer side that the crop gains on every side."""
+    align: bool = False
+    """Turn and scale the crops by the five landmarks."""
+    min_face_size: Annotated[float, Field(ge=0)] = 10.0
+    """A face whose shorter side is below this many pixels of the photo is too small and is not used."""
+
+
+_KEPT = tuple(name for name in FaceSettings.model_fields if name not in ("detector", "weights"))
+"""The settings that a data set keeps by their own names; of the detector it keeps name and sha256."""
+
+
+def describe_faces(settings: FaceSettings, weights: WeightsFile) -> dict[str, Any]:
+    """What a data set keeps of how its faces were found and cut, for its record and its manifest.
+
+    Args:
+        settings: How.
+        weights: The weights that the detector was loaded from.
+    """
+    kept = {name: getattr(settings, name) for name in _KEPT}
+    return {"detector": weights.name, "weights_sha256": weights.sha256, **kept}
+
+
+def read_face_settings(described: Mapping[str, Any]) -> FaceSettings:
+    """The settings that a manifest or a training run describes; what it does not tell is as the faces job has it.
+
+    The engine is not taken over: a data set whose faces were found on one machine is used on others.
+
+    Args:
+        described: See ``Manifest.detector``.
+
+    Raises:
+        SettingsError: A value is out of its range.
+    """
+    settings = {name: described[name] for name in _KEPT if name in described and name != "backend"}
+    if "name" in described:
+        settings["detector"] = described["name"]
+    return FaceSettings(**settings)
+
+
+def find_detector_weights(settings: DetectorSettings) -> WeightsFile:
+    """The weights that the settings name.
+
+    Raises:
+        WeightsError: They are nowhere, or damaged.
+    """
+    return find_weights(settings.detector, settings.weights)
+
+
+def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None = None) -> Detector:
+    """Loads the detector that the settings describe.
+
+    Args:
+        settings: Which detector, and how it runs.
+        weights: Its weights, where they were found before; None looks for them.
+
+    Raises:
+        WeightsError: The weights are nowhere, or cannot be read.
+        SettingsError: The detector cannot run as the settings say.
+    """
+    from emoface.yolov5face import load_detector
+
+    weights = weights or find_detector_weights(settings)
+    return load_detector(
+        weights.path,
+        network=weights.network,
+        backend=settings.backend,
+        image_size=settings.image_size,
+        conf_threshold=settings.conf_threshold,
+        iou_threshold=settings.iou_threshold,
+    )
+
+
+@dataclass(frozen=True)
+class CutFace:
+    """One face of a photo with its crop.
+
+    Attributes:
+        xyxy: (4,) box in pixels of the photo, inside it.
+        landmarks: (5, 2), pixels of the photo.
+        conf: Detector score, 0-1.
+        jpeg: The crop, encoded.
+    """
+
+    xyxy: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    conf: float
+    jpeg: bytes
+
+
+@dataclass(frozen=True)
+class PersonFace:
+    """A person's face, or why they have none.
+
+    Attributes:
+        status: ``found``, ``no_face``, ``other_person`` or ``too_small``.
+        face: None unless the status is ``found``.
+    """
+
+    status: str
+    face: CutFace | None = None
+
+
+def cut_assigned_faces(
+    photo: Photo, body_xyxy: NDArray[np.float32], found: Detections, settings: FaceSettings
+) -> list[PersonFace]:
+    """Gives each person of a photo their face and cuts it out.
+
+    Args:
+        photo: (height, width, 3), RGB, in the frame of the boxes.
+        body_xyxy: (n, 4) the people's body boxes; a row of nan is a person without one.
+        found: What the detector found in the photo.
+        settings: What is too small, and how the crops are made.
+
+    Returns:
+        One per person, in that order.
+    """
+    found = _clip_detections(found, photo)
+    is_large = _are_large(found, settings)
+    face_index, lost_to_other = assign_faces(body_xyxy, found.xyxy)
+    people = []
+    for chosen, lost in zip(face_index.tolist(), lost_to_other.tolist(), strict=True):
+        if chosen == UNASSIGNED:
+            people.append(PersonFace("other_person" if lost else "no_face"))
+        elif not is_large[chosen]:
+            people.append(PersonFace("too_small"))
+        else:
+            people.append(PersonFace(FACE_FOUND, _cut_face(photo, found, chosen, settings)))
+    return people
+
+
+def cut_all_faces(photo: Photo, found: Detections, settings: FaceSettings) -> list[CutFace]:
+    """Cuts out every face of a photo that is not too small, from left to right.
+
+    Args:
+        photo: (height, width, 3), RGB.
+        found: What the detector found in the photo.
+        settings: What is too small, and how the crops are made.
+    """
+    found = _clip_detections(found, photo)
+    found = found[_are_large(found, settings)]
+    return [_cut_face(photo, found, k, settings) for k in np.argsort(found.xyxy[:, 0], kind="stable").tolist()]
+
+
+def _clip_detections(found: Detections, photo: Photo) -> Detections:
+    height, width = photo.shape[:2]
+    return Detections(clip_boxes(found.xyxy, (width, height)), found.landmarks, found.conf)
+
+
+def _are_large(found: Detections, settings: FaceSettings) -> NDArray[np.bool_]:
+    """(n,) whether the shorter side of each face is long enough."""
+    shorter_sides = (found.xyxy[:, 2:] - found.xyxy[:, :2]).min(axis=1)
+    return np.asarray(shorter_sides >= settings.min_face_size, np.bool_)
+
+
+def _cut_face(photo: Photo, found: Detections, k: int, settings: FaceSettings) -> CutFace:
+    crop = crop_face(photo, found.xyxy[k], found.landmarks[k], margin=settings.margin, align=settings.align)
+    return CutFace(found.xyxy[k], found.landmarks[k], float(found.conf[k]), encode_jpeg(crop))

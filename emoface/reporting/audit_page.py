@@ -1,0 +1,139 @@
+"""The files of an audit that people look at: label histograms, co-occurrence, and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.labels.stratification import MIN_PEOPLE
+from emoface.reporting.charts import write_co_occurrence, write_label_histogram
+from emoface.reporting.csv_files import csv_text
+from emoface.reporting.pages import format_count, format_number, format_share, render_page
+from emoface.schema import CATEGORIES, EMPTY_FACE_REASONS
+from emoface.storage.files import write_text
+
+TEMPLATE = "audit.html.j2"
+
+BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
+"""All annotated people, and those whose face was found."""
+
+_N_NOTES, _N_PAIRS = 12, 10
+
+
+def name_sides(measures: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The label measures of all people and of those with a face, where faces were looked for, by name.
+
+    Args:
+        measures: ``before`` and ``after`` of ``audit.json``.
+    """
+    yield BEFORE, measures["before"]
+    if measures["after"] is not None:
+        yield AFTER, measures["after"]
+
+
+def write_audit_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
+    """Writes the label histograms and the co-occurrence as PNG, SVG and CSV.
+
+    Args:
+        report_dir: The folder.
+        labels: ``labels`` of ``audit.json``.
+
+    Returns:
+        The files written.
+    """
+    paths = _write_histogram(report_dir / "label_histogram", "People per label", labels)
+    for name, measures in labels["splits"].items():
+        paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", measures)
+    counts_of = {title: np.array(measures["co_occurrence"]) for title, measures in name_sides(labels)}
+    title = "Of the people with the row's label, the share who also have the column's"
+    shares_of = {title: _co_occurrence_shares(counts) for title, counts in counts_of.items()}
+    paths += write_co_occurrence(report_dir / "co_occurrence", title, CATEGORIES, shares_of)
+    rows = [
+        [label, other, *(counts[i, j] for counts in counts_of.values())]
+        for i, label in enumerate(CATEGORIES)
+        for j, other in enumerate(CATEGORIES)
+    ]
+    table_path = report_dir / "co_occurrence.csv"
+    write_text(table_path, csv_text(["label", "other", *counts_of], rows))
+    return [*paths, table_path]
+
+
+def write_audit_page(
+    path: Path, audit: Mapping[str, Any], sheets: Mapping[str, Any], notes: Sequence[Mapping[str, str]]
+) -> None:
+    """Writes the page.
+
+    Args:
+        path: The file.
+        audit: All of ``audit.json``.
+        sheets: The people of the contact sheets: ``faces`` and ``empties``.
+        notes: The rows of ``parse_notes.csv``.
+    """
+    labels = audit["labels"]
+    judged = labels["after"] or labels["before"]
+    page = render_page(
+        TEMPLATE,
+        {"count": format_count, "share": format_share, "number": format_number},
+        audit=audit,
+        labels=labels,
+        before_name=BEFORE,
+        after_name=AFTER,
+        judged=judged,
+        judged_name=AFTER if labels["after"] else BEFORE,
+        order=_by_frequency(labels["before"]["label_counts"]),
+        heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
+        pairs=_frequent_pairs(judged),
+        reasons=EMPTY_FACE_REASONS,
+        min_people=MIN_PEOPLE,
+        sheets=sheets,
+        notes=notes[:_N_NOTES],
+    )
+    write_text(path, page)
+
+
+def _write_histogram(stem: Path, title: str, measures: dict[str, Any]) -> list[Path]:
+    """Labels in the order of EMOTIC's frequencies, as in the thesis's figure 4-1; the CSV in EMOTIC's order."""
+    order = _by_frequency(measures["before"]["label_counts"])
+    sides = dict(name_sides(measures))
+    counts_of = {
+        f"{name} · {side['people']:,} people": [side["label_counts"][label] for label in order]
+        for name, side in sides.items()
+    }
+    paths = write_label_histogram(stem, title, order, counts_of)
+    rows = ([label, *(side["label_counts"][label] for side in sides.values())] for label in CATEGORIES)
+    table_path = stem.with_name(f"{stem.name}.csv")
+    write_text(table_path, csv_text(["label", *sides], rows))
+    return [*paths, table_path]
+
+
+def _by_frequency(counts: Mapping[str, int]) -> list[str]:
+    return sorted(CATEGORIES, key=lambda name: (-counts[name], name))
+
+
+def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(26, 26): of the people with the row's label, the share with the column's; nan on the diagonal."""
+    people = np.diag(counts).astype(np.float64)
+    shares = np.full(counts.shape, np.nan)
+    np.divide(counts, people[:, None], out=shares, where=people[:, None] > 0)
+    np.fill_diagonal(shares, np.nan)
+    return shares
+
+
+def _frequent_pairs(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of labels that most people have together."""
+    counts = np.array(measures["co_occurrence"])
+    pairs = [
+        {
+            "labels": (CATEGORIES[i], CATEGORIES[j]),
+            "people": int(counts[i, j]),
+            "share_of_rarer": counts[i, j] / min(counts[i, i], counts[j, j]),
+        }
+        for i, j in combinations(range(len(counts)), 2)
+        if counts[i, j]
+    ]
+    return sorted(pairs, key=lambda pair: -pair["people"])[:_N_PAIRS]

@@ -1,0 +1,68 @@
+"""Small pictures of faces and bodies for a page, or why there is none; one bad picture never stops a page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from emoface.datasets.photos import read_in_frame
+from emoface.errors import ImageError
+from emoface.vision.crops import Photo
+from emoface.vision.images import decode_photo, encode_jpeg
+
+_SIDE = 192
+_QUALITY = 82
+
+
+def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
+    """A face as ``faces.parquet`` holds it.
+
+    Args:
+        data: The encoded crop.
+
+    Returns:
+        ``picture``, an address that holds it, or ``problem`` in words.
+    """
+    if data is None:
+        return {"problem": "the crop is missing"}
+    try:
+        return _to_thumbnail(decode_photo(data, "face"))
+    except ImageError:
+        return {"problem": "the crop cannot be decoded"}
+
+
+def thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dict[str, str]:
+    """A person cut out of the photo.
+
+    Args:
+        person: ``image``, ``image_wh`` and ``body_bbox`` of ``people.parquet``.
+        image_root: The folder below which ``image`` starts; None where it is unknown.
+
+    Returns:
+        ``picture``, an address that holds it, or ``problem`` in words.
+    """
+    if image_root is None or not (image_root / person["image"]).is_file():
+        return {"problem": "photo not here"}
+    if person["body_bbox"] is None:
+        return {"problem": "no body box"}
+    path = image_root / person["image"]
+    try:
+        photo = read_in_frame(path, tuple(person["image_wh"])).pixels
+    except ImageError:
+        return {"problem": "photo cannot be read"}
+    x1, y1, x2, y2 = person["body_bbox"]
+    body = photo[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
+    return _to_thumbnail(body) if body.size else {"problem": "body box outside the photo"}
+
+
+def _to_thumbnail(photo: Photo) -> dict[str, str]:
+    height, width = photo.shape[:2]
+    scale = min(1.0, _SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return {"picture": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, _QUALITY)).decode("ascii")}

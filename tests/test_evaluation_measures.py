@@ -1,0 +1,121 @@
+"""Measuring a set of predictions, on four people and three labels worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emoface.metrics.evaluation import (
+    INTERVAL_LEVEL,
+    Evaluation,
+    measure_at_thresholds,
+    measure_difference,
+    measure_precision,
+    measure_predictions,
+)
+from emoface.metrics.multilabel import bootstrap_average_precision, mean_over_labels, percentile_interval
+from emoface.progress import Silent
+
+NAN = float("nan")
+LABELS = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]], np.uint8)
+SCORES = np.array([[0.9, 0.2, 0.1], [0.8, 0.9, 0.2], [0.7, 0.8, 0.3], [0.1, 0.7, 0.4]], np.float32)
+"""Label 0: ranks 1 and 3 of its two people, AP (1 + 2/3) / 2; label 1: AP 1; nobody has label 2."""
+
+
+def _measure(**changes: Any) -> Evaluation:
+    told: dict[str, Any] = {
+        "labels": LABELS,
+        "probabilities": SCORES,
+        "thresholds": np.array([0.75, 0.75, NAN]),
+        "stream_probabilities": {"face": np.where([[True], [False], [True], [True]], SCORES, np.nan)},
+        "vad": np.array([[5, NAN], [5, 1], [5, 1], [5, 1]], np.float32),
+        "predicted_vad": np.array([[6, 1], [4, 1], [8, 1], [5, 3]], np.float32),
+        "groups": {"face": {"with": np.array([True, False, True, True]), "none": np.zeros(4, bool)}},
+        "n_resamples": 20,
+        "seed": 3,
+    }
+    told |= changes
+    return measure_predictions(told.pop("labels"), told.pop("probabilities"), told.pop("thresholds"), **told)
+
+
+def test_everybody_by_hand() -> None:
+    everybody = _measure().everybody
+    assert everybody.average_precision == pytest.approx([5 / 6, 1, NAN], nan_ok=True)
+    assert everybody.prevalence.tolist() == [0.5, 0.75, 0] and everybody.n_people == 4
+    assert everybody.mean_average_precision == pytest.approx(11 / 12) and everybody.labels_defined == 2
+    assert everybody.mean_prevalence == 0.625
+    resampled = bootstrap_average_precision(LABELS, SCORES, 20, 3)
+    np.testing.assert_array_equal(everybody.interval, percentile_interval(resampled, INTERVAL_LEVEL))
+    np.testing.assert_array_equal(
+        everybody.mean_interval, percentile_interval(mean_over_labels(resampled), INTERVAL_LEVEL)
+    )
+
+
+def test_thresholds_by_hand() -> None:
+    # Label 0 is predicted for people 0 and 1, label 1 for 1 and 2, label 2 for nobody.
+    found = _measure().at_thresholds
+    assert found.n_with_label.tolist() == [2, 3, 0] and found.n_predicted.tolist() == [2, 2, 0]
+    assert found.precision == pytest.approx([0.5, 1, NAN], nan_ok=True)
+    assert found.recall == pytest.approx([0.5, 2 / 3, NAN], nan_ok=True)
+    assert found.f1 == pytest.approx([0.5, 0.8, NAN], nan_ok=True) and found.mean_f1 == pytest.approx(0.65)
+    assert found.jaccard.tolist() == [1, 0.5, 0.5, 0] and found.mean_jaccard == 0.5
+
+
+def test_groups_and_streams_see_only_their_people() -> None:
+    evaluation = _measure()
+    kept = [0, 2, 3]
+    with_face, none = (evaluation.groups["face"][name] for name in ("with", "none"))
+    expected = measure_precision(LABELS[kept], SCORES[kept], n_resamples=20, seed=3)
+    assert with_face.average_precision.tolist()[:2] == expected.average_precision.tolist()[:2] == [1, 1]
+    np.testing.assert_array_equal(with_face.interval, expected.interval)
+    assert none.n_people == 0 and none.labels_defined == 0 and np.isnan(none.mean_average_precision)
+    stream = evaluation.streams["face"]
+    assert stream.n_people == 3 and stream.average_precision.tolist()[:2] == [1, 1]
+    assert np.isnan(stream.interval).all() and np.isnan(stream.mean_interval).all()
+
+
+def test_ratings_count_where_the_truth_is_known() -> None:
+    vad = _measure().vad
+    assert vad is not None and vad.errors == pytest.approx([1.25, 2 / 3]) and vad.n_people.tolist() == [4, 3]
+    assert vad.mean == pytest.approx((1.25 + 2 / 3) / 2)
+    assert _measure(predicted_vad=np.full((4, 2), np.nan, np.float32)).vad is None
+
+
+def test_nobody_is_measured_without_complaint() -> None:
+    nobody = np.zeros(0, bool)
+    evaluation = _measure(
+        labels=LABELS[:0],
+        probabilities=SCORES[:0],
+        stream_probabilities={"face": SCORES[:0]},
+        vad=np.zeros((0, 3), np.float32),
+        predicted_vad=np.zeros((0, 3), np.float32),
+        groups={"face": {"with": nobody}},
+    )
+    assert evaluation.everybody.n_people == 0 and np.isnan(evaluation.everybody.prevalence).all()
+    assert np.isnan(evaluation.everybody.mean_prevalence) and evaluation.vad is None
+    assert evaluation.at_thresholds.n_predicted.tolist() == [0, 0, 0]
+    assert len(measure_at_thresholds(LABELS[:0], SCORES[:0], np.full(3, NAN)).jaccard) == 0
+
+
+def test_progress_is_told_twice() -> None:
+    class Counter(Silent):
+        n = 0
+
+        def advance(self, n: int = 1) -> None:
+            self.n += n
+
+    progress = Counter()
+    _measure(progress=progress)
+    assert progress.n == 2
+
+
+def test_difference_is_paired() -> None:
+    same = measure_difference(LABELS, SCORES, SCORES, n_resamples=30, seed=0)
+    assert (same.value, same.interval.tolist(), same.share_above_zero) == (0, [0, 0], 0)
+    better = measure_difference(LABELS, SCORES, LABELS.astype(np.float32), n_resamples=200, seed=0)
+    assert better.value == pytest.approx(1 - 11 / 12) and 0 < better.share_above_zero < 1
+    assert better.interval[0] == 0 < better.interval[1]
+    nobody = measure_difference(LABELS[:0], SCORES[:0], SCORES[:0], n_resamples=5, seed=0)
+    assert np.isnan(nobody.value) and np.isnan(nobody.share_above_zero) and np.isnan(nobody.interval).all()
