@@ -95,6 +95,7 @@ PEOPLE_SCHEMA = pa.schema(
         pa.field("dominance", pa.float32()),
         pa.field("gender", pa.string()),
         pa.field("age", pa.string()),
+        pa.field("same_person_as", pa.int64()),
     ]
 )
 """``people.parquet``: one row per annotated person, in EMOTIC's order."""
@@ -109,6 +110,7 @@ FACES_SCHEMA = pa.schema(
         pa.field("face_bbox", _vector(pa.float32(), 4)),
         pa.field("landmarks", _vector(pa.float32(), 10)),
         pa.field("conf", pa.float32()),
+        pa.field("assignment_margin", pa.float32()),
         pa.field("face_status", pa.string()),
     ]
 )
@@ -146,6 +148,9 @@ SAMPLING_WEIGHTS_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
 )
 """``sampling_weights.parquet``: how often to draw each person of the train split, with a mean of 1."""
+
+LEFT_OUT_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "kept_index")
+"""``left_out.csv``: every row that the split leaves out because its person is in the splits by another row."""
 
 CAPPED_COLUMNS: tuple[str, ...] = ("index", "person_id", "image")
 """``capped.csv``: every person left out of the train split because a label was full."""

@@ -101,7 +101,7 @@ def test_body_is_cut_at_the_border_and_no_face_has_none() -> None:
 def test_a_guessed_body_is_given_its_own_face(height: float) -> None:
     left = np.array([40, 40 + 4 * height], np.float32)
     faces = np.stack([left, np.full(2, 60), left + 0.8 * height, np.full(2, 60 + height)], axis=1).astype(np.float32)
-    face_index, _ = assign_faces(bodies_from_faces(faces, (1400, 1000)), faces)
+    face_index = assign_faces(bodies_from_faces(faces, (1400, 1000)), faces).face_index
     assert face_index.tolist() == [0, 1]
 
 

@@ -5,6 +5,7 @@ from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat, write_annotations_mat
 from emoface.emotic.mending import PEOPLE_NOTES, PHOTO_NOTES, MendedPerson, Note, mend_person
 from emoface.emotic.release import AnnotationFiles, find_annotations, find_image_root, read_annotations
+from emoface.emotic.same_people import SamePeople, find_same_people
 
 __all__ = [
     "PEOPLE_NOTES",
@@ -14,8 +15,10 @@ __all__ = [
     "Note",
     "PersonAnnotation",
     "PhotoAnnotation",
+    "SamePeople",
     "find_annotations",
     "find_image_root",
+    "find_same_people",
     "mend_person",
     "read_annotations",
     "read_annotations_csv",

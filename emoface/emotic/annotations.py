@@ -51,6 +51,7 @@ class PhotoAnnotation:
         database_name: The collection that the photo came from.
         database_info: What that collection says of the photo.
         people: In the order of the file.
+        is_size_doubtful: ``image_wh`` was listed with its sides exchanged; only the photo itself can confirm it.
     """
 
     filename: str
@@ -60,6 +61,7 @@ class PhotoAnnotation:
     database_name: str
     database_info: dict[str, object] = field(default_factory=dict)
     people: Sequence[PersonAnnotation] = ()
+    is_size_doubtful: bool = False
 
     @property
     def image(self) -> str:

@@ -21,6 +21,9 @@ from emoface.schema import DIMENSIONS, SPLITS
 COLUMNS = (
     *("Index", "Folder", "Filename", "Image Size", "BBox", "Categorical_Labels", "Continuous_Labels", "Gender", "Age"),
 )
+_TRANSPOSED_SOURCE = "emodb_small"
+"""The collection whose ``Image Size`` is [height, width] in this form; its boxes were clipped by the wrong side."""
+
 _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
 
@@ -56,6 +59,9 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
             for (folder, filename), of_photo in groupby(rows, _photo_key):
                 listed = list(of_photo)
                 size = _to_numbers(listed[0]["Image Size"], "Image Size", [])
+                is_transposed = folder.split("/")[0] == _TRANSPOSED_SOURCE
+                if is_transposed:
+                    size = size[::-1]
                 yield PhotoAnnotation(
                     filename=filename,
                     folder=folder,
@@ -63,6 +69,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                     source_split=split,
                     database_name=folder.split("/")[0],
                     people=tuple(_to_person(row, split) for row in listed),
+                    is_size_doubtful=is_transposed,
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise AnnotationsError(f"{path}: not a readable CSV file ({error})") from error

@@ -31,6 +31,8 @@ PEOPLE_NOTES: dict[str, str] = {
     "gender_unknown": "a word that is no gender of EMOTIC's: it is null",
     "age_missing": "there is no age: it is null",
     "age_spelling": "another spelling of an age: EMOTIC's is taken",
+    "person_repeated": "the same box in the same photo was listed before: same_person_as is the index of that row",
+    "person_nearly_repeated": "nearly the same box, gender and age as a row before: same_person_as is its index",
     "age_unknown": "a word that is no age of EMOTIC's: it is null",
 }
 """What may be irregular about a person, and what is done."""
@@ -44,6 +46,7 @@ PHOTO_NOTES: dict[str, str] = {
     "photo_turned": "the annotated size is that of the photo as its EXIF orientation turns it: so are the boxes",
     "image_size_differs": "the photo has another size than annotated: the photo's own is taken, boxes are not scaled",
     "image_size_missing": "no size is annotated: the photo's own is taken; without a photo 0, 0 and no clipping",
+    "image_size_doubtful": "a CSV file lists height before width and the photo is not here: boxes are not clipped",
     "source_unknown": "the folder begins with none of EMOTIC's collections: its first part is the source",
 }
 """What may be irregular about a photo, and what is done."""

@@ -156,14 +156,20 @@ class PersonFace:
     Attributes:
         status: ``found``, ``no_face``, ``other_person`` or ``too_small``.
         face: None unless the status is ``found``.
+        margin: ``FaceAssignment.margin`` of the face; None unless the status is ``found``.
     """
 
     status: str
     face: CutFace | None = None
+    margin: float | None = None
 
 
 def cut_assigned_faces(
-    photo: Photo, body_xyxy: NDArray[np.float32], found: Detections, settings: FaceSettings
+    photo: Photo,
+    body_xyxy: NDArray[np.float32],
+    found: Detections,
+    settings: FaceSettings,
+    first_row: NDArray[np.int64] | None = None,
 ) -> list[PersonFace]:
     """Gives each person of a photo their face and cuts it out.
 
@@ -172,21 +178,25 @@ def cut_assigned_faces(
         body_xyxy: (n, 4) the people's body boxes; a row of nan is a person without one.
         found: What the detector found in the photo.
         settings: What is too small, and how the crops are made.
+        first_row: (n,) the first row of the same person, where people are listed more than once: all rows of a person
+            get the same face or the same status. None if each row is another person.
 
     Returns:
-        One per person, in that order.
+        One per row, in that order.
     """
     found = _clip_detections(found, photo)
     is_large = _are_large(found, settings)
-    face_index, lost_to_other = assign_faces(body_xyxy, found.xyxy)
+    rows = np.arange(len(body_xyxy)) if first_row is None else first_row
+    first_rows, person = np.unique(rows, return_inverse=True)
+    assigned = assign_faces(body_xyxy[first_rows], found.xyxy).take(person)
     people = []
-    for chosen, lost in zip(face_index.tolist(), lost_to_other.tolist(), strict=True):
+    for chosen, is_lost, margin in zip(assigned.face_index, assigned.lost_to_other, assigned.margin, strict=True):
         if chosen == UNASSIGNED:
-            people.append(PersonFace("other_person" if lost else "no_face"))
+            people.append(PersonFace("other_person" if is_lost else "no_face"))
         elif not is_large[chosen]:
             people.append(PersonFace("too_small"))
         else:
-            people.append(PersonFace(FACE_FOUND, _cut_face(photo, found, chosen, settings)))
+            people.append(PersonFace(FACE_FOUND, _cut_face(photo, found, int(chosen), settings), float(margin)))
     return people
 
 

@@ -86,10 +86,12 @@ class AnnotatedPhoto(PhotoRows):
     Attributes:
         person_ids: Their ids, n of them.
         body_xyxy: (n, 4) their body boxes, nan where a person has none.
+        first_row: (n,) the first row of the same person, 0 to n - 1: a person may be annotated more than once.
     """
 
     person_ids: list[str]
     body_xyxy: NDArray[np.float32]
+    first_row: NDArray[np.int64]
 
 
 @dataclass
@@ -125,7 +127,9 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         WeightsError: The detector's weights are missing or damaged.
     """
     people_path = config.dir / "people.parquet"
-    people = read_table(people_path, PEOPLE_SCHEMA, _REMEDY, ["index", "person_id", "image", "image_wh", "body_bbox"])
+    people = read_table(
+        people_path, PEOPLE_SCHEMA, _REMEDY, ["index", "person_id", "image", "image_wh", "body_bbox", "same_person_as"]
+    )
     image_root = Path(need_record(config.dir, "parse").info["image_root"])
     weights = find_detector_weights(config)
     photos = _list_photos(people)
@@ -176,9 +180,16 @@ def _list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
     """The photos of ``people.parquet``, each with all of its people."""
     body_xyxy = vectors_to_array(people["body_bbox"], 4)
     person_ids = people["person_id"].to_pylist()
+    same_as = people["same_person_as"].fill_null(-1).to_numpy()
+    first_row = np.where(same_as < 0, np.arange(people.num_rows), same_as)
     return [
         AnnotatedPhoto(
-            photo.image, photo.image_wh, photo.rows, [person_ids[row] for row in photo.rows], body_xyxy[photo.rows]
+            photo.image,
+            photo.image_wh,
+            photo.rows,
+            [person_ids[row] for row in photo.rows],
+            body_xyxy[photo.rows],
+            np.searchsorted(photo.rows, first_row[photo.rows]),
         )
         for photo in group_photos(people["image"].to_pylist(), vectors_to_array(people["image_wh"], 2))
     ]
@@ -282,7 +293,7 @@ def _cut_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus, 
         counts = Counter({f"photos_{one.status.removeprefix('image_')}": 1})
     else:
         height, width = one.photo.pixels.shape[:2]
-        people = cut_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config)
+        people = cut_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config, photo.first_row)
         counts = Counter(faces_detected=len(found))
         if one.photo.exif:
             counts[f"photos_exif_{one.photo.exif}"] = 1
@@ -301,6 +312,7 @@ def _to_row(row: int, person_id: str, person: PersonFace) -> dict[str, Any]:
         "face_bbox": None if face is None else face.xyxy.tolist(),
         "landmarks": None if face is None else face.landmarks.ravel().tolist(),
         "conf": None if face is None else face.conf,
+        "assignment_margin": person.margin,
         "face_status": person.status,
     }
 

@@ -6,6 +6,7 @@ Nobody is dropped: a person whose box or labels cannot be used is a row all the 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from emoface.emotic import (
@@ -23,6 +25,7 @@ from emoface.emotic import (
     PhotoAnnotation,
     find_annotations,
     find_image_root,
+    find_same_people,
     mend_person,
     read_annotations,
 )
@@ -77,6 +80,7 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     progress.advance(len(files.paths))
     headers = _read_headers(image_root, photos, progress)
     people = _mend_people(photos, headers)
+    _mark_same_people(people)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # it must not describe tables of two runs
@@ -150,6 +154,7 @@ def _mend_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header])
     people = _People()
     n_people_of: Counter[str] = Counter()
     wh_of: dict[str, tuple[int, int] | None] = {}
+    clip_wh_of: dict[str, tuple[int, int] | None] = {}
     n_listed: Counter[str] = Counter()
     if all(header is _MISSING for header in headers.values()) and headers:
         people.notes.append(Note("", "photo_missing", f"all {len(headers)} photos", ""))
@@ -167,9 +172,15 @@ def _mend_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header])
                     Note(photo.image, "photo_repeated", photo.source_split, f"from #{n_people_of[photo.image]}")
                 )
             else:
-                wh_of[photo.image] = _mend_size(photo, headers.get(photo.image), people.notes)
+                header = headers.get(photo.image)
+                wh_of[photo.image] = _mend_size(photo, header, people.notes)
+                is_doubtful = photo.is_size_doubtful and (header is None or header.size is None)
+                if is_doubtful:
+                    people.notes.append(Note(photo.image, "image_size_doubtful", "", _format_wh(photo.image_wh)))
+                clip_wh_of[photo.image] = None if is_doubtful else wh_of[photo.image]
             source = _mend_source(photo, people.notes)
-            _add_people(people, photo, source, wh_of[photo.image], n_people_of[photo.image])
+            first = n_people_of[photo.image]
+            _add_people(people, photo, source, wh_of[photo.image], clip_wh_of[photo.image], first)
             n_people_of[photo.image] += len(photo.people)
     return people
 
@@ -204,13 +215,18 @@ def _mend_source(photo: PhotoAnnotation, notes: list[Note]) -> str:
 
 
 def _add_people(
-    people: _People, photo: PhotoAnnotation, source: str, image_wh: tuple[int, int] | None, first: int
+    people: _People,
+    photo: PhotoAnnotation,
+    source: str,
+    image_wh: tuple[int, int] | None,
+    clip_wh: tuple[int, int] | None,
+    first: int,
 ) -> None:
-    """Adds a row for each person of one listing of a photo, numbered from ``first``."""
+    """Adds a row for each person of one listing of a photo, numbered from ``first``, boxes clipped by ``clip_wh``."""
     columns = people.columns
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{photo.image}#{number}"
-        mended, notes = mend_person(person, person_id, image_wh)
+        mended, notes = mend_person(person, person_id, clip_wh)
         people.notes += notes
         row = {
             "index": len(columns["index"]),
@@ -227,13 +243,38 @@ def _add_people(
             **dict(zip(DIMENSIONS, mended.vad, strict=True)),
             "gender": mended.gender,
             "age": mended.age,
+            "same_person_as": None,
         }
         for name, value in row.items():
             columns[name].append(value)
 
 
+def _mark_same_people(people: _People) -> None:
+    """Fills ``same_person_as`` and notes each person who is listed again."""
+    columns = people.columns
+    boxes = [box or (math.nan,) * 4 for box in columns["body_bbox"]]
+    body_xyxy = np.array(boxes, np.float32).reshape(-1, 4)
+    same = find_same_people(columns["image"], body_xyxy, columns["gender"], columns["age"])
+    for row, first in enumerate(same.first_row.tolist()):
+        if first != row:
+            columns["same_person_as"][row] = first
+            what = "person_nearly_repeated" if same.is_near[row] else "person_repeated"
+            people.notes.append(Note(columns["person_id"][row], what, "", columns["person_id"][first]))
+
+
 def _format_wh(image_wh: tuple[int, int] | None) -> str:
     return "" if image_wh is None else f"{image_wh[0]} {image_wh[1]}"
+
+
+def _count_same_people(columns: dict[str, list[Any]]) -> dict[str, int]:
+    """Rows whose person an earlier row is too: how many, and in which splits the two are."""
+    split_of = columns["source_split"]
+    pairs = Counter(
+        "within a split" if split_of[row] == split_of[first] else f"{split_of[first]} and {split_of[row]}"
+        for row, first in enumerate(columns["same_person_as"])
+        if first is not None
+    )
+    return {"rows": sum(pairs.values()), **dict(sorted(pairs.items()))}
 
 
 def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:
@@ -255,5 +296,6 @@ def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:
         "photos_missing": problems["photo_missing"],
         "photos_unreadable": problems["photo_unreadable"],
         "people_without_box": columns["body_bbox"].count(None),
+        "people_annotated_again": _count_same_people(columns),
         "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *PEOPLE_NOTES) if noted[what]},
     }

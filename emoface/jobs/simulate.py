@@ -57,8 +57,12 @@ PHOTO_IRREGULARITIES: dict[str, float] = {
     "exif_turned": 0.005,
     "photo_missing": 0.003,
     "photo_broken": 0.003,
+    "listed_again": 0.023,
 }
-"""Share of people and of photos with each irregularity of the real release; at most one each."""
+"""Share of people and of photos with each irregularity of the real release; at most one each.
+
+Only photos of train are listed again, in val, with the same people: 1.6 % of all photos.
+"""
 
 _SPLIT_SHARES = (0.7, 0.1, 0.2)
 _PHOTOS_PER_SHARD = 40
@@ -193,12 +197,12 @@ def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, 
     for number in numbers:
         rng = np.random.default_rng(np.random.SeedSequence((config.seed, number)))
         drawn = draw_varied_photo(rng) if config.varied else _draw_clear_photo(rng)
-        photo, rows, odd, jpeg = _annotate(rng, number, drawn, has_irregularities=not config.varied)
-        photos.append(photo)
+        listings, rows, odd, jpeg = _annotate(rng, number, drawn, has_irregularities=not config.varied)
+        photos += listings
         truths += rows
         irregularities.update(odd)
         if jpeg is not None:
-            name = f"{photo['folder']}/{photo['filename']}"
+            name = f"{listings[0]['folder']}/{listings[0]['filename']}"
             write_bytes(config.out / "emotic" / name, jpeg)
             files.append(name)
     summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
@@ -218,13 +222,15 @@ def _draw_clear_photo(rng: np.random.Generator) -> DrawnPhoto:
 
 def _annotate(
     rng: np.random.Generator, number: int, drawn: DrawnPhoto, has_irregularities: bool
-) -> tuple[dict[str, Any], list[dict[str, Any]], list[str], bytes | None]:
-    """What annotators say of a photo, what is true, what is irregular, and the photo's bytes (None: missing)."""
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str], bytes | None]:
+    """The photo's listings in the annotations, what is true, what is irregular, and its bytes (None: missing)."""
     source = str(rng.choice(list(SOURCE_SHARES), p=list(SOURCE_SHARES.values())))
     split = str(rng.choice(SPLITS, p=_SPLIT_SHARES))
     folder, filename = f"{source}/images", _file_name(rng, source, number)
     height, width = drawn.photo.shape[:2]
     odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES if has_irregularities else {})
+    if odd_photo == "listed_again" and split != "train":
+        odd_photo = ""
     odd = [odd_photo] if odd_photo else []
     people: list[dict[str, Any]] = []
     truths: list[dict[str, Any]] = []
@@ -248,7 +254,31 @@ def _annotate(
         "database_name": source,
         "people": people,
     }
-    return photo, truths, odd, _encode(rng, drawn, odd_photo)
+    jpeg = _encode(rng, drawn, odd_photo)
+    if odd_photo != "listed_again":
+        return [photo], truths, odd, jpeg
+    again = {**photo, "source_split": "val", "people": [_annotate_again(rng, person) for person in people]}
+    repeated = [truth for truth in truths if truth["annotated"]]
+    for number_again, truth in enumerate(repeated, len(people)):
+        truths.append({**truth, "person_id": f"{folder}/{filename}#{number_again}"})
+    return [photo, again], truths, odd, jpeg
+
+
+def _annotate_again(rng: np.random.Generator, person: dict[str, Any]) -> dict[str, Any]:
+    """A person of train as val lists them: the same box, and more annotators beside the one of train."""
+    categories, vads = list(person["annotator_categories"]), list(person["annotator_vad"])
+    for _ in range(_ANNOTATORS["val"] - 1):
+        others = [name for name in CATEGORIES if rng.random() < 0.06]
+        categories.append([name for name in categories[0] if rng.random() < 0.8] + others or categories[0])
+        vads.append(np.clip(np.array(vads[0]) + rng.integers(-1, 2, 3), 1, 10).tolist())
+    combined = [name for name in CATEGORIES if any(name in chosen for chosen in categories)]
+    return {
+        **person,
+        "annotator_categories": categories,
+        "annotator_vad": vads,
+        "categories": combined,
+        "vad": np.mean(vads, axis=0).tolist(),
+    }
 
 
 def _annotate_person(
@@ -392,7 +422,7 @@ def _to_annotation(photo: dict[str, Any]) -> PhotoAnnotation:
 def _count(photos: list[PhotoAnnotation], truths: list[dict[str, Any]], odd: Counter[str]) -> dict[str, Any]:
     hidden = Counter(truth["hidden_by"] for truth in truths if truth["annotated"] and truth["hidden_by"])
     return {
-        "photos": len(photos),
+        "photos": len({photo.image for photo in photos}),
         "people": sum(len(photo.people) for photo in photos),
         "bystanders": sum(not truth["annotated"] for truth in truths),
         "visible_faces": sum(truth["face_visible"] for truth in truths if truth["annotated"]),

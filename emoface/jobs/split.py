@@ -1,7 +1,8 @@
 """The split job: ``people.parquet`` and ``faces.parquet`` to ``train``, ``val``, ``test`` and ``manifest.json``.
 
-Nothing is dropped: every person is a row of one split, with null face fields where no face was found. Only
-``cap:N`` leaves people out, of train alone, and lists them.
+Every person is a row of one split, with null face fields where no face was found. A person who is annotated more than
+once is in one split only; the rows that are left out for this are listed in ``left_out.csv``. ``cap:N`` leaves more
+people out, of train alone, and lists them in ``capped.csv``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pydantic import AfterValidator, BeforeValidator
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.errors import SettingsError, TableError, did_you_mean
 from emoface.labels.balancing import cap_people, sampling_weights
+from emoface.labels.repeated import choose_row_of_each, find_leaks
 from emoface.labels.statistics import label_counts
 from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
@@ -31,6 +33,7 @@ from emoface.schema import (
     CATEGORIES,
     FACE_FOUND,
     FACES_SCHEMA,
+    LEFT_OUT_COLUMNS,
     N_CATEGORIES,
     PEOPLE_SCHEMA,
     SAMPLING_WEIGHTS_SCHEMA,
@@ -122,6 +125,7 @@ class People:
         photo: (n,) number of each person's photo, in order of first appearance.
         source_splits: (n,) EMOTIC's own split.
         indicator: (n, 26)
+        first_row: (n,) the first row of the same person: a person may be annotated more than once.
     """
 
     index: NDArray[np.int64]
@@ -130,6 +134,20 @@ class People:
     photo: NDArray[np.int64]
     source_splits: list[str]
     indicator: NDArray[np.uint8]
+    first_row: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.bool_]) -> People:
+        """Some of the people; ``photo`` and ``first_row`` stay as they are."""
+        chosen = np.flatnonzero(rows).tolist()
+        return People(
+            index=self.index[rows],
+            person_ids=[self.person_ids[row] for row in chosen],
+            images=[self.images[row] for row in chosen],
+            photo=self.photo[rows],
+            source_splits=[self.source_splits[row] for row in chosen],
+            indicator=self.indicator[rows],
+            first_row=self.first_row[rows],
+        )
 
 
 def _check_balance(balance: str) -> str:
@@ -148,6 +166,12 @@ class SplitConfig(Settings):
     """Shares of train, val and test."""
     seed: Seed = 0
     """The same seed gives the same split."""
+    leaks: Literal["drop", "keep"] = "drop"
+    """What to do with a person who is annotated twice: drop keeps each person once, and with --by emotic takes people
+    of val and test out of train; keep leaves every row in, as EMOTIC has it."""
+    repeated_labels: Literal["evaluation", "train"] = "evaluation"
+    """Which labels a person who is annotated twice has in a stratified split: evaluation takes those of val or test,
+    which unite several annotators; train takes those of the one annotator of train."""
     balance: Annotated[str, AfterValidator(_check_balance)] = "none"
     """How to balance train: none, cap:N (at most N people per label) or weights (sampling weights)."""
 
@@ -169,7 +193,8 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     parse_record, faces_record = need_record(config.dir, "parse"), need_record(config.dir, "faces")
     people = _read_people(config.dir / "people.parquet")
     random = np.random.default_rng(config.seed)
-    split = _split_people(people, config, random)
+    chosen = _choose_rows(people, config)
+    split = _split_people(people, chosen, config, random)
     kept = _cap_train(people, split, config, random)
     outputs = _write_splits(config.dir, people, kept, progress)
     balance = _write_balance(config, people, split, kept)
@@ -185,7 +210,7 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
             "counts": parse_record.counts,
         },
         detector={("name" if key == "detector" else key): value for key, value in faces_record.info.items()},
-        split=_describe_split(people, split, config),
+        split=_describe_split(people, split, config) | {"leaks": _write_left_out(people, chosen, config)},
         balance=balance,
     )
     write_manifest(manifest)
@@ -201,14 +226,15 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
 
 
 def _read_people(path: Path) -> People:
-    columns = ["index", "person_id", "image", "source_split", "labels"]
+    columns = ["index", "person_id", "image", "source_split", "labels", "same_person_as"]
     table = read_table(path, PEOPLE_SCHEMA, _PEOPLE_REMEDY, columns)
-    for name in columns[2:]:
+    for name in columns[2:5]:
         if table[name].null_count:
             raise TableError(f"{path}: column '{name}' has {table[name].null_count} nulls; {_PEOPLE_REMEDY}")
     images = table["image"].to_pylist()
     number_of: dict[str, int] = {}
     photo = [number_of.setdefault(image, len(number_of)) for image in images]
+    same_as = table["same_person_as"].fill_null(-1).to_numpy()
     labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return People(
         index=table["index"].to_numpy(),
@@ -217,19 +243,62 @@ def _read_people(path: Path) -> People:
         photo=np.array(photo, dtype=np.int64),
         source_splits=table["source_split"].to_pylist(),
         indicator=labels.reshape(-1, N_CATEGORIES),
+        first_row=np.where(same_as < 0, np.arange(table.num_rows), same_as),
     )
 
 
-def _split_people(people: People, config: SplitConfig, random: np.random.Generator) -> NDArray[np.int64]:
-    """(n,) the position in ``SPLITS`` of each person's split."""
-    if config.by == "stratified":
-        return stratify_people(people.photo, people.indicator, config.ratios, random)
-    if unknown := sorted(set(people.source_splits) - set(SPLITS)):
+def _choose_rows(people: People, config: SplitConfig) -> NDArray[np.int64]:
+    """(n,) for each row, the row that its person has in the splits: itself, unless it is left out for another."""
+    rows = np.arange(len(people.index))
+    source = _source_splits(people, config)
+    if config.leaks == "keep":
+        return rows
+    if config.by == "emotic":
+        evaluated = find_leaks(people.first_row, source, _TRAIN)
+        return np.where(evaluated < 0, rows, evaluated)
+    preference = source if config.repeated_labels == "evaluation" else -source
+    return choose_row_of_each(people.first_row, preference)
+
+
+def _source_splits(people: People, config: SplitConfig) -> NDArray[np.int64]:
+    """(n,) the position in ``SPLITS`` of each row's own split in EMOTIC."""
+    unknown = sorted(set(people.source_splits) - set(SPLITS))
+    if unknown and config.by == "emotic":
         raise TableError(
             f"{config.dir / 'people.parquet'}: source_split '{unknown[0]}' is none of {', '.join(SPLITS)}; "
             "use --by stratified"
         )
-    return np.array([SPLITS.index(name) for name in people.source_splits], dtype=np.int64)
+    return np.array([SPLITS.index(name) if name in SPLITS else _TRAIN for name in people.source_splits], np.int64)
+
+
+def _split_people(
+    people: People, chosen: NDArray[np.int64], config: SplitConfig, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """(n,) the position in ``SPLITS`` of each row's split, ``_LEFT_OUT`` for rows that another row stands for."""
+    is_chosen = chosen == np.arange(len(chosen))
+    split = np.full(len(chosen), _LEFT_OUT, np.int64)
+    if config.by == "stratified":
+        split[is_chosen] = stratify_people(people.photo[is_chosen], people.indicator[is_chosen], config.ratios, random)
+    else:
+        split[is_chosen] = _source_splits(people, config)[is_chosen]
+    return split
+
+
+def _write_left_out(people: People, chosen: NDArray[np.int64], config: SplitConfig) -> dict[str, Any]:
+    """Lists the rows that another row of the same person stands for, and describes them."""
+    path = config.dir / "left_out.csv"
+    left_out = np.flatnonzero(chosen != np.arange(len(chosen)))
+    kept_index = people.index[chosen]
+    rows = [(people.index[row], people.person_ids[row], people.images[row], kept_index[row]) for row in left_out]
+    write_text(path, csv_text(LEFT_OUT_COLUMNS, rows))
+    return {
+        "rule": config.leaks,
+        "labels": config.repeated_labels if config.by == "stratified" and config.leaks == "drop" else None,
+        "rows_annotated_again": int((people.first_row != np.arange(len(chosen))).sum()),
+        "rows_left_out": len(left_out),
+        "file": path.name,
+        "sha256": file_sha256(path),
+    }
 
 
 def _cap_train(
@@ -352,7 +421,7 @@ def _write_balance(
         table = pa.table([people.index[train], weights], schema=SAMPLING_WEIGHTS_SCHEMA)
         write_table(weights_path, table, SAMPLING_WEIGHTS_SCHEMA)
         return {"rule": config.balance, "file": weights_path.name, "sha256": file_sha256(weights_path)}
-    left_out = np.flatnonzero(kept == _LEFT_OUT)
+    left_out = np.flatnonzero((kept == _LEFT_OUT) & (split != _LEFT_OUT))
     rows = [(people.index[row], people.person_ids[row], people.images[row]) for row in left_out]
     write_text(capped_path, csv_text(CAPPED_COLUMNS, rows))
     return {
@@ -366,6 +435,7 @@ def _write_balance(
 
 def _describe_split(people: People, split: NDArray[np.int64], config: SplitConfig) -> dict[str, Any]:
     """What was asked for and what came of it, before balancing."""
+    people, split = people.take(split != _LEFT_OUT), split[split != _LEFT_OUT]
     shares = label_shares(people.indicator, split, len(SPLITS))
     photos_of = [np.unique(people.photo[split == number]) for number in range(len(SPLITS))]
     n_photos = len(np.unique(people.photo))
@@ -397,7 +467,8 @@ def _by_label(counts: NDArray[np.int64]) -> dict[str, int]:
 
 def _output_names(manifest: Manifest) -> list[str]:
     extra = [manifest.balance["file"]] if "file" in manifest.balance else []
-    return [*(described.file for described in manifest.splits.values()), *extra, MANIFEST_NAME]
+    left_out = manifest.split["leaks"]["file"]
+    return [*(described.file for described in manifest.splits.values()), *extra, left_out, MANIFEST_NAME]
 
 
 def _count(manifest: Manifest) -> dict[str, Any]:
@@ -407,4 +478,5 @@ def _count(manifest: Manifest) -> dict[str, Any]:
         for name, described in manifest.splits.items()
     }
     counts |= {key: manifest.split[key] for key in ("photos_in_two_splits", "largest_label_deviation")}
+    counts |= {key: manifest.split["leaks"][key] for key in ("rows_annotated_again", "rows_left_out")}
     return counts | {key: manifest.balance[key] for key in ("capped",) if key in manifest.balance}

@@ -1,11 +1,9 @@
 """Faces and bodies that belong together: which face is whose, and where the body of a lone face probably is.
 
-Which detected face belongs to which annotated person is decided for a whole photo at once.
-
-A body box says where its person's head should be. Each pair of person and face gets a cost: how far the
-face lies from where a head sits in that body box, in standard deviations. One-to-one assignment of least
-total cost (Kuhn-Munkres) then keeps two people who overlap from sharing a face, and the price of staying
-without a face keeps a bystander's face from an annotated person.
+Which detected face belongs to which annotated person is decided for a whole photo at once. A body box says where its
+person's head should be. Each pair of person and face gets a cost: how far the face is from where a head is in that
+box, in natural logarithms of odds. One-to-one assignment of least total cost (Kuhn-Munkres) then keeps two people who
+overlap from sharing a face, and the price of having no face keeps a bystander's face from an annotated person.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ from emoface.vision.boxes import box_areas, box_intersections, clip_boxes
 UNASSIGNED = -1
 
 WIDTH_IN_FACES = 1 / 0.42
-"""Width of a body box in face heights: what ``expected_face_heights`` says, turned round."""
+"""Width of a body box in face heights."""
 
 GAP_IN_FACES = 0.35
-"""From the top of a body box to the top of the face, in face heights: ``HeadPrior.gap_mean``."""
+"""From the top of a body box to the top of the face, in face heights: the median over people of EMOTIC."""
 
 HEIGHT_IN_FACES = 7.0
 """Height of a body box in face heights.
@@ -37,38 +35,82 @@ stands, and the photo's border cuts the rest.
 
 @dataclass(frozen=True)
 class HeadPrior:
-    """Where a face sits in its person's body box, and how strictly.
+    """Where a face is in its person's body box, and how strictly.
 
-    Means and standard deviations, in units of the body box, were read off people whose boxes hold the whole
-    body down to head and shoulders. The width of a body box says little about the head when arms are spread,
-    so the spreads are wide.
+    The cost of a pair is minus the logarithm of the odds that the face is the person's own, up to a constant. Its
+    weights are those of a logistic regression on real people of EMOTIC whose faces were labelled by eye, together with
+    people who are alone in their photo; ``docs/benchmarks/head_prior.py`` fits and cross-validates them.
 
     Attributes:
-        side_std: Distance of the face's centre from the box's vertical middle line, in box widths.
-        gap_mean: Gap between the top of the box and the top of the face, in face heights.
-        gap_std: Its spread.
-        size_mean: Natural logarithm of face height over the box's expected head height.
-        size_std: Its spread.
-        min_inside: Share of the face box that must lie inside the body box.
-        max_cost: Price of staying without a face, in squared standard deviations.
+        side: Weight of the square of ``head_features``' side.
+        above: Weight of the square of above.
+        below: Weight of below.
+        smaller: Weight of smaller.
+        min_inside: Share of the face box that must be inside the body box.
+        max_cost: Price of having no face.
     """
 
-    side_std: float = 0.16
-    gap_mean: float = 0.35
-    gap_std: float = 0.45
-    size_mean: float = 0.0
-    size_std: float = 0.5
-    min_inside: float = 0.6
-    max_cost: float = 9.0
+    side: float = 21.3
+    above: float = 246.0
+    below: float = 4.2
+    smaller: float = 2.8
+    min_inside: float = 0.5
+    max_cost: float = 5.8
 
 
 DEFAULT_HEAD_PRIOR = HeadPrior()
 
 
+@dataclass(frozen=True)
+class FaceAssignment:
+    """Which face each person of a photo has.
+
+    Attributes:
+        face_index: (n,) position of each person's face, ``UNASSIGNED`` where there is none.
+        lost_to_other: (n,) whether a face was near enough to this person's head but belongs to another person.
+        margin: (n,) how much the least total cost of the photo grows if this person may not have this face: the cost of
+            the next best assignment; nan without a face. Small values are uncertain.
+    """
+
+    face_index: NDArray[np.int64]
+    lost_to_other: NDArray[np.bool_]
+    margin: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> FaceAssignment:
+        """The assignment of some of the people, or of people repeated."""
+        return FaceAssignment(self.face_index[rows], self.lost_to_other[rows], self.margin[rows])
+
+
+def head_features(body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How far each face is from where the head is in each body box: what ``HeadPrior`` weighs.
+
+    Args:
+        body_xyxy: (n, 4) body boxes, original pixels; a row of nan is a person without a box.
+        face_xyxy: (m, 4) face boxes, same frame.
+
+    Returns:
+        (n, m, 4), not finite where a box has no area:
+
+        - side: distance of the face's centre from the box's vertical middle line, in box widths
+        - above: how far the top of the face is above 2 % of the box's height, in box heights
+        - below: how far it is below 8 % of the box's height, in shorter sides of the box
+        - smaller: natural logarithm of the expected face width over the face's, 0 where the face is as wide or wider
+    """
+    body, face = body_xyxy[:, None].astype(np.float64), face_xyxy[None].astype(np.float64)
+    body_w, body_h = body[..., 2] - body[..., 0], body[..., 3] - body[..., 1]
+    drop = face[..., 1] - body[..., 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        side = np.abs(face[..., 0] + face[..., 2] - body[..., 0] - body[..., 2]) / 2 / body_w
+        above = np.maximum(0.02 - drop / body_h, 0)
+        below = np.maximum(drop - 0.08 * body_h, 0) / np.minimum(body_w, body_h)
+        smaller = np.maximum(np.log(expected_face_widths(body_w, body_h) / (face[..., 2] - face[..., 0])), 0)
+    return np.stack([side, above, below, smaller], axis=-1)
+
+
 def face_costs(
     body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32], prior: HeadPrior = DEFAULT_HEAD_PRIOR
 ) -> NDArray[np.float64]:
-    """How badly each face sits in the head region of each body box.
+    """How badly each face fits the head region of each body box.
 
     Args:
         body_xyxy: (n, 4) body boxes, original pixels; a row of nan is a person without a box.
@@ -76,76 +118,77 @@ def face_costs(
         prior: Where a face should be.
 
     Returns:
-        (n, m) sums of squared standard deviations; 0 is perfect, infinity is impossible.
+        (n, m) costs; 0 is perfect, infinity is impossible.
     """
     inside = box_intersections(body_xyxy, face_xyxy) / np.maximum(box_areas(face_xyxy), 1e-6)[None, :]
-    body_w, body_h = (body_xyxy[:, 2:] - body_xyxy[:, :2]).T.astype(np.float64)[:, :, None]
-    face_h = (face_xyxy[:, 3] - face_xyxy[:, 1]).astype(np.float64)[None, :]
-    face_h = np.maximum(face_h, 1e-6)
-    body_middle = (body_xyxy[:, 0] + body_xyxy[:, 2])[:, None] / 2
-    face_middle = (face_xyxy[:, 0] + face_xyxy[:, 2])[None, :] / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        side = (face_middle - body_middle) / body_w
-        gap = (face_xyxy[None, :, 1] - body_xyxy[:, None, 1]) / face_h
-        size = np.log(face_h / expected_face_heights(body_w, body_h))
-        costs = (
-            np.square(side / prior.side_std)
-            + np.square((gap - prior.gap_mean) / prior.gap_std)
-            + np.square((size - prior.size_mean) / prior.size_std)
-        )
+    side, above, below, smaller = np.moveaxis(head_features(body_xyxy, face_xyxy), -1, 0)
+    costs = (
+        prior.side * np.square(side) + prior.above * np.square(above) + prior.below * below + prior.smaller * smaller
+    )
     possible = (inside >= prior.min_inside) & np.isfinite(costs)
     return np.where(possible, costs, np.inf)
 
 
-def expected_face_heights(body_w: NDArray[np.float64], body_h: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The face height that a body box of this size suggests.
+def expected_face_widths(body_w: NDArray[np.float64], body_h: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The width of the face box that a body box of this size suggests.
 
-    A standing body is 7.5 heads high and about 2.5 heads wide; a box cut at the waist or chest is as wide,
-    but lower. The width therefore decides, unless the box is wider than it is high.
+    A standing body is 7.5 heads high and about 2.5 heads wide; a box cut at the waist or chest is as wide, but lower.
+    The width therefore decides, unless the box is wider than it is high.
 
     Args:
         body_w: Box widths.
         body_h: Box heights.
 
     Returns:
-        Heights of the face box (chin to hair line), same shape and unit.
+        Widths of the face box, same shape and unit. Medians over people of EMOTIC who are alone in their photo.
     """
-    return np.asarray(np.minimum(body_w * 0.42, body_h * 0.45))
+    return np.asarray(np.minimum(body_w * 0.34, body_h * 0.37))
 
 
 def assign_faces(
     body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32], prior: HeadPrior = DEFAULT_HEAD_PRIOR
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+) -> FaceAssignment:
     """Gives each person of one photo at most one face, and each face to at most one person.
 
     Args:
-        body_xyxy: (n, 4) body boxes of the annotated people; a row of nan is a person without a box.
+        body_xyxy: (n, 4) body boxes of the annotated people, each person once; a row of nan is a person without a box.
         face_xyxy: (m, 4) detected faces, same frame.
-        prior: Where a face should be, and the price of staying without one.
-
-    Returns:
-        (n,) position of each person's face, ``UNASSIGNED`` where there is none; and (n,) whether a face sat
-        well enough in that person's head region but went to somebody else.
+        prior: Where a face should be, and the price of having none.
 
     Example:
         >>> bodies = np.array([[0, 0, 100, 300], [60, 0, 160, 300]], np.float32)
         >>> faces = np.array([[92, 12, 128, 57]], np.float32)
-        >>> face_index, lost_to_other = assign_faces(bodies, faces)
-        >>> face_index.tolist(), lost_to_other.tolist()
+        >>> found = assign_faces(bodies, faces)
+        >>> found.face_index.tolist(), found.lost_to_other.tolist()
         ([-1, 0], [False, False])
     """
     n_people, n_faces = len(body_xyxy), len(face_xyxy)
-    face_index = np.full(n_people, UNASSIGNED, dtype=np.int64)
     if n_people == 0 or n_faces == 0:
-        return face_index, np.zeros(n_people, dtype=np.bool_)
+        nobody = np.full(n_people, UNASSIGNED, dtype=np.int64)
+        return FaceAssignment(nobody, np.zeros(n_people, np.bool_), np.full(n_people, np.nan))
     costs = face_costs(body_xyxy, face_xyxy, prior)
     admissible = costs <= prior.max_cost
-    alone = np.full((n_people, n_people), prior.max_cost)  # one column of "no face" for each person
-    beyond_any_sum = prior.max_cost * (n_people + 1)
-    people, columns = linear_sum_assignment(np.hstack([np.where(admissible, costs, beyond_any_sum), alone]))
+    costs[~admissible] = np.inf
+    face_index, total = _solve(costs, prior.max_cost)
+    margin = np.full(n_people, np.nan)
+    for person in np.flatnonzero(face_index != UNASSIGNED):
+        without = costs.copy()
+        without[person, face_index[person]] = np.inf
+        margin[person] = _solve(without, prior.max_cost)[1] - total
+    return FaceAssignment(face_index, admissible.any(axis=1) & (face_index == UNASSIGNED), margin)
+
+
+def _solve(costs: NDArray[np.float64], price: float) -> tuple[NDArray[np.int64], float]:
+    """The assignment of least total cost, and that cost; (n, m) costs, infinite where a pair is impossible."""
+    n_people, n_faces = costs.shape
+    alone = np.full((n_people, n_people), price)  # one column of "no face" for each person
+    beyond_any_sum = price * (n_people + 1)
+    table = np.hstack([np.where(np.isfinite(costs), costs, beyond_any_sum), alone])
+    people, columns = linear_sum_assignment(table)
+    face_index = np.full(n_people, UNASSIGNED, dtype=np.int64)
     given = columns < n_faces
     face_index[people[given]] = columns[given]
-    return face_index, admissible.any(axis=1) & (face_index == UNASSIGNED)
+    return face_index, float(table[people, columns].sum())
 
 
 def bodies_from_faces(face_xyxy: NDArray[np.float32], image_wh: tuple[int, int]) -> NDArray[np.float32]:
