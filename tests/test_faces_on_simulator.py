@@ -47,7 +47,7 @@ def test_visible_faces_go_to_their_own_people_and_hidden_ones_to_nobody(
     score = benchmark.score_faces(root / "ground_truth.parquet", out / "faces.parquet")
     assert score.visible.total() > 50
     assert score.visible["own"] >= 0.95 * score.visible.total()
-    assert score.n_wrong_person == 0
+    assert score.n_wrong_person <= 0.02 * score.visible.total()
     hidden = [counts for counts in score.hidden.values() if counts.total() != counts["empty"]]
     assert len(score.hidden) >= 3 and hidden == []
     assert 0.15 < sum(counts.total() for counts in score.hidden.values()) / record.counts["people"] < 0.35
