@@ -154,17 +154,17 @@ def _recognise_by_forms(path: Path, convs: list[FoldedConv]) -> str:
 
 def _network_from_state(path: Path, state: Mapping[str, Tensor], name: str | None) -> YoloV5Face:
     network = YoloV5Face(find_architecture(name or _recognise_by_shapes(path, state)))
-    wanted = _without_counters(network.state_dict())
+    expected = _without_counters(network.state_dict())
     found = _without_counters(_unfold_state(network, state))
-    for key in sorted(wanted.keys() | found.keys()):
+    for key in sorted(expected.keys() | found.keys()):
         if key not in found:
             raise WeightsError(f"{path}: tensor {key} of {network.name} is missing")
-        if key not in wanted:
+        if key not in expected:
             raise WeightsError(f"{path}: tensor {key} is not one of {network.name}'s")
-        if found[key].shape != wanted[key].shape:
+        if found[key].shape != expected[key].shape:
             raise WeightsError(
                 f"{path}: tensor {key} has shape {tuple(found[key].shape)}, expected "
-                f"{tuple(wanted[key].shape)} of {network.name}"
+                f"{tuple(expected[key].shape)} of {network.name}"
             )
     network.load_state_dict({key: value.float() for key, value in found.items()}, strict=False)
     return network
@@ -174,8 +174,8 @@ def _recognise_by_shapes(path: Path, state: Mapping[str, Tensor]) -> str:
     for name in ARCHITECTURES:
         network = _build_shapes_only(name)
         found = _without_counters(_unfold_state(network, state))
-        wanted = _without_counters(network.state_dict())
-        if {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in wanted.items()}:
+        expected = _without_counters(network.state_dict())
+        if {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in expected.items()}:
             return name
     raise WeightsError(
         f"{path}: its {len(state)} tensors fit none of the networks {', '.join(ARCHITECTURES)}; "
