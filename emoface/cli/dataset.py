@@ -54,10 +54,10 @@ def faces(config: FacesConfig, rebuild: bool) -> None:
       emoface faces work
       emoface faces work --weights yolov5s-face.pt --align
     """
-    from emoface.jobs.faces import forget_faces, run_faces
+    from emoface.jobs.faces import remove_shards, run_faces
 
     if rebuild:
-        forget_faces(config.dir)
+        remove_shards(config.dir)
     warn_of_demonstration(config.detector, config.weights)
     run_job(run_faces, config)
 

@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]
 
 
 def box_areas(xyxy: FloatArray) -> FloatArray:
-    """Areas of boxes, 0 for a box whose sides are swapped.
+    """Computes the areas of boxes; the area is 0 for a box with x2 < x1 or y2 < y1.
 
     Args:
         xyxy: (n, 4).
@@ -25,7 +25,7 @@ def box_areas(xyxy: FloatArray) -> FloatArray:
 
 
 def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
-    """Area that each box of one set shares with each box of another.
+    """Computes the area of the intersection of each box of one set with each box of another.
 
     Args:
         a_xyxy: (n, 4).
@@ -42,7 +42,7 @@ def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
 
 
 def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
-    """Intersection over union of every pair.
+    """Computes the intersection over union (IoU) of every pair of boxes.
 
     Args:
         a_xyxy: (n, 4).
@@ -63,11 +63,11 @@ def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
 
 
 def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
-    """Boxes cut at the borders of their photo.
+    """Clips boxes to the borders of their photo.
 
     Args:
         xyxy: (n, 4).
-        image_wh: Width, height.
+        image_wh: Width and height of the photo.
 
     Returns:
         (n, 4), a new array.
@@ -79,15 +79,15 @@ def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
 
 
 def nms_boxes(xyxy: FloatArray, conf: FloatArray, iou_threshold: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression.
+    """Applies greedy non-maximum suppression.
 
     Args:
         xyxy: (n, 4).
-        conf: (n,) scores; equal scores keep their order, so the result does not depend on chance.
-        iou_threshold: A box whose IoU with a better one is above this goes.
+        conf: (n,) scores; boxes of equal score keep their order, so the result is deterministic.
+        iou_threshold: A box whose IoU with a box of higher score is above this is dropped.
 
     Returns:
-        (k,) positions of the boxes that stay, best first.
+        (k,) positions of the boxes that are kept, by descending score.
     """
     order = np.argsort(-conf, kind="stable")
     keep: list[int] = []
