@@ -6,7 +6,7 @@ box and the context the whole photo, both scaled to a square without keeping the
 thesis names no other way to 3 x 128 x 128 and 3 x 224 x 224, and nothing of either is lost or invented. The face is the
 crop in the tables, which is square.
 
-The arrays are plain uint8: what a network sees then is exactly what ``cut_person`` makes of a photo, and a person is
+The arrays are plain uint8: what a network sees then is exactly what ``crop_person`` makes of a photo, and a person is
 read in a fifth of the time that decoding JPEGs would take; see ``docs/benchmarks/stream_cache.py``.
 
 A split's cache lies in ``CACHE/SPLIT-DATASET-KEY/``, where the key names everything but the photos that decides its
@@ -103,7 +103,7 @@ class UsablePeople:
         return len(self.index)
 
 
-def cut_person(
+def crop_person(
     photo: Photo, body_xyxy: NDArray[np.float32], face: Photo | None, face_xyxy: NDArray[np.float32] | None
 ) -> PersonPixels:
     """Cuts what the streams see of one person out of a photo.
@@ -119,7 +119,7 @@ def cut_person(
 
     Example:
         >>> photo = np.zeros((40, 60, 3), np.uint8)
-        >>> cut = cut_person(photo, np.array([0, 0, 30, 40]), photo[:9, :9], np.array([15, 10, 24, 20]))
+        >>> cut = crop_person(photo, np.array([0, 0, 30, 40]), photo[:9, :9], np.array([15, 10, 24, 20]))
         >>> cut.body.shape, cut.context.shape, cut.face_in_context.tolist()
         ((144, 144, 3), (256, 256, 3), [0.25, 0.25, 0.4000000059604645, 0.5])
     """
@@ -206,7 +206,7 @@ class StreamCache:
         return None if place < 0 else self._array(shard, stream)[place]
 
     def read_person(self, position: int) -> PersonPixels:
-        """All that is kept of one person, as ``cut_person`` made it."""
+        """All that is kept of one person, as ``crop_person`` made it."""
         face, body, context = (self.read(position, stream) for stream in CACHE_SIZES)
         assert body is not None and context is not None
         box = self.people.face_in_context[position] if face is not None else None
@@ -243,7 +243,7 @@ class _Table:
 
 
 @dataclass(frozen=True)
-class _CutPhoto:
+class _CroppedPhoto:
     """What came of one photo: its pixels, its people's, and what became of each of them."""
 
     wh: tuple[int, int] | None
@@ -362,7 +362,7 @@ class _Packing:
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
-        for one in map_ahead(pool, functools.partial(self._cut_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
+        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
             described.append({"wh": one.wh, "statuses": one.statuses})
             pixels["context"] += [] if one.context is None else [one.context]
             pixels["body"] += one.bodies
@@ -386,11 +386,11 @@ class _Packing:
             )
         return crops
 
-    def _cut_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CutPhoto:
+    def _crop_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CroppedPhoto:
         """Cuts one photo; what is wrong with it becomes the status of its people."""
         read = try_in_frame(self._image_root / photo.image, photo.image_wh)
         if read.photo is None:
-            return _CutPhoto(None, None, [], [], [read.status] * len(photo.rows))
+            return _CroppedPhoto(None, None, [], [], [read.status] * len(photo.rows))
         pixels = read.photo.pixels
         bodies, faces, statuses = [], [], []
         for row in photo.rows.tolist():
@@ -403,7 +403,7 @@ class _Packing:
                 faces.append(scale_square(_decode_face(self._table, row, crops[row]), CACHE_SIZES["face"]))
             statuses.append(USABLE)
         height, width = pixels.shape[:2]
-        return _CutPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
+        return _CroppedPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
 
 
 def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
