@@ -54,7 +54,7 @@ FACE_FOUND = "found"
 
 EMPTY_FACE_REASONS: dict[str, str] = {
     "no_face": "the detector found no face near this person's head",
-    "other_person": "the only faces near belong to somebody else",
+    "other_person": "the only faces nearby belong to another person",
     "too_small": "a face was found, but it is smaller than the size limit",
     "image_missing": "the photo is not below the image root",
     "image_unreadable": "the photo is there but cannot be decoded",

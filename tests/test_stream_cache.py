@@ -134,7 +134,7 @@ def test_people_who_cannot_be_shown_are_left_out_and_counted(manifest: Manifest)
 
 def test_no_readable_photo_at_all_is_an_error_that_names_the_image_root(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    with pytest.raises(TableError, match=r"none of its 8 people can be shown \(8 image_missing\); expected .*photos'"):
+    with pytest.raises(TableError, match=r"none of its 8 people can be used \(8 image_missing\); expected .*photos'"):
         open_stream_cache(manifest, "train")
 
 
