@@ -43,7 +43,7 @@ Source: Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", 
 CATEGORY_INDEX: dict[str, int] = {name: position for position, name in enumerate(CATEGORIES)}
 
 SOURCES: tuple[str, ...] = ("mscoco", "ade20k", "emodb_small", "framesdb")
-"""The first folder of an EMOTIC image path: the collection that the photo came from."""
+"""The first folder of an EMOTIC image path: the collection that the photo is from."""
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 

@@ -171,7 +171,7 @@ def co_occurrence(indicator: ArrayLike) -> NDArray[np.int64]:
         indicator: (n, k), non-zero where a person has a label.
 
     Returns:
-        (k, k), symmetric; the diagonal holds ``label_counts``.
+        (k, k), symmetric; the diagonal contains ``label_counts``.
 
     Example:
         >>> co_occurrence([[1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0]]).tolist()

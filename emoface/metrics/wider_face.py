@@ -1,6 +1,6 @@
 """WIDER FACE's own protocol: its ground truth in MATLAB files, and its easy, medium and hard average precision.
 
-``wider_face_val.mat`` holds events, photos and boxes; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and
+``wider_face_val.mat`` contains events, photos and boxes; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and
 ``wider_hard_val.mat`` list the boxes that count in each setting. All other boxes are ignored in that setting.
 
 Source: Yang et al., "WIDER FACE", 2016, ``eval_tools``. As in that code, the width and height of a box are the
