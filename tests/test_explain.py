@@ -230,7 +230,7 @@ def test_errors_say_what_to_do(data: tuple[Path, Path], tmp_path: Path) -> None:
         ExplainConfig(run=data[0])
     with pytest.raises(SettingsError, match=r"no label is called 'Hapiness'; did you mean 'Happiness'\?"):
         ExplainConfig(run=data[0], index=(0,), labels=("Hapiness",))
-    with pytest.raises(TableError, match="nobody in its splits has the index 12345"):
+    with pytest.raises(TableError, match="no person in its splits has the index 12345"):
         run_explain(ExplainConfig(run=data[0], index=(12345,), out=tmp_path))
     with pytest.raises(ImageError, match=r"1 photos could not be read: .*gone\.jpg"):
         run_explain(

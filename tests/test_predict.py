@@ -306,7 +306,7 @@ def test_settings_and_strangers_are_refused(data: tuple[Path, Path], tmp_path: P
     shutil.copy(image, stranger)
     with pytest.raises(ImageError, match=r"stranger\.jpg: not below .*, the image root of"):
         run_predict(PredictConfig(run=data[0], images=(stranger,), out=tmp_path / "out", manifest=data[1]))
-    with pytest.raises(TableError, match="nobody in its splits has the index 999"):
+    with pytest.raises(TableError, match="no person in its splits has the index 999"):
         find_annotated_people(read_manifest(data[1]), "index", [999])
 
 

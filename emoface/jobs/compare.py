@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
 from emoface.errors import SettingsError, TableError
-from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMeasures, measure_difference, measure_precision
+from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
@@ -201,7 +201,7 @@ def _list_inputs(run: Run, split: str) -> list[Path]:
     return [run.path / RUN_NAME, run.path / LOG_NAME, predictions_path(run.path, split)]
 
 
-def _describe(run: Run, measures: PrecisionMeasures | None) -> dict[str, Any]:
+def _describe(run: Run, measures: PrecisionMetrics | None) -> dict[str, Any]:
     """What a run is, costs and came to."""
     cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
     lines = run.log()
@@ -235,7 +235,7 @@ def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
     runs: Mapping[str, Run],
-    measures: Mapping[str, PrecisionMeasures],
+    measures: Mapping[str, PrecisionMetrics],
 ) -> list[Path]:
     out = config.folder
     charts = _write_curves(out, runs)

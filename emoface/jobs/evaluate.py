@@ -31,7 +31,7 @@ from emoface.datasets.predictions import (
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.learning.devices import pick_device
-from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMeasures, VadErrors, measure_predictions
+from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMetrics, VadErrors, measure_predictions
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.forward import ModelOutputs, forward_people
@@ -349,7 +349,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict
     at_thresholds = evaluation.at_thresholds
     groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
     return {
-        **_mean_to_json(evaluation.everybody),
+        **_mean_to_json(evaluation.overall),
         "mean_f1": to_json_number(at_thresholds.mean_f1),
         "jaccard": {
             "mean": to_json_number(at_thresholds.mean_jaccard),
@@ -379,18 +379,18 @@ def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict
     }
 
 
-def _mean_to_json(measures: PrecisionMeasures) -> dict[str, Any]:
+def _mean_to_json(measures: PrecisionMetrics) -> dict[str, Any]:
     """mAP, its interval, over how many labels, and what guessing would come to on the same labels."""
     return {**precision_to_json(measures), "mean_prevalence": to_json_number(measures.mean_prevalence)}
 
 
 def _label_to_json(evaluation: Evaluation, thresholds: NDArray[np.float64], k: int) -> dict[str, Any]:
-    everybody, at_thresholds = evaluation.everybody, evaluation.at_thresholds
+    overall, at_thresholds = evaluation.overall, evaluation.at_thresholds
     return {
         "people": int(at_thresholds.n_with_label[k]),
-        "prevalence": to_json_number(everybody.prevalence[k]),
-        "average_precision": to_json_number(everybody.average_precision[k]),
-        "interval": [to_json_number(end) for end in everybody.interval[:, k]],
+        "prevalence": to_json_number(overall.prevalence[k]),
+        "average_precision": to_json_number(overall.average_precision[k]),
+        "interval": [to_json_number(end) for end in overall.interval[:, k]],
         "threshold": to_json_number(thresholds[k]),
         "predicted": int(at_thresholds.n_predicted[k]),
         "precision": to_json_number(at_thresholds.precision[k]),

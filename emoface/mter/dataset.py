@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.datasets.stream_cache import PersonPixels, StreamCache, cut_person
+from emoface.datasets.stream_cache import PersonPixels, StreamCache, crop_person
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
 from emoface.mter.names import STREAM_SIZES, STREAMS
 from emoface.mter.vad import to_vad_unit
@@ -232,7 +232,7 @@ def to_stream_inputs(
     Returns:
         Per stream (1, 3, side, side), normalised, and has_face, (1,) bool.
     """
-    cut = cut_person(photo, body_xyxy, face, face_xyxy)
+    cut = crop_person(photo, body_xyxy, face, face_xyxy)
     pixels = person_pixels(cut, streams, sizes, masks_face_in_context)
     inputs = {stream: normalise_pixels(torch.from_numpy(one)[None]) for stream, one in pixels.items()}
     return inputs, torch.tensor([face is not None])

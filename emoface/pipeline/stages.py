@@ -22,12 +22,12 @@ from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
+    cached_sha256,
     code_fingerprint,
     list_changes,
     photo_inputs,
     read_record,
     record_path,
-    remembered_sha256,
     to_settings,
 )
 from emoface.storage.tables import read_table
@@ -182,7 +182,7 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     """
     told = {_locate(stage, record, name): value for name, value in record.inputs.items()}
     now = {
-        path: value if value.startswith(PHOTOS) else remembered_sha256(path) if path.is_file() else ABSENT
+        path: value if value.startswith(PHOTOS) else cached_sha256(path) if path.is_file() else ABSENT
         for path, value in told.items()
     }
     if now == told:

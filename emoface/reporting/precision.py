@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from emoface.metrics.evaluation import PrecisionMeasures
+from emoface.metrics.evaluation import PrecisionMetrics
 from emoface.storage.records import to_json_number
 
 
-def precision_to_json(measures: PrecisionMeasures) -> dict[str, Any]:
+def precision_to_json(measures: PrecisionMetrics) -> dict[str, Any]:
     """The mean average precision, its interval, and the number of labels it is the mean of; null where undefined."""
     return {
         "mean_average_precision": to_json_number(measures.mean_average_precision),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from emoface.vision.arrays import Float32Array
+
 Box = tuple[float, float, float, float]
 """One box: x1, y1, x2, y2."""
 
 
-def box_areas(xyxy: FloatArray) -> FloatArray:
+def box_areas(xyxy: Float32Array) -> Float32Array:
     """Computes the areas of boxes; the area is 0 for a box with x2 < x1 or y2 < y1.
 
     Args:
@@ -20,11 +21,11 @@ def box_areas(xyxy: FloatArray) -> FloatArray:
         (n,), square pixels.
     """
     sides = np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None)
-    areas: FloatArray = sides[:, 0] * sides[:, 1]
+    areas: Float32Array = sides[:, 0] * sides[:, 1]
     return areas
 
 
-def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
+def box_intersections(a_xyxy: Float32Array, b_xyxy: Float32Array) -> Float32Array:
     """Computes the area of the intersection of each box of one set with each box of another.
 
     Args:
@@ -37,11 +38,11 @@ def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
     top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
     bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
     sides = np.clip(bottom_right - top_left, 0, None)
-    shared: FloatArray = sides[..., 0] * sides[..., 1]
+    shared: Float32Array = sides[..., 0] * sides[..., 1]
     return shared
 
 
-def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
+def box_iou(a_xyxy: Float32Array, b_xyxy: Float32Array) -> Float32Array:
     """Computes the intersection over union (IoU) of every pair of boxes.
 
     Args:
@@ -58,11 +59,11 @@ def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
     """
     shared = box_intersections(a_xyxy, b_xyxy)
     union = box_areas(a_xyxy)[:, None] + box_areas(b_xyxy)[None, :] - shared
-    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: Float32Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 
-def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
+def clip_boxes(xyxy: Float32Array, image_wh: tuple[int, int]) -> Float32Array:
     """Clips boxes to the borders of their photo.
 
     Args:
@@ -74,11 +75,11 @@ def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
     """
     width, height = image_wh
     limits = np.array([width, height, width, height], dtype=np.float32)
-    clipped: FloatArray = np.clip(xyxy, 0, limits)
+    clipped: Float32Array = np.clip(xyxy, 0, limits)
     return clipped
 
 
-def nms_boxes(xyxy: FloatArray, conf: FloatArray, iou_threshold: float) -> NDArray[np.int64]:
+def nms_boxes(xyxy: Float32Array, conf: Float32Array, iou_threshold: float) -> NDArray[np.int64]:
     """Applies greedy non-maximum suppression.
 
     Args:

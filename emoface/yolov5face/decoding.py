@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from emoface.vision.arrays import Float32Array
 from emoface.vision.boxes import box_areas, clip_boxes, nms_boxes
 from emoface.vision.detections import Detections
 from emoface.vision.letterbox import Letterbox
 
 N_OUTPUTS = 16
 _OBJECTNESS, _LANDMARKS, _CLASS = 4, slice(5, 15), 15
-
-FloatArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class HeadLevel:
     """
 
     stride: int
-    anchors_net: FloatArray
+    anchors_net: Float32Array
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Thresholds:
     iou: float
 
 
-def decode_level(head: FloatArray, level: HeadLevel, conf_threshold: float) -> Detections:
+def decode_level(head: Float32Array, level: HeadLevel, conf_threshold: float) -> Detections:
     """Decodes the predictions of one head whose score reaches the threshold; the others are not decoded.
 
     Args:
@@ -71,7 +69,7 @@ def decode_level(head: FloatArray, level: HeadLevel, conf_threshold: float) -> D
 
 
 def decode_photo(
-    heads: list[FloatArray], levels: tuple[HeadLevel, ...], letterbox: Letterbox, thresholds: Thresholds
+    heads: list[Float32Array], levels: tuple[HeadLevel, ...], letterbox: Letterbox, thresholds: Thresholds
 ) -> Detections:
     """Decodes the raw outputs of all heads for one photo to its faces.
 
@@ -97,7 +95,7 @@ def decode_photo(
     return faces[box_areas(xyxy) > 0]
 
 
-def sigmoid(x: FloatArray) -> FloatArray:
+def sigmoid(x: Float32Array) -> Float32Array:
     """Computes the logistic function without overflow.
 
     Example:
@@ -105,5 +103,5 @@ def sigmoid(x: FloatArray) -> FloatArray:
         [0.0, 0.5, 1.0]
     """
     e = np.exp(-np.abs(x))
-    y: FloatArray = np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+    y: Float32Array = np.where(x >= 0, 1 / (1 + e), e / (1 + e))
     return y

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from emoface.vision.arrays import Float32Array
 from emoface.yolov5face.folding import fold_batch_norms
 from emoface.yolov5face.network import YoloV5Face
 from emoface.yolov5face.onnx_files import INPUT_NAME, to_onnx
-
-FloatArray = NDArray[np.float32]
 
 
 class Engine(Protocol):
@@ -28,7 +25,7 @@ class Engine(Protocol):
 
     max_batch: int
 
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads.
 
         Args:
@@ -56,9 +53,9 @@ class OnnxEngine:
             options.intra_op_num_threads = n_threads
         self._session: Any = onnxruntime.InferenceSession(to_onnx(network), options, providers=["CPUExecutionProvider"])
 
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads, see ``Engine.run``."""
-        heads: list[FloatArray] = self._session.run(None, {INPUT_NAME: images})
+        heads: list[Float32Array] = self._session.run(None, {INPUT_NAME: images})
         return heads
 
 
@@ -71,7 +68,7 @@ class TorchEngine:
         self._network = fold_batch_norms(network).to(self._device)
 
     @torch.inference_mode()
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads, see ``Engine.run``."""
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would shift small boxes
             heads = self._network.raw_heads(torch.from_numpy(images).to(self._device))
@@ -87,7 +84,7 @@ class HubEngine:
         self._reference = reference.eval().to(self._device)
 
     @torch.inference_mode()
-    def run(self, images: FloatArray) -> list[FloatArray]:
+    def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads, see ``Engine.run``."""
         _, heads = self._reference(torch.from_numpy(images).to(self._device))  # (b, anchors, gh, gw, N_OUTPUTS)
         return [head.permute(0, 1, 4, 2, 3).flatten(1, 2).float().cpu().numpy() for head in heads]

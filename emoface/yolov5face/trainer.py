@@ -14,7 +14,7 @@ from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import SettingsError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.learning.ema import AveragedWeights, exponential_warmup
-from emoface.metrics.detection import DetectionMeasures
+from emoface.metrics.detection import DetectionMetrics
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import write_text
 from emoface.yolov5face.batches import TrainingCrops
@@ -104,7 +104,7 @@ class DetectorTrainer:
             self._progress,
         )
 
-    def evaluate(self) -> DetectionMeasures:
+    def evaluate(self) -> DetectionMetrics:
         """Evaluates the averaged network on the validation photos."""
         device = str(next(self._network.parameters()).device)
         detector = build_detector(self.averaged.model, conf_threshold=_VAL_CONF, device=device)

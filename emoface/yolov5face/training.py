@@ -12,7 +12,7 @@ from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import EmofaceError
 from emoface.learning.ema import AveragedWeights
 from emoface.learning.optimizers import set_learning_rate
-from emoface.metrics.detection import DetectionMeasures, measure_detections
+from emoface.metrics.detection import DetectionMetrics, measure_detections
 from emoface.progress import Progress
 from emoface.yolov5face.batches import PhotoBatch
 from emoface.yolov5face.detector import Detector
@@ -125,7 +125,7 @@ def train_one_epoch(
     return {name: value / max(n_steps, 1) for name, value in totals.items()}
 
 
-def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progress: Progress) -> DetectionMeasures:
+def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progress: Progress) -> DetectionMetrics:
     """Computes the detection metrics of a detector on labelled photos, one photo at a time.
 
     Args:
