@@ -1,4 +1,4 @@
-"""Measures the faces job against the simulator's ground truth, and what each stream could know of the labels.
+"""Compares the faces job with the simulator's ground truth, and computes the best possible mAP of each stream.
 
     EMOFACE_WEIGHTS=FOLDER python docs/benchmarks/faces_on_simulator.py --out DIR [--images 1000] [--seed 1]
 
@@ -36,14 +36,20 @@ STREAMS = {
 
 @dataclass
 class Score:
-    """What came of the people of a simulation, see ``score_faces``."""
+    """Counts of the outcomes for the people of a simulation, see ``score_faces``.
+
+    Attributes:
+        visible: Number of people with a visible face per outcome: ``own``, ``other``, ``none``, ``empty``.
+        hidden: The same for people with a hidden face, by what hides it.
+        landmark_errors: Mean distance of a face's landmarks from the true ones, in heights of the true face.
+    """
 
     visible: Counter[str] = field(default_factory=Counter)
     hidden: dict[str, Counter[str]] = field(default_factory=dict)
     landmark_errors: list[float] = field(default_factory=list)
 
     @property
-    def n_given(self) -> int:
+    def n_assigned(self) -> int:
         return sum(
             counts[outcome] for counts in (self.visible, *self.hidden.values()) for outcome in ("own", "other", "none")
         )
@@ -54,10 +60,11 @@ class Score:
 
 
 def score_faces(ground_truth_path: Path, faces_path: Path) -> Score:
-    """Holds each person's row of ``faces.parquet`` against the truth.
+    """Compares each person's row of ``faces.parquet`` with the truth.
 
-    A given face is a person's own, another's or nobody's by the true face that it overlaps best, at ``MIN_IOU``;
-    a person without one is ``empty``. People of photos that cannot be read are left out.
+    The outcome of a person depends on the true face that the assigned face overlaps most, with an IoU of at least
+    ``MIN_IOU``: ``own`` if it is the person's face, ``other`` if it is another person's, ``none`` if it overlaps no
+    true face; ``empty`` if no face was assigned. People of photos that cannot be read are left out.
     """
     truths_of: dict[str, list[dict]] = {}
     for truth in pq.read_table(ground_truth_path).to_pylist():
@@ -94,12 +101,14 @@ def _landmark_error(landmarks: list[float], truth: dict) -> float:
 
 
 def stream_ceilings(n_people: int, seed: int, hidden_share: float) -> dict[str, float]:
-    """mAP of one who knows how people are drawn and sees only some streams, for people whose labels are drawn.
+    """Best possible mAP of a model whose inputs are some of the streams, estimated on simulated people.
+
+    The predictions are the true probabilities of the labels given the streams, see ``label_probabilities``.
 
     Args:
-        n_people: How many to draw.
-        seed: Of the draw.
-        hidden_share: Share of people whose face stream holds nothing.
+        n_people: Number of people to simulate.
+        seed: Random seed.
+        hidden_share: Share of people without an input for the face stream.
     """
     random = np.random.default_rng(seed)
     causes = [draw_cause(random, *draw_scene(random)) for _ in range(n_people)]
@@ -108,11 +117,12 @@ def stream_ceilings(n_people: int, seed: int, hidden_share: float) -> dict[str, 
     ceilings = {}
     for name, streams in STREAMS.items():
         without_face = tuple(stream for stream in streams if stream != "face")
-        seen = _stack(causes, streams)
-        seen[is_hidden] = _stack(
+        probabilities = _stack(causes, streams)
+        probabilities[is_hidden] = _stack(
             [cause for cause, hidden in zip(causes, is_hidden, strict=True) if hidden], without_face
         )
-        ceilings[name] = float(np.mean([average_precision_score(labels[:, k], seen[:, k]) for k in range(26)]))
+        precisions = [average_precision_score(labels[:, k], probabilities[:, k]) for k in range(26)]
+        ceilings[name] = float(np.mean(precisions))
     return ceilings
 
 
@@ -144,14 +154,14 @@ def main() -> None:
     print(
         f"{options.images} photos of seed {options.seed}: {n_visible} people with a visible face, {n_hidden} without\n"
     )
-    print("| measure | people | share |\n|---|---:|---:|")
-    for measure, n, n_of in (
-        ("visible faces given to their own person", score.visible["own"], n_visible),
-        ("given faces that are another person's", score.n_wrong_person, score.n_given),
-        ("given faces that are no true face", score.visible["none"], score.n_given),
+    print("| metric | people | share |\n|---|---:|---:|")
+    for metric, n, n_of in (
+        ("visible faces assigned to their own person", score.visible["own"], n_visible),
+        ("assigned faces that are another person's", score.n_wrong_person, score.n_assigned),
+        ("assigned faces that are no true face", score.visible["none"], score.n_assigned),
         ("hidden faces found", n_false, n_hidden),
     ):
-        print(f"| {measure} | {n} of {n_of} | {n / n_of:.2%} |")
+        print(f"| {metric} | {n} of {n_of} | {n / n_of:.2%} |")
     for reason, counts in sorted(score.hidden.items()):
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         print(f"| hidden: {reason} | {counts.total()} | {outcomes} |")
@@ -159,7 +169,7 @@ def main() -> None:
     print(f"share of people without a visible face: {n_hidden / (n_visible + n_hidden):.1%}")
     print(", ".join(f"{name}: {value:.1f} s" for name, value in seconds.items()))
 
-    print("\n| streams seen | best possible mAP |\n|---|---:|")
+    print("\n| input streams | best possible mAP |\n|---|---:|")
     for name, value in stream_ceilings(20_000, options.seed, n_hidden / (n_visible + n_hidden)).items():
         print(f"| {name} | {100 * value:.1f} |")
 
