@@ -28,7 +28,7 @@ class Layer:
 
 LAYERS: tuple[Layer, ...] = (
     Layer("Command line", ("cli",), "#fde2e4"),
-    Layer("Jobs, one per command", ("jobs",), "#fbe7c6"),
+    Layer("Jobs (one file each)", ("jobs",), "#fbe7c6"),
     Layer("Detector and model together", ("inference",), "#f6efbf"),
     Layer("Networks and training (torch)", ("learning", "yolov5face", "mter"), "#dcefd2"),
     Layer("Files and pages", ("storage", "emotic", "datasets", "reporting", "pipeline"), "#cfeae6"),

@@ -55,10 +55,10 @@ def main() -> None:
         ("rows as CSV", options.rows, "rows-out"),
     ):
         command = [sys.executable, __file__, str(options.rows), "--work", str(options.work)]
-        answer = subprocess.run(
+        process = subprocess.run(
             [*command, "--one", str(root), str(options.work / out)], capture_output=True, text=True, check=True
         )
-        found = json.loads(answer.stdout)
+        found = json.loads(process.stdout)
         figures = [f"{found[name]:,}" for name in ("people", "photos")]
         figures += [f"{found['seconds']:.1f}", f"{found['work_seconds']:.1f}", f"{found['peak_mib']:.0f}"]
         print(f"| {' | '.join([title, *figures])} |")

@@ -123,13 +123,13 @@ def check_pipeline(config: PipelineConfig) -> list[StageStatus]:
     Raises:
         EmofaceError: The pipeline file has an error, or a record is damaged.
     """
-    seen: list[StageStatus] = []
+    statuses: list[StageStatus] = []
     for stage in read_stages(config):
         status = check_stage(stage)
-        if status.state == CURRENT and (names := find_pending_writers(status, seen)):
+        if status.state == CURRENT and (names := find_pending_writers(status, statuses)):
             status = StageStatus(stage, STALE, (f"reads what {' and '.join(names)} will write",), status.record)
-        seen.append(status)
-    return seen
+        statuses.append(status)
+    return statuses
 
 
 def read_stages(config: PipelineConfig) -> list[Stage]:

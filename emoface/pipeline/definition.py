@@ -119,7 +119,7 @@ def read_pipeline_file(name: str, overrides: Mapping[str, str] | None = None) ->
     return PipelineFile(path, settings, filled)
 
 
-def parse_overrides(words: Iterable[str]) -> dict[str, str]:
+def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
     """Reads the ``KEY=VALUE`` texts of ``--set``.
 
     Raises:
@@ -130,10 +130,10 @@ def parse_overrides(words: Iterable[str]) -> dict[str, str]:
         {'out': 'work', 'split.ratios': '80/10/10'}
     """
     overrides = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for text in texts:
+        key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise SettingsError(f"--set {word}: expected KEY=VALUE, such as --set out=work")
+            raise SettingsError(f"--set {text}: expected KEY=VALUE, such as --set out=work")
         overrides[key.strip()] = value.strip()
     return overrides
 

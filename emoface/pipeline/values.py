@@ -106,10 +106,10 @@ def _to_mapping(where: str, value: Any) -> dict[str, Any]:
         raise SettingsError(
             f"{where} is {value!r}, expected a table; one value of it is set as {where.split(': ')[-1]}.KEY"
         )
-    return {key: _guess(part) if isinstance(part, Text) else part for key, part in value.items()}
+    return {key: _read_as_toml(part) if isinstance(part, Text) else part for key, part in value.items()}
 
 
-def _guess(text: str) -> Any:
+def _read_as_toml(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -39,14 +39,14 @@ def write_evaluation_charts(
     """
     per_label = metrics["per_label"]
     title = f"{metrics['model']} on {metrics['split']}: mAP {_format_percent(metrics['mean_average_precision'])}"
-    bars = Bars(*(_numbers([one(measures) for measures in per_label.values()]) for one in _BAR_PARTS))
+    bars = Bars(*(_numbers([one(values) for values in per_label.values()]) for one in _BAR_PARTS))
     curves, captions = {}, {}
     for k, name in enumerate(CATEGORIES):
         curve = precision_recall_curve(labels[:, k], probabilities[:, k])
         curves[name] = (curve.recall, curve.precision)
         value = per_label[name]["average_precision"]
         captions[name] = "undefined" if value is None else f"AP {_format_percent(value)}"
-    prevalence = {name: measures["prevalence"] for name, measures in per_label.items()}
+    prevalence = {name: values["prevalence"] for name, values in per_label.items()}
     return [
         *write_precision_bars(out / "average_precision", title, CATEGORIES, {metrics["model"]: bars}),
         *write_precision_recall(out / "precision_recall", title, curves, captions, prevalence),
@@ -65,13 +65,13 @@ def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
     heads = (f"{stream}_head_percent" for stream in metrics["streams"])
     rows = [
         [
-            *(name, measures["people"]),
-            *map(to_percent, (measures["average_precision"], *measures["interval"], measures["prevalence"])),
-            *(measures["threshold"], measures["f1"]),
+            *(name, values["people"]),
+            *map(to_percent, (values["average_precision"], *values["interval"], values["prevalence"])),
+            *(values["threshold"], values["f1"]),
             *(to_percent(one["average_precision"][name]) for one in metrics["streams"].values()),
             *(column["average_precision"][name] for column in published.values()),
         ]
-        for name, measures in metrics["per_label"].items()
+        for name, values in metrics["per_label"].items()
     ]
     means = (metrics["mean_average_precision"], *metrics["interval"], metrics["mean_prevalence"])
     rows.append(
@@ -104,9 +104,9 @@ def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[P
 
 
 _BAR_PARTS: tuple[Callable[[Mapping[str, Any]], float | None], ...] = (
-    lambda measures: measures["average_precision"],
-    lambda measures: measures["interval"][0],
-    lambda measures: measures["interval"][1],
+    lambda values: values["average_precision"],
+    lambda values: values["interval"][0],
+    lambda values: values["interval"][1],
 )
 
 
