@@ -50,7 +50,7 @@ class Score:
     landmark_errors: list[float] = field(default_factory=list)
 
     @property
-    def n_given(self) -> int:
+    def n_assigned(self) -> int:
         """Number of people who got a face."""
         return sum(
             counts[outcome] for counts in (self.visible, *self.hidden.values()) for outcome in ("own", "other", "none")
@@ -161,8 +161,8 @@ def main() -> None:
     print("| metric | people | share |\n|---|---:|---:|")
     for metric, n, n_of in (
         ("visible faces that were assigned to their own person", score.visible["own"], n_visible),
-        ("assigned faces that are another person's", score.n_wrong_person, score.n_given),
-        ("assigned faces that match no true face", score.visible["none"], score.n_given),
+        ("assigned faces that are another person's", score.n_wrong_person, score.n_assigned),
+        ("assigned faces that match no true face", score.visible["none"], score.n_assigned),
         ("hidden faces that were found", n_false, n_hidden),
     ):
         print(f"| {metric} | {n} of {n_of} | {n / n_of:.2%} |")
