@@ -134,7 +134,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
 
     predictions, left_out = _predict_split(config, run, manifest, rows, progress)
     thresholds, fitted_on = _find_thresholds(config, run, manifest, predictions, progress)
-    progress.start(f"measure {config.split}", 5)
+    progress.start(f"metrics on {config.split}", 5)
     evaluation = measure_predictions(
         predictions.labels,
         predictions.probabilities,

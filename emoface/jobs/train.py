@@ -2,7 +2,7 @@
 
 A run is saved after every epoch. The random numbers of epoch e depend only on the seed and e, so a run that is
 interrupted and resumed ends with the weights of an uninterrupted one: on the CPU they are identical to the byte.
-Several processes (``torchrun``) share every batch of a single process. The training loop is in ``emoface.mter.trainer``.
+Several processes (``torchrun``) share every batch of a single process. The loop is in ``emoface.mter.trainer``.
 """
 
 from __future__ import annotations

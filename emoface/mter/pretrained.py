@@ -28,8 +28,8 @@ PRETRAINED: dict[str, dict[type[Backbone], str]] = {
     "imagenet": {MobileNetV2SE: "mobilenet_v2-b0353104", ResNet18: "resnet18-f37072fd"},
     "places365": {ResNet18: "resnet18_places365"},
 }
-"""Per data set, the weights card of each network. ``imagenet`` has the MobileNetV2 weights of the time of the thesis; the later
-``mobilenet_v2-7ebf99e0`` can be given by ``files``."""
+"""Per data set, the weights card of each network. ``imagenet`` has the MobileNetV2 weights of the time of the thesis;
+the later ``mobilenet_v2-7ebf99e0`` can be given by ``files``."""
 
 _COUNTER = "num_batches_tracked"
 _PREFIX = "module."
