@@ -167,7 +167,7 @@ def test_changed_style_or_later_evaluation_makes_stale(
     monkeypatch.setattr(pages, "TEMPLATES_DIR", tmp_path / "templates")
     shutil.copytree(runs / "a", tmp_path / "a")
     shutil.copytree(runs / "b", tmp_path / "b", ignore=shutil.ignore_patterns("eval"))
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=5)
     run_compare(config)
     stage = Stage("compare", "compare", JOBS["compare"], config, config.folder)
     assert check_stage(stage).state == CURRENT

@@ -1,7 +1,7 @@
 """Learning-rate schedules, as factors of the learning rate after the warm-up; importable without torch.
 
-Each training has its own warm-up: that of MTER is counted in epochs, that of the detector in steps, during which the
-decay schedule already runs.
+Each training has its own warm-up: that of MTER is counted in epochs, that of the detector in steps and
+multiplied with the decay.
 """
 
 from __future__ import annotations
