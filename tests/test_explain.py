@@ -226,7 +226,7 @@ def test_most_probable_labels_are_taken_where_none_are_named(data: tuple[Path, P
 
 
 def test_errors_say_what_to_do(data: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="nobody to explain; give photos, an index or a person_id"):
+    with pytest.raises(SettingsError, match="no people to explain; give photos, an index or a person_id"):
         ExplainConfig(run=data[0])
     with pytest.raises(SettingsError, match=r"no label is called 'Hapiness'; did you mean 'Happiness'\?"):
         ExplainConfig(run=data[0], index=(0,), labels=("Hapiness",))

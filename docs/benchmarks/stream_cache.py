@@ -20,7 +20,7 @@ import numpy as np
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, open_stream_cache
-from emoface.mter.dataset import Draw, PeopleDataset
+from emoface.mter.dataset import PeopleDataset, SampleKey
 from emoface.vision.images import decode_photo, encode_jpeg
 
 N_PEOPLE = 300
@@ -43,7 +43,7 @@ def main() -> None:
         dataset = PeopleDataset(cache)
         n = min(N_PEOPLE, len(cache))
         print(f"\nevaluation reads {_rate(lambda k: dataset[k], n):,.0f} people per second on one thread,")
-        print(f"training {_rate(lambda k: dataset[Draw(0, k, k)], n):,.0f}")
+        print(f"training {_rate(lambda k: dataset[SampleKey(0, k, k)], n):,.0f}")
 
 
 def _compare_formats(cache: StreamCache, stream: str) -> str:

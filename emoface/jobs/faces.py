@@ -28,7 +28,7 @@ from emoface.errors import SettingsError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
-    cut_assigned_faces,
+    crop_assigned_faces,
     describe_faces,
     find_detector_weights,
     load_face_detector,
@@ -283,7 +283,7 @@ def _crop_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus,
         counts = Counter({f"photos_{one.status.removeprefix('image_')}": 1})
     else:
         height, width = one.photo.pixels.shape[:2]
-        people = cut_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config)
+        people = crop_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config)
         counts = Counter(faces_detected=len(found))
         if one.photo.exif:
             counts[f"photos_exif_{one.photo.exif}"] = 1
