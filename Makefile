@@ -25,6 +25,7 @@ lint: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python docs/generate_commands.py
+	$(BIN)/python docs/draw_architecture.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUT)

@@ -1,12 +1,12 @@
-"""Entry points for ``torch.hub``: each loads one YOLOv5-Face detector, ready to be called with photos.
+"""Entry points for ``torch.hub``: each loads one YOLOv5-Face detector, which is then called with photos.
 
     detector = torch.hub.load(".", "yolov5n_face", source="local")
     faces = detector("photo.jpg")
     print(faces.pandas())
 
-Every entry point takes ``weights`` (a file; None looks the network's name up, and fetches the published file where
-there is an address), ``fetch`` (False never downloads), ``backend`` (auto, onnx, torch, hub), ``image_size``,
-``conf_threshold``, ``iou_threshold``, ``device``, ``n_threads`` and ``hub_repo``.
+The settings of every entry point are ``weights`` (a weight file; None looks the weights up by the network's name, and
+downloads the published file if there is one), ``fetch`` (False never downloads), ``backend`` (auto, onnx, torch, hub),
+``image_size``, ``conf_threshold``, ``iou_threshold``, ``device``, ``n_threads`` and ``hub_repo``.
 """
 
 from __future__ import annotations
@@ -32,60 +32,60 @@ dependencies = [
 
 
 def detector(name: str, **settings: Any) -> _PhotoDetector:
-    """The detector of that name, as in ``emoface weights list``, or of weights that were added under it."""
+    """Loads a detector by the name of its weights, as listed by ``emoface weights list``, added weights included."""
     return _load_photo_detector(name, **settings)
 
 
 def yolov5n_05_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5n-0.5-Face, 0.45 M parameters; the published file is fetched where it is missing."""
+    """YOLOv5n-0.5-Face, 0.45 M parameters; the published weights are downloaded if they are missing."""
     return _load_photo_detector("yolov5n-0.5-face", **settings)
 
 
 def yolov5n_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5n-Face, 1.73 M parameters; the published file is fetched where it is missing."""
+    """YOLOv5n-Face, 1.73 M parameters; the published weights are downloaded if they are missing."""
     return _load_photo_detector("yolov5n-face", **settings)
 
 
 def yolov5s_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5s-Face, 7.1 M parameters; needs ``weights``, or a file added as ``yolov5s-face``."""
+    """YOLOv5s-Face, 7.1 M parameters; needs ``weights``, or weights added as ``yolov5s-face``."""
     return _load_photo_detector("yolov5s-face", **settings)
 
 
 def yolov5m_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5m-Face, 21.1 M parameters; needs ``weights``, or a file added as ``yolov5m-face``."""
+    """YOLOv5m-Face, 21.1 M parameters; needs ``weights``, or weights added as ``yolov5m-face``."""
     return _load_photo_detector("yolov5m-face", **settings)
 
 
 def yolov5l_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5l-Face, 46.6 M parameters; needs ``weights``, or a file added as ``yolov5l-face``."""
+    """YOLOv5l-Face, 46.6 M parameters; needs ``weights``, or weights added as ``yolov5l-face``."""
     return _load_photo_detector("yolov5l-face", **settings)
 
 
 def yolov5n6_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5n6-Face, 2.5 M parameters, four heads; needs ``weights``, or a file added as ``yolov5n6-face``."""
+    """YOLOv5n6-Face, 2.5 M parameters, four heads; needs ``weights``, or weights added as ``yolov5n6-face``."""
     return _load_photo_detector("yolov5n6-face", **settings)
 
 
 def yolov5s6_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5s6-Face, 12.4 M parameters, four heads; needs ``weights``, or a file added as ``yolov5s6-face``."""
+    """YOLOv5s6-Face, 12.4 M parameters, four heads; needs ``weights``, or weights added as ``yolov5s6-face``."""
     return _load_photo_detector("yolov5s6-face", **settings)
 
 
 def yolov5m6_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5m6-Face, 35.5 M parameters, four heads; needs ``weights``, or a file added as ``yolov5m6-face``."""
+    """YOLOv5m6-Face, 35.5 M parameters, four heads; needs ``weights``, or weights added as ``yolov5m6-face``."""
     return _load_photo_detector("yolov5m6-face", **settings)
 
 
 def yolov5l6_face(**settings: Any) -> _PhotoDetector:
-    """YOLOv5l6-Face, 76.7 M parameters, four heads; needs ``weights``, or a file added as ``yolov5l6-face``."""
+    """YOLOv5l6-Face, 76.7 M parameters, four heads; needs ``weights``, or weights added as ``yolov5l6-face``."""
     return _load_photo_detector("yolov5l6-face", **settings)
 
 
 def yolov5_blazeface(**settings: Any) -> _PhotoDetector:
-    """YOLOv5-BlazeFace, 0.18 M parameters; the published file is fetched where it is missing."""
+    """YOLOv5-BlazeFace, 0.18 M parameters; the published weights are downloaded if they are missing."""
     return _load_photo_detector("yolov5-blazeface", **settings)
 
 
 def yolov5_blazeface_fpn(**settings: Any) -> _PhotoDetector:
-    """YOLOv5-BlazeFace with a pyramid, 0.18 M parameters; needs ``weights``."""
+    """YOLOv5-BlazeFace with a feature pyramid, 0.18 M parameters; needs ``weights``."""
     return _load_photo_detector("yolov5-blazeface-fpn", **settings)

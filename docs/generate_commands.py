@@ -1,4 +1,4 @@
-"""Writes ``docs/commands.md`` from the commands' own help; a test holds that it is up to date.
+"""Writes ``docs/commands.md`` from the help texts of the commands; a test checks that the page is up to date.
 
 Run it with ``make docs``.
 """
@@ -17,13 +17,13 @@ COMMANDS_PATH = Path(__file__).with_name("commands.md")
 _HEAD = """# Commands
 
 Every command exits 0 on success, 1 with one `Error: ...` line on bad data, files or settings (`--debug` shows the
-traceback), and 2 on bad usage. Every command that writes can be interrupted and run again. This page is written by
-`make docs` from the commands' own help.
+traceback), and 2 on bad usage. Every command that writes files can be interrupted and run again. `make docs` writes
+this page from the help texts of the commands.
 """
 
 
 def render_commands() -> str:
-    """The whole page."""
+    """Renders the whole page."""
     parts = [_HEAD]
     for name, command in _walk("emoface", main):
         context = click.Context(

@@ -1,4 +1,4 @@
-"""The error family a user can act on; the command line turns each into one ``Error: ...`` line."""
+"""Errors that a user can act on; the command line prints each as one ``Error: ...`` line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class EmofaceError(Exception):
     """Bad data, files or settings.
 
-    The message says what is wrong, where, what was expected, what was found, and what to do.
+    The message says what is wrong and where, what was expected, what was found, and what to do.
     """
 
 
@@ -22,11 +22,11 @@ class TableError(EmofaceError):
 
 
 class ImageError(EmofaceError):
-    """One photo that cannot be read; jobs record it in the photo's rows."""
+    """A photo that cannot be read; jobs record this in the rows of its people."""
 
 
 class WeightsError(EmofaceError):
-    """A weight file that is missing, damaged, unsafe or of another network."""
+    """A weight file that is missing, damaged, unsafe or made for another network."""
 
 
 class SettingsError(EmofaceError):
@@ -34,18 +34,18 @@ class SettingsError(EmofaceError):
 
 
 class TrainingError(EmofaceError):
-    """A training run that cannot go on; the message says where it was."""
+    """A training run that cannot continue; the message says at which point it stopped."""
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Suggests the nearest known word, as the end of an error sentence.
+    """Suggests the most similar known word, as the end of an error message.
 
     Args:
         word: What the user wrote.
-        choices: The words that would have been understood.
+        choices: The known words.
 
     Returns:
-        ``"; did you mean 'x'?"`` or, with nothing near, ``"; known: a, b, c"``.
+        ``"; did you mean 'x'?"``, or ``"; known: a, b, c"`` where no known word is similar.
 
     Example:
         >>> did_you_mean("stratifyed", ["emotic", "stratified"])

@@ -1,4 +1,4 @@
-"""Work that runs ahead of its consumer, in order and in bounded memory."""
+"""Parallel work whose results are computed ahead of their use, in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ R = TypeVar("R")
 
 
 def map_ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """``map`` on a pool that is at most ``ahead`` results in front of its consumer, in order.
+    """Maps ``work`` over items on a pool, in order, at most ``ahead`` results before they are used.
 
     Args:
-        pool: Runs ``work``.
-        work: What is done with each item.
-        items: Taken only as fast as results are.
-        ahead: Results that may wait.
+        pool: The threads or processes that run ``work``.
+        work: The function that is applied to each item.
+        items: The inputs; a further one is read only when a result is taken.
+        ahead: Largest number of results that are computed before they are taken.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,7 @@ def map_ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead:
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Consecutive items, ``size`` at a time; the last batch may be smaller.
+    """Groups consecutive items into batches of ``size``; the last batch may be smaller.
 
     Example:
         >>> list(in_batches("abcde", 2))

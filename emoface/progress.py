@@ -1,4 +1,4 @@
-"""How a job tells its caller how far it is, without printing."""
+"""The interface through which a job reports its progress to its caller, without printing."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What the command line, a notebook or a test gives a job to report to."""
+    """Receives the progress of a job; implemented by the command line, a notebook or a test."""
 
     def start(self, description: str, total: int) -> None:
-        """Begins one stretch of work of ``total`` units; it replaces the stretch before it."""
+        """Begins a phase of ``total`` units of work; it replaces the previous phase."""
 
     def advance(self, n: int = 1) -> None:
-        """Reports ``n`` more units as done."""
+        """Reports that ``n`` more units are done."""
 
     def describe(self, text: str) -> None:
-        """Says how the stretch is going, in place of what was said before."""
+        """Reports the state of the current phase as text, which replaces the previous text."""
 
     def note(self, text: str) -> None:
-        """Says something that is to stay readable."""
+        """Reports a message that stays visible."""
 
 
 class Silent:
-    """A progress that nobody watches."""
+    """A progress receiver that does nothing."""
 
     def start(self, description: str, total: int) -> None:
         """Does nothing."""

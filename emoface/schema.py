@@ -1,4 +1,4 @@
-"""The words of EMOTIC and the schema of every table; the only place that spells the columns."""
+"""EMOTIC's categories, splits and dimensions, and the schema of every table; column names are defined only here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CATEGORIES: tuple[str, ...] = (
     "Sympathy",
     "Yearning",
 )
-"""EMOTIC's 26 emotion categories, its spelling, alphabetical; the order of every indicator.
+"""EMOTIC's 26 emotion categories in its spelling and in alphabetical order, the order of every indicator.
 
 Source: Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", 2019, table 1.
 """
@@ -43,7 +43,7 @@ Source: Kosti et al., "Context Based Emotion Recognition using EMOTIC Dataset", 
 CATEGORY_INDEX: dict[str, int] = {name: position for position, name in enumerate(CATEGORIES)}
 
 SOURCES: tuple[str, ...] = ("mscoco", "ade20k", "emodb_small", "framesdb")
-"""The first folder of an EMOTIC image path: the collection that the photo came from."""
+"""The first folder of an EMOTIC image path: the collection that the photo is from."""
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
@@ -54,12 +54,12 @@ FACE_FOUND = "found"
 
 EMPTY_FACE_REASONS: dict[str, str] = {
     "no_face": "the detector found no face near this person's head",
-    "other_person": "the only faces near belong to somebody else",
+    "other_person": "the only faces nearby belong to another person",
     "too_small": "a face was found, but it is smaller than the size limit",
     "image_missing": "the photo is not below the image root",
     "image_unreadable": "the photo is there but cannot be decoded",
 }
-"""Every ``face_status`` but ``found``, with its meaning."""
+"""Every ``face_status`` except ``found``, with its meaning."""
 
 FACE_STATUSES: tuple[str, ...] = (FACE_FOUND, *EMPTY_FACE_REASONS)
 
@@ -101,7 +101,7 @@ PEOPLE_SCHEMA = pa.schema(
 """``people.parquet``: one row per annotated person, in EMOTIC's order."""
 
 FACE_IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-"""The Hugging Face ``Image`` convention."""
+"""An encoded image, in the Hugging Face ``Image`` convention."""
 
 FACES_SCHEMA = pa.schema(
     [
@@ -114,7 +114,7 @@ FACES_SCHEMA = pa.schema(
         pa.field("face_status", pa.string()),
     ]
 )
-"""``faces.parquet``: one row per row of ``people.parquet``, same order, nothing dropped."""
+"""``faces.parquet``: one row per row of ``people.parquet``, in the same order, none left out."""
 
 _SPLIT_FIELDS = [*PEOPLE_SCHEMA, *list(FACES_SCHEMA)[2:], pa.field("split", pa.string())]
 
@@ -127,39 +127,39 @@ def _hugging_face_feature(name: str, column: pa.DataType) -> dict[str, Any]:
     if pa.types.is_fixed_size_list(column):
         value = _hugging_face_feature("", column.value_type)
         return {"feature": value, "length": column.list_size, "_type": "Sequence"}
-    # Arrow says "float" where Hugging Face says "float32".
+    # Arrow calls the type "float", Hugging Face calls it "float32".
     return {"dtype": "float32" if pa.types.is_float32(column) else str(column), "_type": "Value"}
 
 
 HUGGING_FACE_FEATURES: dict[str, Any] = {
     field.name: _hugging_face_feature(field.name, field.type) for field in _SPLIT_FIELDS
 }
-"""The split tables' columns for ``datasets.Features.from_dict``: the face is an image, a category one of 26."""
+"""The columns of the split tables for ``datasets.Features.from_dict``: the face is an image, a category one of 26."""
 
 SPLIT_SCHEMA = pa.schema(
     _SPLIT_FIELDS, metadata={"huggingface": json.dumps({"info": {"features": HUGGING_FACE_FEATURES}})}
 )
-"""``train.parquet``, ``val.parquet``, ``test.parquet``: people and faces side by side, plus the split.
+"""``train.parquet``, ``val.parquet``, ``test.parquet``: the columns of people and faces, plus the split.
 
-The metadata is where ``datasets`` looks for its features.
+The library ``datasets`` reads its features from the metadata.
 """
 
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
 )
-"""``sampling_weights.parquet``: how often to draw each person of the train split, with a mean of 1."""
+"""``sampling_weights.parquet``: the sampling weight of each person of the train split, with a mean of 1."""
 
 LEFT_OUT_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "kept_index")
 """``left_out.csv``: every row that the split leaves out because its person is in the splits by another row."""
 
 CAPPED_COLUMNS: tuple[str, ...] = ("index", "person_id", "image")
-"""``capped.csv``: every person left out of the train split because a label was full."""
+"""``capped.csv``: every person left out of the train split because one of their labels had reached the limit."""
 
 EMPTY_FACE_COLUMNS: tuple[str, ...] = ("index", "person_id", "image", "face_status")
 """``empty_faces.csv``: every row whose face is null."""
 
 PARSE_NOTE_COLUMNS: tuple[str, ...] = ("person_id", "what", "before", "after")
-"""``parse_notes.csv``: every irregularity of the annotations, and what was made of it."""
+"""``parse_notes.csv``: every irregularity of the annotations, with the value before and after the correction."""
 
 PREDICTIONS_SCHEMA = pa.schema(
     [
@@ -175,10 +175,11 @@ PREDICTIONS_SCHEMA = pa.schema(
         *(pa.field(f"predicted_{name}", pa.float32()) for name in DIMENSIONS),
     ]
 )
-"""``predictions.parquet``: what a model says of each person of a split that it can see.
+"""``predictions.parquet``: a model's predictions for each person of a split that the model can use.
 
-``face_probabilities`` and so on are those of a stream's own head, null where the model has none or the person no face;
-valence, arousal and dominance are 1-10, null where EMOTIC has none and where the model has no head for them.
+``face_probabilities``, ``body_probabilities`` and ``context_probabilities`` are the output of each stream's own head,
+null where the model has no such head or the person has no face. Valence, arousal and dominance are 1-10; the true
+values are null where EMOTIC has none, the predicted values where the model has no head for them.
 """
 
 GROUND_TRUTH_SCHEMA = pa.schema(

@@ -49,16 +49,16 @@ def _comparison(root: Path) -> dict[str, Any]:
 
 
 def test_runs_are_described(runs: Path) -> None:
-    told = _comparison(runs)["runs"]
-    assert list(told) == ["a", "b", "c"]
+    compared = _comparison(runs)["runs"]
+    assert list(compared) == ["a", "b", "c"]
     metrics = json.loads((runs / "a" / "eval" / "test" / "metrics.json").read_text(encoding="utf-8"))
-    assert told["a"]["mean_average_precision"] == metrics["mean_average_precision"]
-    assert told["a"]["people"] == metrics["people"]["evaluated"]
-    assert (told["b"]["best_epoch"], told["b"]["best_val_map"], told["b"]["seconds"]) == (2, 0.26, 4.0)
+    assert compared["a"]["mean_average_precision"] == metrics["mean_average_precision"]
+    assert compared["a"]["people"] == metrics["people"]["evaluated"]
+    assert (compared["b"]["best_epoch"], compared["b"]["best_val_map"], compared["b"]["seconds"]) == (2, 0.26, 4.0)
     full, cost = measure_cost(build_model("task2")), measure_cost(build_model("task2"), SIZES)
-    assert (told["a"]["n_parameters"], told["a"]["n_macs"]) == (cost.n_parameters, cost.n_macs)
+    assert (compared["a"]["n_parameters"], compared["a"]["n_macs"]) == (cost.n_parameters, cost.n_macs)
     assert cost.n_parameters == full.n_parameters and cost.n_macs < full.n_macs / 10
-    assert told["c"]["mean_average_precision"] is None and not told["c"]["is_finished"]
+    assert compared["c"]["mean_average_precision"] is None and not compared["c"]["is_finished"]
 
 
 def test_difference_is_that_of_the_two_values(runs: Path) -> None:
@@ -88,7 +88,7 @@ def test_curves_show_the_loss_of_the_answer_alone(tmp_path: Path, runs: Path) ->
     # Legends name the runs; the axis of a loss of 4 to 8 never comes near the streams' 99.
     svg = (runs / "comparison" / "training.svg").read_text(encoding="utf-8")
     texts = re.findall(r">([^<>\n]+)</text>", svg)
-    assert {"a", "b", "c", "loss on train", "loss on val", "mAP on val", "round"} <= set(texts)
+    assert {"a", "b", "c", "loss on train", "loss on val", "mAP on val", "epoch"} <= set(texts)
     assert max(float(text) for text in texts if re.fullmatch(r"\d+(\.\d+)?", text)) < 20
     write_training_curves(tmp_path / "empty", "nothing", {"loss": {"a": ([], [])}}, "round")
     assert (tmp_path / "empty.svg").is_file()
@@ -157,7 +157,7 @@ def test_names_and_errors(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="runs are 1, expected two or more"):
         CompareConfig(runs=(tmp_path,))
     answer = CliRunner().invoke(main, ["compare", str(tmp_path / "a"), str(tmp_path / "b")])
-    assert answer.exit_code == 1 and "is no training run" in answer.stderr
+    assert answer.exit_code == 1 and "is not a training run" in answer.stderr
 
 
 def test_changed_style_or_later_evaluation_makes_stale(
@@ -167,7 +167,7 @@ def test_changed_style_or_later_evaluation_makes_stale(
     monkeypatch.setattr(pages, "TEMPLATES_DIR", tmp_path / "templates")
     shutil.copytree(runs / "a", tmp_path / "a")
     shutil.copytree(runs / "b", tmp_path / "b", ignore=shutil.ignore_patterns("eval"))
-    config = CompareConfig((tmp_path / "a", tmp_path / "b"), draws=5)
+    config = CompareConfig(runs=(tmp_path / "a", tmp_path / "b"), draws=5)
     run_compare(config)
     stage = Stage("compare", "compare", JOBS["compare"], config, config.folder)
     assert check_stage(stage).state == CURRENT

@@ -30,7 +30,7 @@ from emoface.yolov5face.batches import PhotoBatch
 from emoface.yolov5face.losses import (
     FaceTargets,
     LossWeights,
-    _mined_objectness,
+    _objectness_loss,
     complete_iou,
     detection_losses,
     masked_wing_loss,
@@ -114,7 +114,7 @@ def test_mining_counts_the_positives_and_the_hardest_negatives_of_each_photo() -
     weights = LossWeights(negatives_per_positive=2.0, min_negatives=1)
     right = [math.log(1 + math.exp(value)) for value in (3.0, 2.0, 5.0)]
     expected = (math.log(2) + sum(right)) / 2  # 2 negatives of photo 1, 1 of photo 2; a photo counts as 1 positive
-    assert _mined_objectness(logits, matched, weights).item() == pytest.approx(expected, abs=1e-6)
+    assert _objectness_loss(logits, matched, weights).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_outputs_that_say_the_truth_have_no_box_and_landmark_loss() -> None:
@@ -254,7 +254,7 @@ def test_run_leaves_log_record_and_the_averaged_network(drawn: Path, tmp_path: P
 def test_run_of_other_settings_is_refused(drawn: Path, tmp_path: Path) -> None:
     config = _config(drawn, tmp_path, epochs=1)
     run_train_detector(config)
-    with pytest.raises(SettingsError, match="a run of other settings, labels or first weights"):
+    with pytest.raises(SettingsError, match="a run of other settings, labels or initial weights"):
         run_train_detector(config.replace(seed=1))
     with pytest.raises(SettingsError, match="image_size is 100, expected a positive multiple of 64"):
         config.replace(image_size=100)

@@ -14,6 +14,7 @@ from types import ModuleType
 
 import click
 import pytest
+from test_layers import LAYERS
 
 from emoface.cli import main
 
@@ -23,10 +24,11 @@ _NOT_HERE = ("make ", "python3 -m venv", ".venv/bin/pip", "source ", "emoface we
 """Lines that set up a machine, need a network, or are tested elsewhere."""
 
 
-def _generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_commands", REPO / "docs" / "generate_commands.py")
+def _load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
     spec.loader.exec_module(module)
     return module
 
@@ -41,7 +43,7 @@ def _shell_lines(page: Path) -> list[str]:
 
 
 def test_commands_page_is_the_commands_own_help() -> None:
-    generator = _generator()
+    generator = _load(REPO / "docs" / "generate_commands.py")
     assert generator.COMMANDS_PATH.read_text(encoding="utf-8") == generator.render_commands(), "run 'make docs'"
 
 
@@ -134,3 +136,19 @@ def test_every_column_is_documented() -> None:
             assert f"`{name}`" in text, name
     for status in schema.FACE_STATUSES:
         assert f"`{status}`" in text, status
+
+
+def test_architecture_page_names_every_package() -> None:
+    text = (REPO / "docs" / "architecture.md").read_text(encoding="utf-8")
+    packages = {path.parent.name for path in (REPO / "emoface").glob("*/__init__.py")}
+    assert set(re.findall(r"^\*\*`emoface/(\w+)/`\*\*", text, re.MULTILINE)) == packages
+    modules = {path.stem for path in (REPO / "emoface").glob("*.py")} - {"__init__", "__main__"}
+    for module in modules:
+        assert f"`{module}`" in text, module
+
+
+def test_architecture_picture_shows_the_layers_that_are_tested() -> None:
+    drawing = _load(REPO / "docs" / "draw_architecture.py")
+    drawn = [set(layer.names) for layer in reversed(drawing.LAYERS)]
+    assert drawn == [set(names) - {"__main__"} for names in LAYERS]
+    assert drawing.SVG_PATH.read_text(encoding="utf-8") == drawing.render_architecture(), "run 'make docs'"

@@ -310,4 +310,4 @@ def test_command(evaluated: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "mean average precision: 0." in answer.stdout and "evaluation.html" in answer.stdout
     answer = CliRunner().invoke(main, ["evaluate", str(tmp_path / "nowhere")])
-    assert answer.exit_code == 1 and "is no training run" in answer.stderr
+    assert answer.exit_code == 1 and "is not a training run" in answer.stderr

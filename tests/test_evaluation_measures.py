@@ -40,16 +40,16 @@ def _measure(**changes: Any) -> Evaluation:
     return measure_predictions(told.pop("labels"), told.pop("probabilities"), told.pop("thresholds"), **told)
 
 
-def test_everybody_by_hand() -> None:
-    everybody = _measure().everybody
-    assert everybody.average_precision == pytest.approx([5 / 6, 1, NAN], nan_ok=True)
-    assert everybody.prevalence.tolist() == [0.5, 0.75, 0] and everybody.n_people == 4
-    assert everybody.mean_average_precision == pytest.approx(11 / 12) and everybody.labels_defined == 2
-    assert everybody.mean_prevalence == 0.625
+def test_overall_metrics_by_hand() -> None:
+    overall = _measure().overall
+    assert overall.average_precision == pytest.approx([5 / 6, 1, NAN], nan_ok=True)
+    assert overall.prevalence.tolist() == [0.5, 0.75, 0] and overall.n_people == 4
+    assert overall.mean_average_precision == pytest.approx(11 / 12) and overall.labels_defined == 2
+    assert overall.mean_prevalence == 0.625
     resampled = bootstrap_average_precision(LABELS, SCORES, 20, 3)
-    np.testing.assert_array_equal(everybody.interval, percentile_interval(resampled, INTERVAL_LEVEL))
+    np.testing.assert_array_equal(overall.interval, percentile_interval(resampled, INTERVAL_LEVEL))
     np.testing.assert_array_equal(
-        everybody.mean_interval, percentile_interval(mean_over_labels(resampled), INTERVAL_LEVEL)
+        overall.mean_interval, percentile_interval(mean_over_labels(resampled), INTERVAL_LEVEL)
     )
 
 
@@ -93,8 +93,8 @@ def test_nobody_is_measured_without_complaint() -> None:
         predicted_vad=np.zeros((0, 3), np.float32),
         groups={"face": {"with": nobody}},
     )
-    assert evaluation.everybody.n_people == 0 and np.isnan(evaluation.everybody.prevalence).all()
-    assert np.isnan(evaluation.everybody.mean_prevalence) and evaluation.vad is None
+    assert evaluation.overall.n_people == 0 and np.isnan(evaluation.overall.prevalence).all()
+    assert np.isnan(evaluation.overall.mean_prevalence) and evaluation.vad is None
     assert evaluation.at_thresholds.n_predicted.tolist() == [0, 0, 0]
     assert len(measure_at_thresholds(LABELS[:0], SCORES[:0], np.full(3, NAN)).jaccard) == 0
 

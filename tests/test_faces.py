@@ -189,7 +189,7 @@ def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
     resumed = _tables(dataset)
     readable_of_done_shards = {1: 0, 4: 2, 7: 4}[n_before_the_kill]  # a shard is done once its summary is written
     assert detector.n_photos - shown == 6 - readable_of_done_shards
-    faces_job.forget_faces(dataset)
+    faces_job.remove_shards(dataset)
     run_faces(config)
     assert _tables(dataset) == resumed
 

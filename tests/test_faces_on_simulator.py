@@ -53,7 +53,7 @@ def test_visible_faces_go_to_their_own_people_and_hidden_ones_to_nobody(
     assert 0.15 < sum(counts.total() for counts in score.hidden.values()) / record.counts["people"] < 0.35
     assert np.median(score.landmark_errors) < 0.05
     n_found = record.counts["face_status"]["found"]
-    assert n_found == score.n_given and n_found + record.counts["face_status"]["no_face"] <= record.counts["people"]
+    assert n_found == score.n_assigned and n_found + record.counts["face_status"]["no_face"] <= record.counts["people"]
 
 
 def test_smaller_shards_give_the_same_tables(simulation: tuple[Path, Path], weights_dir: Path) -> None:

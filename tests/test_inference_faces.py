@@ -15,8 +15,8 @@ from emoface.inference.faces import (
     Backend,
     DetectorSettings,
     FaceSettings,
-    cut_all_faces,
-    cut_assigned_faces,
+    crop_all_faces,
+    crop_assigned_faces,
     describe_faces,
     load_face_detector,
     read_face_settings,
@@ -69,7 +69,7 @@ def test_what_an_older_data_set_does_not_tell_is_the_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("changes", "message"),
     [
         ({"backend": "onx"}, "backend is 'onx'; did you mean 'onnx'"),
         ({"conf_threshold": 1.5}, "conf_threshold is 1.5, expected a number from 0 to 1"),
@@ -80,9 +80,9 @@ def test_what_an_older_data_set_does_not_tell_is_the_default() -> None:
         ({"min_face": 5}, "there is no setting 'min_face'; did you mean 'min_face_size'"),
     ],
 )
-def test_settings_out_of_range_are_named(told: dict[str, Any], message: str) -> None:
+def test_settings_out_of_range_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        FaceSettings(**told)
+        FaceSettings(**changes)
 
 
 def test_backends_are_those_of_the_detector() -> None:
@@ -98,35 +98,37 @@ def test_detector_is_loaded_as_the_settings_say(monkeypatch: pytest.MonkeyPatch)
     settings = DetectorSettings(detector="drawn", backend="torch", conf_threshold=0.1, iou_threshold=0.3, image_size=64)
     load_face_detector(settings)
     load_face_detector(settings.replace(detector="elsewhere"), WEIGHTS)
-    told = {"network": "yolov5n-face", "backend": "torch", "image_size": 64}
-    assert calls == [((Path("drawn.bin"),), {**told, "conf_threshold": 0.1, "iou_threshold": 0.3})] * 2
+    expected = {"network": "yolov5n-face", "backend": "torch", "image_size": 64}
+    assert calls == [((Path("drawn.bin"),), {**expected, "conf_threshold": 0.1, "iou_threshold": 0.3})] * 2
 
 
 def test_people_get_their_faces_or_the_reason() -> None:
     settings = FaceSettings(margin=0.25)
-    left, right, nobody = cut_assigned_faces(_photo(), BODIES, _found(FACES), settings)
+    left, right, nobody = crop_assigned_faces(_photo(), BODIES, _found(FACES), settings)
     assert (left.status, right.status, nobody.status) == ("found", "found", "no_face") and nobody.face is None
     assert right.face is not None and right.face.xyxy.tolist() == [130, 15, 154, 39]
     assert right.face.conf == pytest.approx(0.9) and right.face.landmarks.shape == (5, 2)
     crop = decode_photo(right.face.jpeg, "crop")
     assert crop.shape == (36, 36, 3) and crop[18, 18, 0] > 180 and crop[2, 2, 0] < 60
-    small = cut_assigned_faces(_photo(), BODIES, _found(FACES), settings.replace(min_face_size=24.5))
+    small = crop_assigned_faces(_photo(), BODIES, _found(FACES), settings.replace(min_face_size=24.5))
     assert [one.status for one in small] == ["too_small", "too_small", "no_face"]
-    shared = cut_assigned_faces(_photo(), BODIES[[1, 1]], _found(FACES), settings)
+    shared = crop_assigned_faces(_photo(), BODIES[[1, 1]], _found(FACES), settings)
     assert sorted(one.status for one in shared) == ["found", "other_person"]
 
 
 def test_nobody_and_no_face_are_ordinary() -> None:
     none = np.zeros((0, 4), np.float32)
-    assert cut_assigned_faces(_photo(), none, _found(FACES), FaceSettings()) == []
-    assert [one.status for one in cut_assigned_faces(_photo(), BODIES, _found(none), FaceSettings())] == ["no_face"] * 3
-    assert cut_all_faces(_photo(), _found(none), FaceSettings()) == []
+    assert crop_assigned_faces(_photo(), none, _found(FACES), FaceSettings()) == []
+    assert [one.status for one in crop_assigned_faces(_photo(), BODIES, _found(none), FaceSettings())] == [
+        "no_face"
+    ] * 3
+    assert crop_all_faces(_photo(), _found(none), FaceSettings()) == []
 
 
 def test_all_faces_come_from_left_to_right_cut_at_the_border_and_large_enough() -> None:
-    every = cut_all_faces(_photo(), _found(FACES), FaceSettings(min_face_size=8))
+    every = crop_all_faces(_photo(), _found(FACES), FaceSettings(min_face_size=8))
     assert [face.xyxy.tolist() for face in every] == [[0, 50, 8, 64], [30, 15, 54, 39], [130, 15, 154, 39]]
-    assert len(cut_all_faces(_photo(), _found(FACES), FaceSettings(min_face_size=8.5))) == 2
+    assert len(crop_all_faces(_photo(), _found(FACES), FaceSettings(min_face_size=8.5))) == 2
 
 
 def test_crop_is_the_square_around_the_box_or_turned_by_the_landmarks() -> None:

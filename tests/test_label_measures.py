@@ -62,7 +62,7 @@ def test_nobody_at_all_is_undefined() -> None:
     empty = np.zeros((0, 3))
     assert np.isnan(average_precision(empty, empty)).all()
     assert np.isnan(mean_average_precision(average_precision(empty, empty)))
-    assert np.isnan(percentile_interval(bootstrap_average_precision(empty, empty, n_draws=5))).all()
+    assert np.isnan(percentile_interval(bootstrap_average_precision(empty, empty, n_resamples=5))).all()
     assert np.isnan(fit_thresholds(empty, empty)).all()
     assert jaccard_indices(empty, empty.astype(bool)).shape == (0,)
 
@@ -76,7 +76,7 @@ def test_shapes_and_nan_are_refused() -> None:
 
 def test_bootstrap_is_average_precision_of_the_people_drawn() -> None:
     labels, scores = _random_people(3, 60, 5, 1)
-    drawn = bootstrap_average_precision(labels, scores, n_draws=70, seed=4)
+    drawn = bootstrap_average_precision(labels, scores, n_resamples=70, seed=4)
     rng = np.random.default_rng(4)
     for row in drawn:
         people = rng.integers(0, 60, 60)
@@ -90,11 +90,13 @@ def test_bootstrap_is_average_precision_of_the_people_drawn() -> None:
 
 def test_bootstrap_follows_its_seed_and_pairs_models() -> None:
     labels, scores = _random_people(5, 80, 4, 2)
-    first = bootstrap_average_precision(labels, scores, n_draws=20, seed=1)
-    assert np.array_equal(first, bootstrap_average_precision(labels, scores, n_draws=20, seed=1), equal_nan=True)
-    assert not np.array_equal(first, bootstrap_average_precision(labels, scores, n_draws=20, seed=2), equal_nan=True)
+    first = bootstrap_average_precision(labels, scores, n_resamples=20, seed=1)
+    assert np.array_equal(first, bootstrap_average_precision(labels, scores, n_resamples=20, seed=1), equal_nan=True)
+    assert not np.array_equal(
+        first, bootstrap_average_precision(labels, scores, n_resamples=20, seed=2), equal_nan=True
+    )
     # Any increasing change of the scores is the same model: each draw differs by 0, not only their means.
-    assert np.nanmax(np.abs(first - bootstrap_average_precision(labels, 3 * scores + 1, n_draws=20, seed=1))) == 0
+    assert np.nanmax(np.abs(first - bootstrap_average_precision(labels, 3 * scores + 1, n_resamples=20, seed=1))) == 0
 
 
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -103,7 +105,7 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
     n_hits = 0
     for seed in range(200):
         labels = np.arange(120)[:, None] % 2
-        drawn = bootstrap_average_precision(labels, rng.normal(size=(120, 1)), n_draws=200, seed=seed)
+        drawn = bootstrap_average_precision(labels, rng.normal(size=(120, 1)), n_resamples=200, seed=seed)
         low, high = percentile_interval(drawn)[:, 0]
         n_hits += low <= 0.5 <= high
     assert 0.85 <= n_hits / 200 <= 1.0

@@ -137,9 +137,9 @@ def test_ratings_go_there_and_back() -> None:
 def test_model_of_the_face_alone_sees_people_with_a_face() -> None:
     has_face = np.array([True, False, True])
     face, fused = build_model("task1"), build_model("task1+task2")
-    assert face.reads_face_alone and face.sees_people(has_face).tolist() == has_face.tolist()
-    assert not fused.reads_face_alone and fused.sees_people(has_face).all()
-    assert not len(face.sees_people(has_face[:0])) and not len(fused.sees_people(has_face[:0]))
+    assert face.reads_face_alone and face.select_people(has_face).tolist() == has_face.tolist()
+    assert not fused.reads_face_alone and fused.select_people(has_face).all()
+    assert not len(face.select_people(has_face[:0])) and not len(fused.select_people(has_face[:0]))
 
 
 def test_names_are_those_of_the_networks() -> None:
@@ -147,7 +147,7 @@ def test_names_are_those_of_the_networks() -> None:
 
 
 def test_recipe_takes_any_number_of_epochs_with_its_schedule() -> None:
-    assert PRESETS["thesis"].over(120) == Recipe()
+    assert PRESETS["thesis"].with_epochs(120) == Recipe()
     assert resolve_recipe("modern", {"epochs": 60}).warmup_epochs == 3
     assert resolve_recipe("modern", {}) == PRESETS["modern"]
     with pytest.raises(SettingsError, match="epochs is 'many', expected 1 or more"):

@@ -57,7 +57,7 @@ def test_a_network_on_a_photo_that_is_not_square_by_hand() -> None:
 
 
 def test_published_totals_of_resnet18_and_mobilenet_v2() -> None:
-    """Torchvision states 1.814 and 0.301 thousand million multiply-adds at 224 pixels for 1000 classes."""
+    """Torchvision states 1.814 and 0.301 GMACs at 224 pixels for 1000 classes."""
     resnet = measure_cost(OneBackbone(ResNet18()))
     assert round(resnet.n_macs / 1e9, 3) == 1.814
     assert resnet.n_parameters == 11_689_512
@@ -171,12 +171,12 @@ def test_command_prints_both_tables() -> None:
     answer = CliRunner().invoke(main, ["model", "task2", "--against", "task1", "--runs", "1"])
     assert answer.exit_code == 0, answer.output
     lines = [line.split("\t") for line in answer.stdout.splitlines()]
-    assert lines[0] == ["part", "operator", "input", "output", "thesis", "parameters", "multiply-adds"]
-    assert lines[1] == ["body", "conv 3x3 s=2", "3x128x128", "32x64x64", "3x128x128", "928", "3,538,944"]
+    assert lines[0] == ["part", "operator", "input", "output", "thesis", "parameters", "MACs, G"]
+    assert lines[1] == ["body", "conv 3x3 s=2", "3x128x128", "32x64x64", "3x128x128", "928", "0.003539"]
     assert lines[11][:5] == ["body", "fully connected", "1000", "26", "1000x1x1"]
-    assert lines[12][:3] == ["model", "parameters", "multiply-adds"]
-    assert lines[13][:3] == ["task2", "2,732,128", "96,951,248"]
-    assert lines[14][:3] == ["task1", "2,732,128", "96,951,248"]
+    assert lines[12][:3] == ["model", "parameters", "MACs, G"]
+    assert lines[13][:3] == ["task2", "2,732,128", "0.097"]
+    assert lines[14][:3] == ["task1", "2,732,128", "0.097"]
     assert lines[14][4:6] == ["1.00", "1.00"]
     assert len(lines) == 15
 

@@ -16,8 +16,8 @@ from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAMS
 from emoface.mter.dataset import (
     BLANK,
     Augmentation,
-    Draw,
     PeopleDataset,
+    SampleKey,
     augment_streams,
     blank_box,
     crop_random_square,
@@ -90,14 +90,14 @@ def test_normalising_is_mean_and_deviation_of_each_channel() -> None:
 def test_person_without_a_face_is_black_whatever_is_drawn(cache: StreamCache) -> None:
     position = int(np.argmin(cache.people.has_face))
     dataset = PeopleDataset(cache, sizes=SIZES, augmentation=Augmentation(distort_probability=1.0))
-    for which in (position, Draw(0, 0, position)):
+    for which in (position, SampleKey(0, 0, position)):
         sample = dataset[which]
         assert not sample.has_face and not sample.pixels["face"].any() and sample.pixels["body"].any()
 
 
 def test_sample_depends_on_seed_epoch_and_number_alone(cache: StreamCache) -> None:
     dataset = PeopleDataset(cache, sizes=SIZES, seed=3)
-    batches = [[Draw(2, 2 * k, k), Draw(2, 2 * k + 1, (5 * k) % len(cache))] for k in range(4)]
+    batches = [[SampleKey(2, 2 * k, k), SampleKey(2, 2 * k + 1, (5 * k) % len(cache))] for k in range(4)]
     whole = list(iterate_batches(dataset, batches))
     for workers in (1, 3):
         for one, other in zip(iterate_batches(dataset, batches, workers), whole, strict=True):
@@ -105,10 +105,10 @@ def test_sample_depends_on_seed_epoch_and_number_alone(cache: StreamCache) -> No
             for stream in STREAMS:
                 assert torch.equal(one.pixels[stream], other.pixels[stream])
     body_only = PeopleDataset(cache, ("body",), sizes=SIZES, seed=3)
-    assert np.array_equal(body_only[Draw(2, 4, 2)].pixels["body"], whole[2].pixels["body"][0])
-    same = dataset[Draw(2, 4, 2)].pixels["body"]
-    for seed, draw in ((4, Draw(2, 4, 2)), (3, Draw(1, 4, 2)), (3, Draw(2, 5, 2))):
-        assert not np.array_equal(PeopleDataset(cache, sizes=SIZES, seed=seed)[draw].pixels["body"], same)
+    assert np.array_equal(body_only[SampleKey(2, 4, 2)].pixels["body"], whole[2].pixels["body"][0])
+    same = dataset[SampleKey(2, 4, 2)].pixels["body"]
+    for seed, key in ((4, SampleKey(2, 4, 2)), (3, SampleKey(1, 4, 2)), (3, SampleKey(2, 5, 2))):
+        assert not np.array_equal(PeopleDataset(cache, sizes=SIZES, seed=seed)[key].pixels["body"], same)
 
 
 def test_streams_are_mirrored_and_recoloured_together() -> None:
@@ -153,9 +153,9 @@ def test_context_is_not_cropped_in_the_recipe_of_the_thesis(cache: StreamCache) 
     plain = Augmentation(mirror_probability=0.0, distort_probability=0.0)
     dataset = PeopleDataset(cache, augmentation=plain)
     for number in range(5):
-        drawn = dataset[Draw(0, number, 1)].pixels
-        assert np.array_equal(drawn["context"], dataset[1].pixels["context"])
-        assert not np.array_equal(drawn["body"], dataset[1].pixels["body"])
+        augmented = dataset[SampleKey(0, number, 1)].pixels
+        assert np.array_equal(augmented["context"], dataset[1].pixels["context"])
+        assert not np.array_equal(augmented["body"], dataset[1].pixels["body"])
 
 
 def test_face_is_blanked_in_the_context_where_the_model_asks(cache: StreamCache) -> None:

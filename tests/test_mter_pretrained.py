@@ -231,8 +231,8 @@ def test_fetches_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     torch.save(draw_state(resnet18_shapes()), path)
     cards = read_cards()
     name = "resnet18-f37072fd"
-    told = replace(cards[name].files[0], address=path.as_uri(), sha256=file_sha256(path), n_bytes=path.stat().st_size)
-    cards[name] = replace(cards[name], files=(told,))
+    file = replace(cards[name].files[0], address=path.as_uri(), sha256=file_sha256(path), n_bytes=path.stat().st_size)
+    cards[name] = replace(cards[name], files=(file,))
     monkeypatch.setattr("emoface.storage.weights.read_cards", lambda: cards)
     with pytest.raises(WeightsError, match="no weights"):
         load_pretrained(build_model("task3"))

@@ -323,7 +323,7 @@ def test_command_parses_and_prints_its_counts(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["parse", str(root), "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     assert "people: 1\n" in result.stdout and "published: people: 34,320\n" in result.stdout
-    assert "no such folder; annotated sizes are taken" in result.stderr
+    assert "no such folder; the annotated sizes are used" in result.stderr
     assert json.loads((tmp_path / "out/records/parse.json").read_text())["counts"]["people"] == 1
 
 

@@ -21,7 +21,7 @@ import pytest
 from emoface.errors import SettingsError, TableError
 from emoface.jobs.pipeline import PipelineConfig, check_pipeline, read_stages, run_pipeline
 from emoface.pipeline import stages as pipeline_stages
-from emoface.pipeline.definition import find_pipeline, parse_overrides, read_pipeline
+from emoface.pipeline.definition import find_pipeline_file, parse_overrides, read_pipeline_file
 from emoface.pipeline.stages import CURRENT, JOBS, NOT_RUN, STALE, UNFINISHED, Job, Stage, StageStatus
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, PEOPLE_SCHEMA
@@ -327,31 +327,31 @@ def test_current_does_not_depend_on_where_the_command_runs(folder: Path, monkeyp
     assert [one.state for one in check_pipeline(config)] == [CURRENT, CURRENT]
 
 
-def test_watcher_is_told_in_order() -> None:
-    told: list[str] = []
+def test_observer_receives_stages_in_order() -> None:
+    calls: list[str] = []
 
-    class Watcher:
+    class Observer:
         def skip(self, status: StageStatus) -> None:
-            told.append(f"skip {status.stage.name}")
+            calls.append(f"skip {status.stage.name}")
 
         def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
-            told.append(f"begin {status.stage.name}: {status.state}: {'; '.join(status.reasons)}")
+            calls.append(f"begin {status.stage.name}: {status.state}: {'; '.join(status.reasons)}")
             return nullcontext(SILENT)
 
         def end(self, stage: Stage, record: JobRecord) -> None:
-            told.append(f"end {stage.name} {record.job}")
+            calls.append(f"end {stage.name} {record.job}")
 
     _run()
-    run_pipeline(_config("mark=?"), Watcher())
-    assert told == [
+    run_pipeline(_config("mark=?"), Observer())
+    assert calls == [
         "begin shout: stale: mark was !, is ?",
         "end shout shout",
         "begin count: stale: shout.txt changed",
         "end count count",
     ]
-    told.clear()
-    run_pipeline(_config("mark=?", rebuild=("count",)), Watcher())
-    assert told == ["skip shout", "begin count: current: to be rebuilt", "end count count"]
+    calls.clear()
+    run_pipeline(_config("mark=?", rebuild=("count",)), Observer())
+    assert calls == ["skip shout", "begin count: current: to be rebuilt", "end count count"]
 
 
 def test_photos_that_come_go_or_change_make_stale(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,7 +515,7 @@ def test_two_stages_of_one_job_need_folders_of_their_own(folder: Path) -> None:
 def test_variables_keep_their_type_alone_and_become_text_inside_text(folder: Path) -> None:
     text = PIPELINE.replace('mark = "${mark}"', 'mark = "<${mark}${times}>"\nwords = ["${mark}", "b"]')
     (folder / "p.toml").write_text(text)
-    pipeline = read_pipeline("p.toml", {"mark": "?"})
+    pipeline = read_pipeline_file("p.toml", {"mark": "?"})
     values = pipeline.stages[0].values
     assert values["mark"] == "<?1>"
     assert values["words"] == ["?", "b"]
@@ -541,16 +541,20 @@ def test_field_that_is_a_table_is_filled_and_overridden_value_by_value(folder: P
 
 
 def test_pipelines_that_come_with_emoface_are_found_by_name() -> None:
-    assert find_pipeline("emotic_face") == find_pipeline("emotic_face.toml") == pipelines_dir() / "emotic_face.toml"
+    assert (
+        find_pipeline_file("emotic_face")
+        == find_pipeline_file("emotic_face.toml")
+        == pipelines_dir() / "emotic_face.toml"
+    )
     with pytest.raises(SettingsError, match=r"emotic_fase: no such pipeline file, .*; did you mean 'emotic_face'\?"):
-        find_pipeline("emotic_fase")
+        find_pipeline_file("emotic_fase")
     with pytest.raises(SettingsError, match=r"elsewhere/demo\.toml: no such pipeline file"):
-        find_pipeline("elsewhere/demo.toml")
+        find_pipeline_file("elsewhere/demo.toml")
 
 
 def test_file_of_that_name_wins_over_the_package(folder: Path) -> None:
     (folder / "demo").write_text(PIPELINE)
-    assert find_pipeline("demo") == Path("demo")
+    assert find_pipeline_file("demo") == Path("demo")
 
 
 LAST_STAGES = {

@@ -249,7 +249,9 @@ def test_unreadable_photos_do_not_stop_the_others(data: tuple[Path, Path], tmp_p
     answer = CliRunner().invoke(main, [*words, "--out", str(out)])
     assert answer.exit_code == 1
     last = answer.stderr.splitlines()[-1]
-    assert last.startswith("Error: 2 of 4 photos could not be done: ") and "broken.jpg: not a readable photo" in last
+    assert (
+        last.startswith("Error: 2 of 4 photos could not be processed: ") and "broken.jpg: not a readable photo" in last
+    )
     assert "gone.jpg: cannot be read" in last and f"the other 2 are in {out}" in last
     assert sorted(path.stem for path in out.glob("*.png")) == [path.stem for path in good]
     counts = _told(out / "records" / "predict.json")["counts"]
@@ -294,7 +296,7 @@ def test_settings_and_strangers_are_refused(data: tuple[Path, Path], tmp_path: P
     image = _photo_paths(data[1])[0]
     with pytest.raises(SettingsError, match="boxes and manifest; expected one of them"):
         PredictConfig(run=data[0], images=(image,), boxes=((0, 0, 5, 5),), manifest=data[1])
-    with pytest.raises(SettingsError, match="boxes are of one photo, found 2"):
+    with pytest.raises(SettingsError, match="boxes need exactly one photo, found 2"):
         PredictConfig(run=data[0], images=(image, image), boxes=((0, 0, 5, 5),))
     with pytest.raises(SettingsError, match=r"boxes is \(1, 2, 3\), expected a list; each part 4 numbers"):
         PredictConfig(run=data[0], images=(image,), boxes=((1, 2, 3),))
@@ -306,7 +308,7 @@ def test_settings_and_strangers_are_refused(data: tuple[Path, Path], tmp_path: P
     shutil.copy(image, stranger)
     with pytest.raises(ImageError, match=r"stranger\.jpg: not below .*, the image root of"):
         run_predict(PredictConfig(run=data[0], images=(stranger,), out=tmp_path / "out", manifest=data[1]))
-    with pytest.raises(TableError, match="nobody in its splits has the index 999"):
+    with pytest.raises(TableError, match="no person in its splits has the index 999"):
         find_annotated_people(read_manifest(data[1]), "index", [999])
 
 

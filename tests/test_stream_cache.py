@@ -16,7 +16,7 @@ from PIL import Image
 
 from emoface.datasets import stream_cache
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import StreamCache, crop_box, cut_person, open_stream_cache, scale_square
+from emoface.datasets.stream_cache import StreamCache, crop_box, crop_person, open_stream_cache, scale_square
 from emoface.errors import TableError
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
@@ -77,13 +77,13 @@ def test_shrinking_averages_and_growing_interpolates_each_side_for_itself() -> N
 
 def test_cut_knows_where_the_face_is_in_the_photo() -> None:
     photo = np.zeros((100, 200, 3), np.uint8)
-    cut = cut_person(photo, np.array([0, 0, 50, 100]), photo[:9, :9], np.array([20, 10, 40, 35]))
+    cut = crop_person(photo, np.array([0, 0, 50, 100]), photo[:9, :9], np.array([20, 10, 40, 35]))
     assert cut.face_in_context is not None
     assert cut.face_in_context.tolist() == pytest.approx([0.1, 0.1, 0.2, 0.35])
     with pytest.raises(ValueError, match="both or neither"):
-        cut_person(photo, np.array([0, 0, 50, 100]), None, np.array([20, 10, 40, 35]))
+        crop_person(photo, np.array([0, 0, 50, 100]), None, np.array([20, 10, 40, 35]))
     with pytest.raises(ValueError, match=r"nothing of the body box .* is inside a photo of \(200, 100\)"):
-        cut_person(photo, np.array([200, 0, 250, 100]), None, None)
+        crop_person(photo, np.array([200, 0, 250, 100]), None, None)
 
 
 def _assert_is_reference(cache: StreamCache, manifest: Manifest, split: str) -> None:
@@ -94,7 +94,7 @@ def _assert_is_reference(cache: StreamCache, manifest: Manifest, split: str) -> 
         face = row["face"] and decode_photo(row["face"]["bytes"], "face")
         box = None if row["face"] is None else np.array(row["face_bbox"], np.float32)
         photo = read_photo(_photo(manifest, row["image"]))
-        expected = cut_person(photo, np.array(row["body_bbox"], np.float32), face, box)
+        expected = crop_person(photo, np.array(row["body_bbox"], np.float32), face, box)
         kept = cache.read_person(position)
         assert np.array_equal(kept.body, expected.body) and np.array_equal(kept.context, expected.context)
         assert (kept.face is None) == (expected.face is None) == (not cache.people.has_face[position])
@@ -134,7 +134,7 @@ def test_people_who_cannot_be_shown_are_left_out_and_counted(manifest: Manifest)
 
 def test_no_readable_photo_at_all_is_an_error_that_names_the_image_root(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    with pytest.raises(TableError, match=r"none of its 8 people can be shown \(8 image_missing\); expected .*photos'"):
+    with pytest.raises(TableError, match=r"none of its 8 people can be used \(8 image_missing\); expected .*photos'"):
         open_stream_cache(manifest, "train")
 
 

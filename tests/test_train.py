@@ -28,7 +28,7 @@ from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.losses import weigh_labels
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import load_weights, read_run, write_weights
-from emoface.mter.sampling import draw_epoch, plan_batches, shuffle_labels
+from emoface.mter.sampling import plan_batches, sample_epoch, shuffle_labels
 from emoface.mter.trainer import build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
@@ -77,7 +77,7 @@ def test_preset_thesis_is_section_4_4() -> None:
     assert optimizer.param_groups[0]["momentum"] == 0.9 and optimizer.param_groups[0]["weight_decay"] == 0.0005
 
 
-def test_rate_warms_up_step_by_step_and_falls_at_its_rounds() -> None:
+def test_rate_warms_up_step_by_step_and_falls_at_its_epochs() -> None:
     thesis = PRESETS["thesis"]
     assert [learning_rate(thesis, 0, step, 4) for step in range(4)] == pytest.approx([2.5e-5, 5e-5, 7.5e-5, 1e-4])
     ends = {0: 1e-4, 9: 1e-3, 74: 1e-3, 75: 1e-4, 99: 1e-4, 100: 1e-5, 114: 1e-5, 115: 1e-6, 119: 1e-6}
@@ -93,7 +93,7 @@ def test_cosine_is_half_way_down_in_the_middle_and_a_hundredth_at_the_end() -> N
     assert rates == sorted(rates, reverse=True)
 
 
-def test_fewer_epochs_shorten_the_whole_schedule_unless_told() -> None:
+def test_fewer_epochs_shorten_the_whole_schedule_unless_given() -> None:
     recipe = resolve_recipe("thesis", {"epochs": 12})
     assert (recipe.warmup_epochs, recipe.decay_epochs) == (1.0, (7.5, 10.0, 11.5))
     assert resolve_recipe("thesis", {"epochs": 12, "warmup_epochs": 3.0}).warmup_epochs == 3
@@ -102,7 +102,7 @@ def test_fewer_epochs_shorten_the_whole_schedule_unless_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("changes", "message"),
     [
         ({"loss": "bse"}, "loss is 'bse'; did you mean 'bce'"),
         ({"epochs": 0}, "epochs is 0, expected 1 or more"),
@@ -114,9 +114,9 @@ def test_fewer_epochs_shorten_the_whole_schedule_unless_told() -> None:
         ({"bach_size": 4}, "a recipe has no 'bach_size'; did you mean 'batch_size'"),
     ],
 )
-def test_bad_recipes_are_refused(told: dict[str, Any], message: str) -> None:
+def test_bad_recipes_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        resolve_recipe("thesis", told)
+        resolve_recipe("thesis", changes)
     assert message in str(refused.value)
 
 
@@ -136,35 +136,35 @@ def test_bad_settings_are_refused(tmp_path: Path, changes: dict[str, Any], messa
     assert message in str(refused.value)
 
 
-# Who is drawn
+# Sampling
 
 
-def test_epoch_draws_everybody_once_in_an_order_of_its_own() -> None:
+def test_epoch_samples_each_person_once_in_its_own_order() -> None:
     positions = np.arange(10, 60)
-    first, second = (draw_epoch(positions, None, 0, epoch) for epoch in (0, 1))
+    first, second = (sample_epoch(positions, None, 0, epoch) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == positions.tolist() and first.tolist() != second.tolist()
-    assert draw_epoch(positions, None, 0, 1).tolist() == second.tolist()
-    assert draw_epoch(positions, None, 1, 1).tolist() != second.tolist()
+    assert sample_epoch(positions, None, 0, 1).tolist() == second.tolist()
+    assert sample_epoch(positions, None, 1, 1).tolist() != second.tolist()
 
 
-def test_weights_decide_how_often_somebody_is_drawn() -> None:
+def test_weights_decide_how_often_a_person_is_sampled() -> None:
     weights = np.array([0.0, 1.0, 3.0])
-    drawn = np.concatenate([draw_epoch(np.array([4, 5, 6]), weights, 0, epoch) for epoch in range(1000)])
-    counts = np.bincount(drawn, minlength=7)[4:]
+    sampled = np.concatenate([sample_epoch(np.array([4, 5, 6]), weights, 0, epoch) for epoch in range(1000)])
+    counts = np.bincount(sampled, minlength=7)[4:]
     assert counts[0] == 0 and counts.sum() == 3000
     assert abs(counts[2] - 2250) < 4 * math.sqrt(3000 * 0.75 * 0.25)
 
 
 @pytest.mark.parametrize("n_processes", [1, 2, 3])
 def test_processes_share_every_batch_of_one(n_processes: int) -> None:
-    drawn = np.random.default_rng(0).permutation(40)
-    plans = [plan_batches(drawn, 7, 12, rank, n_processes) for rank in range(n_processes)]
+    order = np.random.default_rng(0).permutation(40)
+    plans = [plan_batches(order, 7, 12, rank, n_processes) for rank in range(n_processes)]
     assert [len(plan) for plan in plans] == [3] * n_processes
     for step in range(3):
-        together = [draw for plan in plans for draw in plan[step]]
-        assert [draw.position for draw in together] == drawn[12 * step : 12 * step + 12].tolist()
-        assert [draw.number for draw in together] == list(range(12 * step, 12 * step + 12))
-        assert {draw.epoch for draw in together} == {7}
+        together = [key for plan in plans for key in plan[step]]
+        assert [key.position for key in together] == order[12 * step : 12 * step + 12].tolist()
+        assert [key.number for key in together] == list(range(12 * step, 12 * step + 12))
+        assert {key.epoch for key in together} == {7}
 
 
 def test_label_weights_by_hand() -> None:
@@ -252,8 +252,8 @@ def test_kill_between_any_two_files_of_an_epoch_changes_nothing(
     writer = {"best.safetensors": "write_weights", "last.pt": "save_checkpoint", "log.jsonl": "write_log"}[file]
     write, calls = getattr(trainer, writer), []
 
-    def write_and_die(path: Path, *told: Any) -> None:
-        write(path, *told)
+    def write_and_die(path: Path, *content: Any) -> None:
+        write(path, *content)
         calls.append(path)
         if len(calls) == (2 if writer == "write_log" else 1):  # the log is written at the start too
             raise _Killed
@@ -293,7 +293,7 @@ def test_run_of_other_settings_is_refused_and_says_which(finished: TrainConfig) 
     with pytest.raises(SettingsError) as refused:
         run_train(other)
     message = str(refused.value)
-    assert "recipe.dropout was 0.5, now 0.1; seed was 0, now 5; say the same again, or choose another" in message
+    assert "recipe.dropout was 0.5, now 0.1; seed was 0, now 5; use the same settings, or choose another" in message
 
 
 def test_run_that_started_from_a_face_goes_on_only_with_it(
@@ -302,12 +302,12 @@ def test_run_that_started_from_a_face_goes_on_only_with_it(
     config = _config(manifest, tmp_path / "run", "task1", init_face=finished.out)
     with pytest.raises(_Killed):
         run_train(config, _KillAfterEpoch(1))
-    with pytest.raises(SettingsError, match=r"init_face\.sha256 was '[0-9a-f]{64}', now None; say the same again"):
+    with pytest.raises(SettingsError, match=r"init_face\.sha256 was '[0-9a-f]{64}', now None; use the same settings"):
         run_train(config.replace(init_face=None))
     assert len(read_run(config.out, needs_finished=False).log()) == 1
 
 
-def test_task1_sees_people_with_a_face_only(finished: TrainConfig) -> None:
+def test_task1_uses_people_with_a_face_only(finished: TrainConfig) -> None:
     record = run_train(finished)
     manifest = read_manifest(finished.manifest)
     for split in ("train", "val"):
@@ -316,7 +316,7 @@ def test_task1_sees_people_with_a_face_only(finished: TrainConfig) -> None:
         assert record.counts[f"{split}_people"] == n_faces and record.counts[f"{split}_left_out"] == n - n_faces
 
 
-def test_run_says_what_was_told_and_where(finished: TrainConfig) -> None:
+def test_run_records_settings_and_environment(finished: TrainConfig) -> None:
     run = read_run(finished.out)
     assert run.model_name == "task1" and run.predicts_vad and run.is_finished
     assert run.manifest_path == finished.manifest.resolve()
@@ -393,11 +393,11 @@ def test_absent_pretrained_weights_are_said_or_refused(
 
     recipe = {**SMALL, "epochs": 1}
     run_train(_config(manifest, tmp_path / "auto", pretrained="auto", recipe=recipe), Listening())
-    assert notes[0].startswith("starting from fresh weights: ") and "mobilenet_v2" in notes[0]
+    assert notes[0].startswith("starting from randomly initialised weights: ") and "mobilenet_v2" in notes[0]
     assert read_run(tmp_path / "auto").settings["started_from"] == []
     with pytest.raises(WeightsError, match="mobilenet_v2"):
-        run_train(_config(manifest, tmp_path / "told", pretrained="imagenet", recipe=recipe))
-    assert not (tmp_path / "told").exists()
+        run_train(_config(manifest, tmp_path / "missing", pretrained="imagenet", recipe=recipe))
+    assert not (tmp_path / "missing").exists()
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest: Path, tmp_path: Path) -> None:
@@ -413,15 +413,15 @@ def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest:
         read_run(tmp_path / "run", needs_finished=False).load_model()
 
 
-def test_sampling_weights_of_the_manifest_decide_the_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_weights_of_the_manifest_decide_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = write_photos_and_tables(tmp_path, 16, balance="weights")
     given: list[Any] = []
 
-    def draw(positions: Any, weights: Any, seed: int, epoch: int) -> Any:
+    def sample(positions: Any, weights: Any, seed: int, epoch: int) -> Any:
         given.append(weights)
-        return draw_epoch(positions, weights, seed, epoch)
+        return sample_epoch(positions, weights, seed, epoch)
 
-    monkeypatch.setattr(trainer, "draw_epoch", draw)
+    monkeypatch.setattr(trainer, "sample_epoch", sample)
     recipe = {**SMALL, "epochs": 1}
     run_train(_config(manifest, tmp_path / "balanced", recipe=recipe))
     run_train(_config(manifest, tmp_path / "plain", balance="none", recipe=recipe))
@@ -453,7 +453,7 @@ def test_people_without_a_photo_are_said_and_counted(tmp_path: Path) -> None:
             notes.append(text)
 
     record = run_train(_config(manifest, tmp_path / "run", recipe={**SMALL, "epochs": 1}), Listening())
-    assert notes[0] == "train: 2 of 16 people cannot be shown: 2 image_missing, 0 image_unreadable, 0 no_body"
+    assert notes[0] == "train: 2 of 16 people cannot be used: 2 image_missing, 0 image_unreadable, 0 no_body"
     assert (record.counts["train_people"], record.counts["train_left_out"], record.counts["val_left_out"]) == (14, 2, 0)
     assert read_run(tmp_path / "run").settings["people"]["train"]["image_missing"] == 2
 
@@ -465,7 +465,7 @@ def test_half_precision_trains_and_keeps_full_weights(manifest: Path, tmp_path: 
 
 
 def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"run\.json: no such file; .* is no training run"):
+    with pytest.raises(SettingsError, match=r"run\.json: no such file; .* is not a training run"):
         read_run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(SettingsError, match=r"run\.json: not the description of a run"):
@@ -518,12 +518,12 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
 
 
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:
-    answer = _train_as_program(manifest, tmp_path / "run", "--epochs", "1")
-    assert answer.returncode == 0, answer.stderr
-    assert "epoch 1/1: loss " in answer.stderr and "val mAP" in answer.stderr and "best epoch: 1" in answer.stdout
-    answer = _train_as_program(manifest, tmp_path / "run", "--epochs", "2")
-    assert answer.returncode == 1
-    assert "recipe.epochs was 1, now 2" in answer.stderr and "Traceback" not in answer.stderr
+    ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert "epoch 1/1: loss " in ended.stderr and "val mAP" in ended.stderr and "best epoch: 1" in ended.stdout
+    ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "2")
+    assert ended.returncode == 1
+    assert "recipe.epochs was 1, now 2" in ended.stderr and "Traceback" not in ended.stderr
     assert json.loads((tmp_path / "run/log.jsonl").read_text())["epoch"] == 1
 
 
@@ -538,23 +538,23 @@ def test_training_learns_what_the_body_shows_and_nothing_from_shuffled_labels(tm
 
     run_train(config.replace(out=tmp_path / "shuffled", shuffle_labels=True))
     assert read_run(tmp_path / "shuffled").has_shuffled_labels
-    shown, hidden = _body_answers(manifest, tmp_path / "run")
+    shown, hidden = _body_probabilities(manifest, tmp_path / "run")
     assert shown.min() > hidden.max() and shown.mean() - hidden.mean() > 0.3
-    shown, hidden = _body_answers(manifest, tmp_path / "shuffled")
+    shown, hidden = _body_probabilities(manifest, tmp_path / "shuffled")
     assert abs(shown.mean() - hidden.mean()) < 0.1
     with pytest.raises(SettingsError, match="shuffle_labels was True, now False"):
         run_train(config.replace(out=tmp_path / "shuffled"))
 
 
-def _body_answers(manifest: Path, out: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """How likely a run calls what the body shows: for all people who show it, and for the others."""
-    run, truths, answers = read_run(out), [], []
+def _body_probabilities(manifest: Path, out: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities of the label that the body shows, of all people who have it and of the others."""
+    run, truths, probabilities = read_run(out), [], []
     model = run.load_model()
     for split in SPLITS:
         cache = open_stream_cache(read_manifest(manifest), split)
         batch = load_batch(PeopleDataset.of_model(cache, model, sizes=run.stream_sizes), range(len(cache)))
         with torch.no_grad():
-            answers.append(model(batch.inputs, batch.has_face).logits[:, LABELS[1]].sigmoid())
+            probabilities.append(model(batch.inputs, batch.has_face).logits[:, LABELS[1]].sigmoid())
         truths.append(batch.labels[:, LABELS[1]] == 1)
-    is_shown, all_answers = torch.cat(truths), torch.cat(answers)
-    return all_answers[is_shown], all_answers[~is_shown]
+    is_shown, all_probabilities = torch.cat(truths), torch.cat(probabilities)
+    return all_probabilities[is_shown], all_probabilities[~is_shown]

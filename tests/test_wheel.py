@@ -58,9 +58,9 @@ def test_installed_wheel_finds_its_cards_pipelines_and_template(dist: Path, tmp_
         opened.extractall(site)
     code = (
         "import emoface; from emoface.storage.cards import manifests_dir, pipelines_dir, read_card; "
-        "from emoface.pipeline.definition import read_pipeline; "
+        "from emoface.pipeline.definition import read_pipeline_file; "
         "print(emoface.__file__, manifests_dir(), pipelines_dir(), read_card('emotic')['published']['people'], "
-        "len(read_pipeline('demo').stages), sep='\\n')"
+        "len(read_pipeline_file('demo').stages), sep='\\n')"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     call = [sys.executable, "-c", code]

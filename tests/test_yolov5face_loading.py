@@ -238,7 +238,7 @@ def test_onnx_with_shared_or_computed_biases(tmp_path: Path, network: YoloV5Face
     _assert_same_heads(network, load_network(path), 1e-4)
     model.graph.node[0].op_type = "Neg"
     onnx.save(model, path)
-    with pytest.raises(WeightsError, match=r"elsewhere of convolution .* is worked out while it runs"):
+    with pytest.raises(WeightsError, match=r"elsewhere of convolution .* is computed at run time"):
         read_onnx(path)
 
 

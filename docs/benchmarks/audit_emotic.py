@@ -3,7 +3,7 @@
     python docs/benchmarks/audit_emotic.py ANNOTATIONS --out DIR
 
 ANNOTATIONS is the released ``Annotations.mat``, or a folder of ``train.csv``, ``val.csv`` and ``test.csv``. Prints a
-Markdown table of label counts and the measures; the page is ``DIR/report/audit.html``.
+Markdown table of label counts and the label balance metrics; the page is ``DIR/report/audit.html``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.report import ReportConfig, run_report
 
-MEASURES = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
+METRICS = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
 
 
 def main() -> None:
@@ -36,8 +36,8 @@ def main() -> None:
     for name, count in sorted(labels["label_counts"].items(), key=lambda item: -item[1]):
         print(f"| {name} | {count:,} | {labels['label_shares'][name]:.1%} | {labels['imbalance_ratios'][name]:.1f} |")
     print(f"\n{labels['people']:,} people, {audit['people']['photos']:,} photos")
-    for measure in MEASURES:
-        print(f"{measure}: {labels[measure]:.4f}")
+    for metric in METRICS:
+        print(f"{metric}: {labels[metric]:.4f}")
     print(f"report: {seconds:.1f} s")
 
 

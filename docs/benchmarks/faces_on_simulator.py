@@ -1,8 +1,9 @@
-"""Measures the faces job against the simulator's ground truth, and what each stream could know of the labels.
+"""Evaluates the faces job on simulated photos, and computes the best possible mAP of each combination of streams.
 
     EMOFACE_WEIGHTS=FOLDER python docs/benchmarks/faces_on_simulator.py --out DIR [--images 1000] [--seed 1]
 
-Simulates an EMOTIC, parses it, finds its faces, and prints Markdown tables.
+Simulates an EMOTIC data set, parses it, finds its faces, compares them with the ground truth, and prints Markdown
+tables.
 """
 
 from __future__ import annotations
@@ -36,28 +37,37 @@ STREAMS = {
 
 @dataclass
 class Score:
-    """What came of the people of a simulation, see ``score_faces``."""
+    """Counts of outcomes for the people of a simulation, see ``score_faces``.
+
+    Attributes:
+        visible: Number of people with a visible face, per outcome.
+        hidden: Number of people with a hidden face, per reason and outcome.
+        landmark_errors: Mean landmark distance of each own face, in shares of the face's height.
+    """
 
     visible: Counter[str] = field(default_factory=Counter)
     hidden: dict[str, Counter[str]] = field(default_factory=dict)
     landmark_errors: list[float] = field(default_factory=list)
 
     @property
-    def n_given(self) -> int:
+    def n_assigned(self) -> int:
+        """Number of people who got a face."""
         return sum(
             counts[outcome] for counts in (self.visible, *self.hidden.values()) for outcome in ("own", "other", "none")
         )
 
     @property
     def n_wrong_person(self) -> int:
+        """Number of people who got the face of another person."""
         return sum(counts["other"] for counts in (self.visible, *self.hidden.values()))
 
 
 def score_faces(ground_truth_path: Path, faces_path: Path) -> Score:
-    """Holds each person's row of ``faces.parquet`` against the truth.
+    """Compares each person's row of ``faces.parquet`` with the ground truth.
 
-    A given face is a person's own, another's or nobody's by the true face that it overlaps best, at ``MIN_IOU``;
-    a person without one is ``empty``. People of photos that cannot be read are left out.
+    The true face that overlaps a person's face best decides the outcome: ``own`` face, face of an ``other`` person, or
+    ``none`` if no true face overlaps it by ``MIN_IOU``. A person without a face is ``empty``. People of photos that
+    cannot be read are left out.
     """
     truths_of: dict[str, list[dict]] = {}
     for truth in pq.read_table(ground_truth_path).to_pylist():
@@ -93,27 +103,30 @@ def _landmark_error(landmarks: list[float], truth: dict) -> float:
     return float(distances.mean() / (truth["face_bbox"][3] - truth["face_bbox"][1]))
 
 
-def stream_ceilings(n_people: int, seed: int, hidden_share: float) -> dict[str, float]:
-    """mAP of one who knows how people are drawn and sees only some streams, for people whose labels are drawn.
+def best_possible_map(n_people: int, seed: int, hidden_share: float) -> dict[str, float]:
+    """Computes the mAP of the true label probabilities given only some streams, an upper bound for every model.
 
     Args:
-        n_people: How many to draw.
-        seed: Of the draw.
-        hidden_share: Share of people whose face stream holds nothing.
+        n_people: Number of people to simulate.
+        seed: Random seed.
+        hidden_share: Share of people whose face stream contains no information, 0-1.
+
+    Returns:
+        Per combination of streams, the mAP in 0-1 over the 26 categories.
     """
     random = np.random.default_rng(seed)
     causes = [draw_cause(random, *draw_scene(random)) for _ in range(n_people)]
     labels = np.stack([draw_labels(random, label_probabilities(cause)) for cause in causes])
     is_hidden = random.random(n_people) < hidden_share
-    ceilings = {}
+    best = {}
     for name, streams in STREAMS.items():
         without_face = tuple(stream for stream in streams if stream != "face")
-        seen = _stack(causes, streams)
-        seen[is_hidden] = _stack(
+        probabilities = _stack(causes, streams)
+        probabilities[is_hidden] = _stack(
             [cause for cause, hidden in zip(causes, is_hidden, strict=True) if hidden], without_face
         )
-        ceilings[name] = float(np.mean([average_precision_score(labels[:, k], seen[:, k]) for k in range(26)]))
-    return ceilings
+        best[name] = float(np.mean([average_precision_score(labels[:, k], probabilities[:, k]) for k in range(26)]))
+    return best
 
 
 def _stack(causes: list[Cause], streams: tuple[str, ...]) -> NDArray[np.float64]:
@@ -121,6 +134,7 @@ def _stack(causes: list[Cause], streams: tuple[str, ...]) -> NDArray[np.float64]
 
 
 def main() -> None:
+    """Reads the options, runs the jobs and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1000)
@@ -144,14 +158,14 @@ def main() -> None:
     print(
         f"{options.images} photos of seed {options.seed}: {n_visible} people with a visible face, {n_hidden} without\n"
     )
-    print("| measure | people | share |\n|---|---:|---:|")
-    for measure, n, n_of in (
-        ("visible faces given to their own person", score.visible["own"], n_visible),
-        ("given faces that are another person's", score.n_wrong_person, score.n_given),
-        ("given faces that are no true face", score.visible["none"], score.n_given),
-        ("hidden faces found", n_false, n_hidden),
+    print("| metric | people | share |\n|---|---:|---:|")
+    for metric, n, n_of in (
+        ("visible faces that were assigned to their own person", score.visible["own"], n_visible),
+        ("assigned faces that are another person's", score.n_wrong_person, score.n_assigned),
+        ("assigned faces that match no true face", score.visible["none"], score.n_assigned),
+        ("hidden faces that were found", n_false, n_hidden),
     ):
-        print(f"| {measure} | {n} of {n_of} | {n / n_of:.2%} |")
+        print(f"| {metric} | {n} of {n_of} | {n / n_of:.2%} |")
     for reason, counts in sorted(score.hidden.items()):
         outcomes = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         print(f"| hidden: {reason} | {counts.total()} | {outcomes} |")
@@ -159,8 +173,8 @@ def main() -> None:
     print(f"share of people without a visible face: {n_hidden / (n_visible + n_hidden):.1%}")
     print(", ".join(f"{name}: {value:.1f} s" for name, value in seconds.items()))
 
-    print("\n| streams seen | best possible mAP |\n|---|---:|")
-    for name, value in stream_ceilings(20_000, options.seed, n_hidden / (n_visible + n_hidden)).items():
+    print("\n| input streams | best possible mAP |\n|---|---:|")
+    for name, value in best_possible_map(20_000, options.seed, n_hidden / (n_visible + n_hidden)).items():
         print(f"| {name} | {100 * value:.1f} |")
 
 

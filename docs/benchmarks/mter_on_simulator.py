@@ -1,10 +1,10 @@
-"""Asks of MTER on the simulator what it should show: more streams know more, and shuffled labels teach nothing.
+"""Checks MTER on simulated people: more streams give a higher mAP, and shuffled labels give the chance level.
 
     python docs/benchmarks/mter_on_simulator.py --out DIR [--epochs 12] [--at-once 2]
 
 Draws 2,600 photos of about 4,000 people, finds their faces with the package's own detector, trains and evaluates six
-runs, one thread each, and compares them. Prints Markdown, and ends with exit code 1 where a claim does not hold. Killed
-and called again, it goes on.
+runs, one thread each, and compares them. Prints Markdown, and ends with exit code 1 if a claim does not hold. If it is
+interrupted, call it again: it resumes.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ RUNS: dict[str, tuple[str, ...]] = {
     "kosti": ("kosti",),
     "mter2-shuffled": ("mter2", "--shuffle-labels"),
 }
-"""What is trained, in the order in which it is begun: the model and its own options. mter2 waits for task1."""
+"""Model and own options of each run, in the order in which the runs start; mter2 waits for task1."""
 
 MORE_AND_MORE = ("task2", "task2+task3", "mter2")
-"""Runs that see more streams, one after the other."""
+"""Runs with more and more streams."""
 
 BASELINE = "kosti"
-"""What the thesis calls the baseline."""
+"""The model that the thesis calls the baseline."""
 
-ROUNDS_SHARE = {"task1": 4 / 3, "mter2-shuffled": 0.5}
-"""Rounds of a run, in shares of the others'."""
+EPOCHS_FACTOR = {"task1": 4 / 3, "mter2-shuffled": 0.5}
+"""Factor for the number of epochs, for runs that train longer or shorter than the others."""
 
 MIN_PEOPLE = 50
-N_DRAWS = 1000
+N_RESAMPLES = 1000
 
 
 def emoface(*words: object) -> None:
-    """Runs a command on one thread."""
+    """Runs an emoface command on one thread."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-m", "emoface", *map(str, words)], env=environment, check=True)
 
 
 def build_data(out: Path, n_images: int, seed: int) -> Path:
-    """The manifest of a simulated EMOTIC_Face."""
+    """Builds a simulated EMOTIC_Face if it does not exist; returns the path of its manifest."""
     if not (out / "data" / "manifest.json").is_file():
         emoface("simulate", out / "EMOTIC", "--images", n_images, "--seed", seed)
         emoface("parse", out / "EMOTIC", "--out", out / "data")
@@ -72,7 +72,7 @@ def build_data(out: Path, n_images: int, seed: int) -> Path:
 
 
 def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
-    """Trains and evaluates all runs, several at a time."""
+    """Trains and evaluates all runs, ``at_once`` at the same time."""
     begun: dict[str, Future[None]] = {}
 
     def train(name: str) -> None:
@@ -80,8 +80,8 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
         if "--init-face" in options:
             begun["task1"].result()
             options[-1] = str(runs / options[-1])
-        n_rounds = max(1, round(ROUNDS_SHARE.get(name, 1) * epochs))
-        words = ("--manifest", manifest, "--model", model, "--out", runs / name, "--epochs", n_rounds)
+        n_epochs = max(1, round(EPOCHS_FACTOR.get(name, 1) * epochs))
+        words = ("--manifest", manifest, "--model", model, "--out", runs / name, "--epochs", n_epochs)
         emoface("train", *words, *COMMON, *options)
         emoface("evaluate", runs / name)
 
@@ -94,37 +94,39 @@ def train_all(manifest: Path, runs: Path, epochs: int, at_once: int) -> None:
 
 
 def read_metrics(run: Path) -> dict[str, Any]:
-    """``metrics.json`` of test."""
+    """Reads ``metrics.json`` of a run's test split."""
     return json.loads((run / "eval/test/metrics.json").read_text(encoding="utf-8"))
 
 
-def read_answers(run: Path) -> Predictions:
-    """What a run says of the people of test."""
+def read_test_predictions(run: Path) -> Predictions:
+    """Reads a run's predictions for the test people."""
     return read_predictions(predictions_path(run, "test"))
 
 
-def guess_interval(answers: Predictions) -> tuple[float, float]:
-    """Where 95 % of the mAPs lie when the same answers are dealt out to people by chance."""
+def chance_interval(predictions: Predictions) -> tuple[float, float]:
+    """The interval with 95 % of the mAPs when the same predictions are shuffled among the people."""
     rng = np.random.default_rng(0)
-    labels, scores = answers.labels, answers.probabilities
-    drawn = [
-        mean_average_precision(average_precision(labels, scores[rng.permutation(len(scores))])) for _ in range(N_DRAWS)
+    labels, scores = predictions.labels, predictions.probabilities
+    shuffled = [
+        mean_average_precision(average_precision(labels, scores[rng.permutation(len(scores))]))
+        for _ in range(N_RESAMPLES)
     ]
-    low, high = percentile_interval(np.array(drawn))
+    low, high = percentile_interval(np.array(shuffled))
     return float(low), float(high)
 
 
 def compare_without_face(runs: Path, first: str, second: str) -> dict[str, Any]:
-    """``compare_pair`` of two runs on the people without a face."""
-    answers = [read_answers(runs / name) for name in (first, second)]
-    sides = [one.take(~one.has_face) for one in answers]
-    pair = compare_pair(CompareConfig(runs=(runs / first, runs / second), draws=N_DRAWS), first, second, *sides)
+    """Compares two runs on the people without a face, see ``compare_pair``."""
+    predictions = [read_test_predictions(runs / name) for name in (first, second)]
+    without_face = [one.take(~one.has_face) for one in predictions]
+    config = CompareConfig(runs=(runs / first, runs / second), draws=N_RESAMPLES)
+    pair = compare_pair(config, first, second, *without_face)
     assert pair is not None
     return pair
 
 
 def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
-    """Whether each claim holds, and in words what was found."""
+    """Yields for each claim whether it holds, and the result as text."""
     metrics = {name: read_metrics(runs / name) for name in RUNS}
     value = {name: 100 * one["mean_average_precision"] for name, one in metrics.items()}
     found = " < ".join(f"{name} {value[name]:.2f}" for name in MORE_AND_MORE)
@@ -136,14 +138,14 @@ def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
 
     per_label = {name: one for name, one in metrics["mter2"]["per_label"].items() if one["people"] >= MIN_PEOPLE}
     below = [name for name, one in per_label.items() if one["average_precision"] <= one["prevalence"]]
-    said = ", ".join(below) or "none below"
-    yield not below, f"mter2 is above prevalence on each of {len(per_label)} labels with {MIN_PEOPLE} people: {said}"
+    names = ", ".join(below) or "none below"
+    yield not below, f"mter2 is above prevalence on each of {len(per_label)} labels with {MIN_PEOPLE} people: {names}"
 
-    ends = guess_interval(read_answers(runs / "mter2-shuffled"))
+    ends = chance_interval(read_test_predictions(runs / "mter2-shuffled"))
     yield (
         100 * ends[0] <= value["mter2-shuffled"] <= 100 * ends[1],
-        f"shuffled labels teach nothing: mAP {value['mter2-shuffled']:.2f}, 95 % of guesses lie in "
-        f"{100 * ends[0]:.2f} to {100 * ends[1]:.2f}, prevalence "
+        f"shuffled labels give the chance level: mAP {value['mter2-shuffled']:.2f}, 95 % of shuffled predictions are "
+        f"between {100 * ends[0]:.2f} and {100 * ends[1]:.2f}, prevalence "
         f"{100 * metrics['mter2-shuffled']['mean_prevalence']:.2f}",
     )
 
@@ -157,8 +159,8 @@ def check_claims(runs: Path) -> Iterator[tuple[bool, str]]:
 
 
 def print_tables(runs: Path) -> None:
-    """Results and loss curves as Markdown."""
-    print("| run | rounds | minutes of training | mAP on test | 95 % interval | with a face | without |")
+    """Prints results and loss curves as Markdown tables."""
+    print("| run | epochs | minutes of training | mAP on test | 95 % interval | with a face | without |")
     print("|---|---:|---:|---:|---|---:|---:|")
     logs = {}
     for name in RUNS:
@@ -173,7 +175,7 @@ def print_tables(runs: Path) -> None:
             f"| {' | '.join(parts)} |"
         )
     shown = (BASELINE, *MORE_AND_MORE)
-    print(f"\n| round | {' | '.join(f'{name}: loss on train, val' for name in shown)} |")
+    print(f"\n| epoch | {' | '.join(f'{name}: loss on train, val' for name in shown)} |")
     print(f"|---:|{'---|' * len(shown)}")
     for number in range(max(len(logs[name]) for name in shown)):
         cells = [
@@ -189,7 +191,9 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--at-once", type=int, default=2, help="runs that train at the same time, a core each")
+    parser.add_argument(
+        "--at-once", type=int, default=2, help="number of runs that train at the same time, on one core each"
+    )
     options = parser.parse_args()
     start = time.perf_counter()
     manifest = build_data(options.out, options.images, options.seed)

@@ -1,12 +1,12 @@
-"""Times parse at EMOTIC's full size, and holds both annotation forms against each other.
+"""Times parse at EMOTIC's full size, and checks that both annotation formats give the same table.
 
     python docs/benchmarks/parse_full_size.py ROWS --work DIR
 
 ROWS is a folder of ``train.csv``, ``val.csv`` and ``test.csv``. Their photos are repeated under other names until there
 are 34,320 people, val and test people get five and three annotators, and an ``Annotations.mat`` is written of them.
-Each parse runs in a process of its own, whose memory is its own: without photos; with a small JPEG for every photo,
-so that all headers are read; and the rows themselves, as CSV and as .mat, whose tables must be the same. Seconds of the
-clock include what else the machine does; seconds of work do not.
+Each parse runs in a separate process, so that its memory can be measured: without photos; with a small JPEG for every
+photo, so that all headers are read; and with the unchanged rows, as CSV and as .mat, whose tables must be the same.
+The column "seconds" is wall time, which includes other load of the machine; "seconds of work" is CPU time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--one", nargs=2, type=Path, metavar=("ROOT", "OUT"), help="What each process is told.")
+    parser.add_argument("--one", nargs=2, type=Path, metavar=("ROOT", "OUT"), help="Used by each separate process.")
     options = parser.parse_args()
     if options.one:
         parse_one(*options.one)
@@ -55,10 +55,10 @@ def main() -> None:
         ("rows as CSV", options.rows, "rows-out"),
     ):
         command = [sys.executable, __file__, str(options.rows), "--work", str(options.work)]
-        answer = subprocess.run(
+        process = subprocess.run(
             [*command, "--one", str(root), str(options.work / out)], capture_output=True, text=True, check=True
         )
-        found = json.loads(answer.stdout)
+        found = json.loads(process.stdout)
         figures = [f"{found[name]:,}" for name in ("people", "photos")]
         figures += [f"{found['seconds']:.1f}", f"{found['work_seconds']:.1f}", f"{found['peak_mib']:.0f}"]
         print(f"| {' | '.join([title, *figures])} |")
@@ -78,7 +78,7 @@ def parse_one(root: Path, out: Path) -> None:
 
 
 def grow(rows: list[PhotoAnnotation], n_people: int) -> list[PhotoAnnotation]:
-    """The photos, and some of them again under other names, until there are ``n_people`` people with annotators."""
+    """Repeats photos under other names until there are ``n_people`` people, and adds annotators to val and test."""
     photos = list(rows)
     missing = n_people - sum(len(photo.people) for photo in photos)
     for number, photo in enumerate(rows):
@@ -104,7 +104,7 @@ def grow(rows: list[PhotoAnnotation], n_people: int) -> list[PhotoAnnotation]:
 
 
 def write_photos(image_root: Path, photos: list[PhotoAnnotation]) -> None:
-    """A grey JPEG of the annotated size for every photo; sizes repeat, so each is encoded once."""
+    """Writes a grey JPEG of the annotated size for every photo; each size is encoded once."""
     encoded: dict[tuple[int, int], bytes] = {}
     for photo in photos:
         wh = photo.image_wh or (1, 1)

@@ -1,9 +1,9 @@
-"""Splits EMOTIC's real people both ways and shows how near each split comes to its target.
+"""Splits EMOTIC's real people in both ways and prints how close each split is to its target shares.
 
     emoface parse FOLDER --annotations FOLDER --out DIR
     python docs/benchmarks/split_emotic.py DIR/people.parquet
 
-Prints a Markdown table per way of splitting: people, photos, and the label whose share is furthest off.
+Prints a Markdown table per way of splitting: people, photos, and the label whose share is furthest from its target.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Weighs plain arrays against JPEG for the stream cache, and times what a training sample costs to read.
+"""Compares plain arrays with JPEG for the stream cache, and times how fast training samples are read.
 
     python docs/benchmarks/stream_cache.py DIR/manifest.json
 
-Packs the train split into a temporary folder, with and without a warm file cache, and prints a Markdown table: bytes of
-each kind of crop as kept and as JPEG of quality 95, time to decode, error of the JPEG, and people per second that
-training and evaluation read on one thread.
+Packs the train split into a temporary folder and prints a Markdown table: bytes of each kind of crop as stored and as
+JPEG of quality 95, time to decode and error of the JPEG. Then prints the people per second that training and evaluation
+read on one thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, open_stream_cache
-from emoface.mter.dataset import Draw, PeopleDataset
+from emoface.mter.dataset import PeopleDataset, SampleKey
 from emoface.vision.images import decode_photo, encode_jpeg
 
 N_PEOPLE = 300
@@ -36,17 +36,17 @@ def main() -> None:
         cache = open_stream_cache(read_manifest(options.manifest), "train", Path(folder))
         packing = time.perf_counter() - start
         print(f"{len(cache)} people of {len(set(cache.people.images))} photos packed in {packing:.1f} s\n")
-        print("| stream | bytes kept | JPEG | decode, ms | mean error, of 255 |")
+        print("| stream | bytes stored | JPEG | decode, ms | mean error, of 255 |")
         print("|---|---|---|---|---|")
         for stream in CACHE_SIZES:
-            print(_weigh(cache, stream))
+            print(_compare_formats(cache, stream))
         dataset = PeopleDataset(cache)
         n = min(N_PEOPLE, len(cache))
         print(f"\nevaluation reads {_rate(lambda k: dataset[k], n):,.0f} people per second on one thread,")
-        print(f"training {_rate(lambda k: dataset[Draw(0, k, k)], n):,.0f}")
+        print(f"training {_rate(lambda k: dataset[SampleKey(0, k, k)], n):,.0f}")
 
 
-def _weigh(cache: StreamCache, stream: str) -> str:
+def _compare_formats(cache: StreamCache, stream: str) -> str:
     kept = [cache.read(position, stream) for position in range(min(N_PEOPLE, len(cache)))]
     crops = [np.array(one) for one in kept if one is not None]
     encoded = [encode_jpeg(one) for one in crops]

@@ -1,7 +1,7 @@
-"""The command line: each command is one library call, and each option one field of its configuration.
+"""The command line: each command calls one job, and each option is one field of the job's configuration.
 
-This package is the only place that prints or exits. Jobs are imported when their command runs, so that ``--help``
-starts at once and without torch.
+This package is the only one that prints or exits. A job is imported only when its command runs, so that ``--help``
+starts fast and without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every command shares: types of options, the one line of an error, progress, tables."""
+"""What all commands share: option types, one-line error messages, progress bars, tables."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ANY = click.Path(path_type=Path)
 
 
 def set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
-    """Remembers that a traceback is wanted."""
+    """Remembers that the user asked for a traceback."""
     if value:
         context.find_root().meta["emoface.debug"] = True
 
@@ -50,7 +50,7 @@ _DEBUG = click.Option(
 
 
 class EmofaceCommand(click.Command):
-    """A command with ``--debug``."""
+    """A command with the option ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -58,12 +58,12 @@ class EmofaceCommand(click.Command):
 
 
 class EmofaceGroup(click.Group):
-    """The one place that turns an error into ``Error: ...`` and exit code 1."""
+    """A group that turns an error into one line ``Error: ...`` and exit code 1; no other code does this."""
 
     command_class = EmofaceCommand
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs the command; what a user can mend is said in one line."""
+        """Runs the command; shows an error that a user can fix as one line."""
         try:
             return super().invoke(ctx)
         except (EmofaceError, OSError) as error:
@@ -94,7 +94,7 @@ class _RateColumn(ProgressColumn):
 
 
 class TerminalProgress:
-    """Shows a job's progress on a terminal: bar, count, rate, time left; one plain line elsewhere."""
+    """Shows a job's progress: bar, count, rate and time left on a terminal, one plain line per task elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -114,7 +114,7 @@ class TerminalProgress:
             )
 
     def start(self, description: str, total: int) -> None:
-        """Begins one stretch of work."""
+        """Begins a task of ``total`` units."""
         if self._bar is None:
             self._console.print(f"{description}: {total:,}", highlight=False)
             return
@@ -124,28 +124,28 @@ class TerminalProgress:
         self._task = self._bar.add_task(description, total=total)
 
     def advance(self, n: int = 1) -> None:
-        """Moves the bar on."""
+        """Advances the bar by ``n`` units."""
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task, n)
 
     def describe(self, text: str) -> None:
-        """Puts a text in front of the bar; says nothing where there is no bar."""
+        """Sets the text in front of the bar; does nothing if there is no bar."""
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
 
     def note(self, text: str) -> None:
-        """Prints a line, above the bar where there is one."""
+        """Prints a line, above the bar if there is one."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Takes the bar off the terminal."""
+        """Removes the bar from the terminal."""
         if self._bar is not None:
             self._bar.stop()
 
 
 @contextmanager
 def terminal_progress() -> Iterator[TerminalProgress]:
-    """A progress on standard error for the length of a job."""
+    """Shows a job's progress on standard error until the job ends."""
     progress = TerminalProgress(Console(stderr=True))
     try:
         yield progress
@@ -154,7 +154,7 @@ def terminal_progress() -> Iterator[TerminalProgress]:
 
 
 def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
-    """A two-column table on a terminal, ``name: value`` lines elsewhere."""
+    """Prints a two-column table on a terminal, ``name: value`` lines elsewhere."""
     console = Console()
     flat = list(_flatten(pairs))
     if not console.is_terminal:
@@ -183,18 +183,18 @@ def _flatten(pairs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def warn_of_demonstration(detector: str, weights: Path | None) -> None:
-    """Says on standard error that a command is about to use the detector that only knows drawings."""
+    """Warns on standard error if a command uses the demonstration detector, which was trained on drawings alone."""
     if detector == DEMONSTRATION_DETECTOR and weights is None:
         click.echo(f"Warning: {DEMONSTRATION_NOTE}", err=True)
 
 
 def print_record(record: JobRecord) -> None:
-    """Shows what a job counted."""
+    """Prints the counts of a job's record."""
     print_pairs(record.job, record.counts)
 
 
 def run_job(run: Callable[[C, Progress], JobRecord], config: C) -> JobRecord:
-    """Runs a job with a progress bar and prints what it counted."""
+    """Runs a job with a progress bar and prints the counts of its record."""
     with terminal_progress() as progress:
         record = run(config, progress)
     print_record(record)
@@ -202,7 +202,7 @@ def run_job(run: Callable[[C, Progress], JobRecord], config: C) -> JobRecord:
 
 
 def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on a terminal, tab-separated lines elsewhere."""
+    """Prints a table on a terminal, tab-separated lines elsewhere."""
     console = Console()
     if not console.is_terminal:
         click.echo("\t".join(columns))

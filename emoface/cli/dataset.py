@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @job_command(config="emoface.jobs.simulate:SimulateConfig", arguments=("out",))
 def simulate(config: SimulateConfig) -> None:
-    """Draws a simulated EMOTIC into OUT, with ground truth.
+    """Draws a simulated EMOTIC data set into OUT, with its ground truth.
 
     \b
     Example:
@@ -45,19 +45,19 @@ def parse(config: ParseConfig) -> None:
 
 
 @job_command(config="emoface.jobs.faces:FacesConfig", arguments=("dir",))
-@click.option("--rebuild", is_flag=True, help="Forget finished shards and start over.")
+@click.option("--rebuild", is_flag=True, help="Delete finished shards and start from the beginning.")
 def faces(config: FacesConfig, rebuild: bool) -> None:
-    """Detects faces, gives each person theirs, and crops: DIR/faces.parquet, DIR/empty_faces.csv.
+    """Detects faces, assigns them to people and crops them: writes DIR/faces.parquet and DIR/empty_faces.csv.
 
     \b
     Example:
       emoface faces work
       emoface faces work --weights yolov5s-face.pt --align
     """
-    from emoface.jobs.faces import forget_faces, run_faces
+    from emoface.jobs.faces import remove_shards, run_faces
 
     if rebuild:
-        forget_faces(config.dir)
+        remove_shards(config.dir)
     warn_of_demonstration(config.detector, config.weights)
     run_job(run_faces, config)
 
@@ -78,7 +78,7 @@ def split(config: SplitConfig) -> None:
 
 @job_command(config="emoface.jobs.report:ReportConfig", arguments=("dir",))
 def report(config: ReportConfig) -> None:
-    """Writes label histograms and the audit: DIR/report/audit.html.
+    """Writes label histograms and the label balance audit, DIR/report/audit.html.
 
     \b
     Example:

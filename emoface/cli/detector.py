@@ -1,4 +1,4 @@
-"""The commands of the face detector itself: detector export, and what trains and measures it."""
+"""The commands that train, evaluate and export the face detector: detector train, evaluate and export."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=EmofaceGroup)
 def detector() -> None:
-    """Trains, measures and exports YOLOv5-Face.
+    """Trains, evaluates and exports the face detector YOLOv5-Face.
 
     \b
     Example:
@@ -32,7 +32,7 @@ def detector() -> None:
 
 @detector.command(cls=JobCommand, config="emoface.jobs.export:ExportConfig", arguments=("weights",))
 def export(config: ExportConfig) -> None:
-    """Writes WEIGHTS, a file or the name of weights, as one file for other programs.
+    """Exports WEIGHTS (a weight file, or the name of weights) as one file for other programs.
 
     \b
     Example:
@@ -51,10 +51,10 @@ def export(config: ExportConfig) -> None:
     hidden=("momentum", "weight_decay", "decay_at", "ema_decay"),
 )
 def train(config: TrainDetectorConfig) -> None:
-    """Trains YOLOv5-Face on labelled photos, or goes on with a run that was broken off.
+    """Trains YOLOv5-Face on labelled photos, or resumes an interrupted run.
 
-    TRAIN and --val are folders written by 'emoface simulate', label texts of WIDER FACE, or RetinaFace's texts with
-    landmarks; their photos lie beside them in images/.
+    TRAIN and --val are folders written by 'emoface simulate', label files of WIDER FACE, or RetinaFace's label files
+    with landmarks. The photos of a label file must be in the folder images/ beside it.
 
     \b
     Example:
@@ -68,7 +68,9 @@ def train(config: TrainDetectorConfig) -> None:
 
 @detector.command(cls=JobCommand, config="emoface.jobs.evaluate_detector:EvaluateDetectorConfig", arguments=("photos",))
 def evaluate(config: EvaluateDetectorConfig) -> None:
-    """Measures a detector on labelled photos: average precision, recall by size, landmark error.
+    """Evaluates a detector on labelled PHOTOS: average precision, recall by face size, landmark error.
+
+    PHOTOS is a folder written by 'emoface simulate', or a label file of WIDER FACE or RetinaFace.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The commands that look at trained models: evaluate, compare, predict, explain."""
+"""The commands for trained models: evaluate, compare, predict, explain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @job_command(config="emoface.jobs.evaluate:EvaluateConfig", arguments=("run",))
 def evaluate(config: EvaluateConfig) -> None:
-    """Measures a trained model on a split: RUN/eval/SPLIT/evaluation.html, metrics.json.
+    """Evaluates a trained model on a split: RUN/eval/SPLIT/evaluation.html, metrics.json.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 @job_command(config="emoface.jobs.compare:CompareConfig", arguments=("runs",))
 def compare(config: CompareConfig) -> None:
-    """Puts RUNS side by side: curves of training, average precision, differences with intervals.
+    """Compares RUNS: training curves, average precision, differences of mAP with intervals.
 
     \b
     Example:
@@ -48,7 +48,7 @@ def compare(config: CompareConfig) -> None:
 
 @job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"))
 def predict(config: PredictConfig) -> None:
-    """Finds the people of photos and draws what they feel: OUT/PHOTO.png, OUT/PHOTO.json.
+    """Finds the people of photos and predicts their emotions: OUT/PHOTO.png, OUT/PHOTO.json.
 
     \b
     Example:

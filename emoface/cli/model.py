@@ -1,4 +1,4 @@
-"""The command that shows a model: its layers and what it costs."""
+"""The command for the layers and the cost of a model: model."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from emoface.cli.options import job_command
 if TYPE_CHECKING:
     from emoface.jobs.model import ModelConfig, ModelReport
 
+GIGA = 1e9
+
 
 @job_command(config="emoface.jobs.model:ModelConfig", arguments=("name",))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 def model(config: ModelConfig, as_json: bool) -> None:
-    """Shows the layers of model NAME beside the thesis' tables, and its cost beside the baselines'.
+    """Shows the layers of model NAME beside the thesis's tables, and its cost beside that of the baselines.
 
-    NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. Multiply-adds are
-    those of convolutions and fully connected layers, for one person with a face; latency is the fastest of --runs
-    batches where the command runs. A ratio below 1 says that NAME is the smaller, cheaper or faster.
+    NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. MACs
+    (multiply-accumulate operations, in G = 10^9) are those of convolutions and fully connected layers, for one person
+    with a face; latency is the fastest of --runs batches on this machine. A ratio below 1 means that NAME is smaller,
+    cheaper or faster.
 
     \b
     Example:
@@ -41,7 +44,7 @@ def model(config: ModelConfig, as_json: bool) -> None:
 
 
 def _print_layers(report: ModelReport) -> None:
-    columns = ["part", "operator", "input", "output", "thesis", "parameters", "multiply-adds"]
+    columns = ["part", "operator", "input", "output", "thesis", "parameters", "MACs, G"]
     rows = [
         [
             layer.part,
@@ -50,7 +53,7 @@ def _print_layers(report: ModelReport) -> None:
             layer.output,
             layer.thesis,
             f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
+            f"{layer.multiply_adds / GIGA:.6f}",
         ]
         for layer in report.layers
     ]
@@ -61,16 +64,16 @@ def _print_costs(report: ModelReport) -> None:
     people = "person" if report.batch_size == 1 else "people"
     threads = f", {report.n_threads} threads" if report.device == "cpu" else ""
     title = f"Cost; latency of {report.batch_size} {people} on {report.device}{threads}"
-    columns = ["model", "parameters", "multiply-adds", "latency, ms", "ratio of parameters", "multiply-adds", "latency"]
+    columns = ["model", "parameters", "MACs, G", "latency, ms", "ratio of parameters", "MACs", "latency"]
     own = report.cost
-    rows = [[own.model, f"{own.parameters:,}", f"{own.multiply_adds:,}", f"{own.latency_ms:.1f}", "", "", ""]]
+    rows = [[own.model, f"{own.parameters:,}", f"{own.multiply_adds / GIGA:.3f}", f"{own.latency_ms:.1f}", "", "", ""]]
     for ratio in report.ratios:
         other = ratio.other
         rows.append(
             [
                 other.model,
                 f"{other.parameters:,}",
-                f"{other.multiply_adds:,}",
+                f"{other.multiply_adds / GIGA:.3f}",
                 f"{other.latency_ms:.1f}",
                 f"{ratio.parameters:.2f}",
                 f"{ratio.multiply_adds:.2f}",

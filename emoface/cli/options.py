@@ -1,7 +1,7 @@
-"""Commands whose arguments and options are the fields of a job's configuration.
+"""Commands whose arguments and options are made from the fields of a job's configuration.
 
-Types, defaults, ranges, choices and descriptions stand once, in the configuration. It is imported when its command is
-looked at, so that ``emoface --help`` starts at once.
+Types, defaults, ranges, choices and descriptions are written once, in the configuration. It is imported only when its
+command runs or shows its help, so that ``emoface --help`` starts fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class BoxType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float, float, float]:
-        """Four numbers from text."""
+        """Reads four numbers from text."""
         try:
             x1, y1, x2, y2 = (float(part) for part in str(value).split(","))
         except ValueError:
@@ -37,16 +37,16 @@ class BoxType(click.ParamType):  # type: ignore[type-arg]  # generic in newer ve
 
 
 class JobCommand(EmofaceCommand):
-    """A command that hands its function one ``config``, made from the command line.
+    """A command whose function receives one ``config``, built from the command line.
 
     Args:
-        config: Where the configuration is, as ``module:Class``.
-        arguments: Fields that are given by their place; all others are options.
-        hidden: Fields that the command line does not set.
-        flags: Names of options that are not those of their fields.
-        recipe: The configuration, as ``module:Class``, whose fields are options too; those that are given become the
-            mapping ``recipe`` of ``config``.
-        kwargs: As of ``click.Command``.
+        config: Place of the configuration class, as ``module:Class``.
+        arguments: Names of the fields that are positional arguments; all others are options.
+        hidden: Names of the fields that have no option.
+        flags: Option names by field, for options that are not named after their field.
+        recipe: Place of a second configuration class, as ``module:Class``, whose fields are options too; the options
+            that the user gives become the mapping ``recipe`` of ``config``.
+        kwargs: Further arguments of ``click.Command``.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class JobCommand(EmofaceCommand):
 
     @property
     def params(self) -> list[click.Parameter]:
-        """The arguments and options, the configuration's first."""
+        """The command's arguments and options; those of the configuration come first."""
         if self._config and not self._is_complete:
             self._is_complete = True
             self._params = [*self._config_params(), *self._params]
@@ -82,13 +82,13 @@ class JobCommand(EmofaceCommand):
         self._params = params
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Makes the configuration and calls the function."""
+        """Builds the configuration and calls the command's function with it."""
         config = _import_settings(self._config)
         values = {name: ctx.params.pop(name) for name in [*ctx.params] if name in config.model_fields}
         if self._recipe is not None:
             names = _import_settings(self._recipe).model_fields
-            told = {name: ctx.params.pop(name) for name in [*ctx.params] if name in names}
-            values["recipe"] = {name: value for name, value in told.items() if value is not None}
+            options = {name: ctx.params.pop(name) for name in [*ctx.params] if name in names}
+            values["recipe"] = {name: value for name, value in options.items() if value is not None}
         ctx.params["config"] = config(**values)
         return super().invoke(ctx)
 
@@ -108,7 +108,7 @@ class JobCommand(EmofaceCommand):
 
 
 def job_command(**kwargs: Any) -> Callable[[Callable[..., Any]], JobCommand]:
-    """Declares a command of a job; see ``JobCommand`` for the keywords."""
+    """Declares the command of a job; see ``JobCommand`` for the keyword arguments."""
     return click.command(cls=JobCommand, **kwargs)
 
 
@@ -125,26 +125,26 @@ def _to_argument(name: str, field: FieldInfo) -> click.Argument:
 
 
 def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool = False) -> click.Option:
-    """An option for a field.
+    """Makes the option of a field.
 
     Args:
-        name: The field's.
+        name: Name of the field.
         field: The field.
-        flag: What the option is called, where that is not the field's name.
-        is_override: Without the option the value comes from elsewhere (a preset), and the field's default is not shown.
+        flag: Name of the option; None if it is named after the field.
+        is_override: Whether a preset gives the value if the option is not used; the help then shows no default.
     """
     shape = FieldShape.of(field)
     flag = flag or f"--{name.replace('_', '-')}"
-    told = inspect.cleandoc(field.description or "").replace("``", "").replace("\n", " ")
+    help_text = inspect.cleandoc(field.description or "").replace("``", "").replace("\n", " ")
     required = field.is_required() and not is_override
     default = None if is_override or field.is_required() else field.get_default(call_default_factory=True)
     if is_override:
-        told += "  [default: the preset's]"
+        help_text += "  [default: the preset's]"
     if shape.text_form is not None:
-        return click.Option([flag, name], default=shape.text_form.default, show_default=True, help=told)
+        return click.Option([flag, name], default=shape.text_form.default, show_default=True, help=help_text)
     if shape.kind is bool and default is not True:
-        return click.Option([flag, name], is_flag=True, default=default, help=told)
-    options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": told}
+        return click.Option([flag, name], is_flag=True, default=default, help=help_text)
+    options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": help_text}
     if shape.is_sequence and shape.length is None:
         options["multiple"] = True
         default = default or None
@@ -156,7 +156,7 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
 
 
 def _click_type(shape: FieldShape) -> Any:
-    """What click checks while it reads a value; ranges are the configuration's affair."""
+    """The type that click checks when it reads a value; the configuration checks ranges."""
     if shape.choices:
         return click.Choice([str(choice) for choice in shape.choices])
     if shape.kind is Path:

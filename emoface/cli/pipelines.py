@@ -1,4 +1,4 @@
-"""The commands that run several jobs: run, status, demo."""
+"""The commands that run several jobs from a pipeline file: run, status, demo."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SET = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A setting of the pipeline (out=work) or one of a stage (split.seed=7); may be repeated.",
+    help="Set a setting of the pipeline (out=work) or of one stage (split.seed=7); may be repeated.",
 )
 
 
@@ -34,12 +34,15 @@ _SET = click.option(
 @click.argument("pipeline")
 @_SET
 @click.option(
-    "--rebuild", multiple=True, metavar="STAGE", help="Runs a stage from the start, current or not; may be repeated."
+    "--rebuild",
+    multiple=True,
+    metavar="STAGE",
+    help="Run this stage from the start even if it is current; may be repeated.",
 )
 def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> None:
     """Runs the stages of a pipeline that are out of date.
 
-    PIPELINE is a TOML file, or the bare name of one that comes with emoface.
+    PIPELINE is the path of a TOML file, or the bare name of one that comes with emoface.
 
     \b
     Example:
@@ -55,7 +58,7 @@ def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> 
 @click.argument("pipeline")
 @_SET
 def status(pipeline: str, overrides: tuple[str, ...]) -> None:
-    """Says which stages of a pipeline are current, stale, unfinished or missing, and why.
+    """Shows which stages of a pipeline are current, stale, unfinished or missing, and why.
 
     \b
     Example:
@@ -72,8 +75,8 @@ def status(pipeline: str, overrides: tuple[str, ...]) -> None:
 def demo(config: DemoConfig) -> None:
     """Builds and audits EMOTIC_Face from photos that emoface draws itself, then trains and evaluates mter2 on it.
 
-    Needs no download and no account. Few people and few rounds teach a model little: it shows how all of it goes, not
-    what MTER can do.
+    It needs no download and no account. With few people and few epochs the model learns little: the demo shows that all
+    steps work, not how accurate MTER can be.
 
     \b
     Example:
@@ -85,7 +88,7 @@ def demo(config: DemoConfig) -> None:
     record = run_demo(config, StageLines())
     print_rows("Data set", ["split", "people", "photos", "faces"], _split_rows(record.counts))
     print_pairs("EMOTIC_Face from a simulated EMOTIC", _demo_lines(record.counts))
-    print_pairs("mter2 on people that it has not seen", _training_lines(record.counts))
+    print_pairs("mter2 on the test people", _training_lines(record.counts))
     if note := record.info["detector_note"]:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"evaluation: {config.out / record.info['evaluation']}")
@@ -105,7 +108,7 @@ def _split_rows(counts: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _demo_lines(counts: Mapping[str, Any]) -> dict[str, str]:
-    """What the demo measured, each figure with what it is a share of."""
+    """Results of the data set's stages as text; each share names the number that it is a share of."""
     truth, measured = counts["against_the_truth"], counts["mean_imbalance_ratio"]
     reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in counts["empty"].items())
     return {
@@ -121,40 +124,43 @@ def _demo_lines(counts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _training_lines(counts: Mapping[str, Any]) -> dict[str, str]:
-    """What the model came to, beside what guessing comes to."""
+    """Results of the training as text, with the chance level beside the mAP."""
     trained, found = counts["training"], counts["evaluation"]
     low, high = found["interval_low"], found["interval_high"]
     return {
-        "trained": f"{trained['epochs']} rounds of {trained['train_people']:,} people",
+        "trained": f"{trained['epochs']} epochs of {trained['train_people']:,} people",
         "mean average precision": f"{100 * found['mean_average_precision']:.2f} % of {found['evaluated']:,} people, "
         f"95 % interval {100 * low:.2f}-{100 * high:.2f}",
-        "guessing comes to": f"{100 * found['mean_prevalence']:.2f} %",
+        "chance level (mean prevalence)": f"{100 * found['mean_prevalence']:.2f} %",
     }
 
 
 def _share(share: float | None, n: int) -> str:
-    return "there are none" if share is None else f"{100 * share:.1f} % of {n:,}"
+    return "no such faces" if share is None else f"{100 * share:.1f} % of {n:,}"
 
 
 class StageLines:
-    """One line per stage on standard error: what is done and why, or that it is current; progress bars between."""
+    """Prints one line per stage on standard error: that it is current, or why it runs and how long it took.
+
+    Each running stage has a progress bar.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started = 0.0
 
     def skip(self, status: StageStatus) -> None:
-        """Says that a stage is current."""
+        """Prints that a stage is current."""
         self._console.print(f"[green]{status.stage.name}[/]: current")
 
     def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
-        """Says why a stage runs."""
+        """Prints why a stage runs, and returns its progress bar."""
         self._console.print(f"[bold]{status.stage.name}[/]: runs, {status.state}: ", end="")
         self._console.print("; ".join(status.reasons), markup=False)
         self._started = time.monotonic()
         return terminal_progress()
 
     def end(self, stage: Stage, record: JobRecord) -> None:
-        """Says how long it took."""
+        """Prints how long a stage took."""
         seconds = time.monotonic() - self._started
         self._console.print(f"[green]{stage.name}[/]: done in {seconds:,.1f} s")

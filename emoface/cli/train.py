@@ -1,4 +1,4 @@
-"""The command that trains: train."""
+"""The command for training: train."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     flags={"predicts_vad": "--predict-vad", "freezes_norms": "--freeze-norms"},
 )
 def train(config: TrainConfig) -> None:
-    """Trains a model into OUT; resumes where OUT holds an unfinished run.
+    """Trains a model and writes the run to OUT; resumes an unfinished run in OUT.
 
-    Several GPUs: torchrun --nproc-per-node 4 -m emoface train ...
+    On several GPUs: torchrun --nproc-per-node 4 -m emoface train ...
 
     \b
     Example:

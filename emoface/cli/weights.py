@@ -1,4 +1,4 @@
-"""The commands of weight files: weights list, fetch, add, verify."""
+"""The commands for weight files: weights list, fetch, add and verify."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from emoface.cli.console import FILE, EmofaceGroup, print_pairs, print_rows, ter
 
 @click.group(cls=EmofaceGroup)
 def weights() -> None:
-    """Weights of detectors and backbones: what there is, where it lies, and whether it is whole.
+    """Lists, downloads, adds and verifies weights of detectors and backbones.
 
-    A name is looked for in the folders of EMOFACE_WEIGHTS, in the user's cache (EMOFACE_CACHE moves it), and in
-    the package.
+    Weights of a name are looked for in the folders of EMOFACE_WEIGHTS, in the user's cache (EMOFACE_CACHE sets its
+    folder), and in the package.
 
     \b
     Example:
@@ -25,7 +25,7 @@ def weights() -> None:
 
 @weights.command(name="list")
 def list_command() -> None:
-    """Shows every known set of weights: task, licence, format, state, and where it lies or comes from.
+    """Lists all known weights with their task, licence, format, state, and location or source.
 
     \b
     Example:
@@ -40,7 +40,7 @@ def list_command() -> None:
 @weights.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Downloads NAMES into the cache, and keeps only what has the sha256 of its card.
+    """Downloads the weights NAMES into the cache; a file is kept only if it has the sha256 of its card.
 
     \b
     Example:
@@ -57,12 +57,12 @@ def fetch(names: tuple[str, ...]) -> None:
 
 @weights.command()
 @click.argument("file", type=FILE)
-@click.option("--name", help="What to call the weights; the file's own name where it is not given.")
+@click.option("--name", help="Name of the weights in the cache; by default the name of the file without its suffix.")
 def add(file: Path, name: str | None) -> None:
-    """Copies FILE into the cache under a name, so that commands find it by name.
+    """Copies the weight FILE into the cache under a name, so that commands find it by this name.
 
-    A detector's file is read first, and refused where it is not the network that its name promises; no code of a
-    checkpoint is run.
+    The file of a detector is loaded first, without running code of a checkpoint. It is rejected if its network is not
+    the one on the card of this name.
 
     \b
     Example:
@@ -78,7 +78,7 @@ def add(file: Path, name: str | None) -> None:
 @weights.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Holds the weights on this machine against the sha256 of their cards; exits 1 where one is wrong.
+    """Compares the weights on this machine with the sha256 of their cards; exits with 1 if any differs.
 
     \b
     Example:

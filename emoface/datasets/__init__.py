@@ -1,1 +1,1 @@
-"""A data set as later jobs read it: its manifest, photos, people, stream cache and predictions."""
+"""Reading of a finished data set: its manifest, photos, people, stream cache and predictions."""

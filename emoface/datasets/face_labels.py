@@ -1,7 +1,7 @@
-"""Photos with labelled faces, for training and measuring a detector.
+"""Photos with labelled faces, for training and evaluating a detector.
 
-Three forms are read: WIDER FACE's own text (``wider_face_train_bbx_gt.txt``), RetinaFace's text for it with five
-landmarks (``label.txt``), and the simulator's ground truth.
+Three formats are read: the text file of WIDER FACE (``wider_face_train_bbx_gt.txt``), the text file of RetinaFace for
+the same photos with five landmarks per face (``label.txt``), and the simulator's ground truth.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from emoface.vision.images import is_whole_photo, read_photo
 
 _TRUTH_NAME = "ground_truth.parquet"
 MIN_SIDE = 3.0
-"""Faces whose shorter side is below this many pixels are ignored: neither to be found nor wrong to find."""
+"""Faces whose shorter side is below this many pixels are ignored: they do not count, whether found or not."""
 
 
 @dataclass(frozen=True)
@@ -30,27 +30,27 @@ class LabelledPhoto:
     """One photo and its true faces.
 
     Attributes:
-        path: The photo.
-        faces: Its faces, in pixels of the photo turned as its EXIF orientation says.
+        path: Path of the photo.
+        faces: The true faces, in pixels of the photo rotated by its EXIF orientation.
     """
 
     path: Path
     faces: LabelledFaces
 
     def read(self) -> Photo:
-        """The photo in the frame of its faces, (height, width, 3), RGB."""
+        """Reads the photo in the frame of its faces, (height, width, 3), RGB."""
         return read_photo(self.path, apply_exif=True)
 
 
 def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledPhoto]:
-    """Reads labelled photos, whichever form they have.
+    """Reads labelled photos in any of the three formats.
 
     Args:
-        source: A folder written by ``emoface simulate``, or a label text of WIDER FACE or RetinaFace.
-        images: Folder of the photos; None looks beside the labels: ``emotic/`` of a simulation, else ``images/``.
+        source: A folder written by ``emoface simulate``, or a label file of WIDER FACE or RetinaFace.
+        images: Folder of the photos; None is ``emotic/`` of a simulation, else ``images/`` beside the label file.
 
     Raises:
-        AnnotationsError: The source is missing or of no known form, or a line cannot be read.
+        AnnotationsError: The source is missing or its format is unknown, or a line cannot be read.
     """
     if source.is_dir():
         return _read_simulation(source, images or source / "emotic")
@@ -67,14 +67,14 @@ def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledP
 
 
 def read_whole_photos(source: Path, images: Path | None = None) -> tuple[list[LabelledPhoto], int]:
-    """Labelled photos without those that cannot be read.
+    """Reads labelled photos and leaves out those whose file cannot be read.
 
     Args:
         source: See ``read_face_labels``.
         images: See ``read_face_labels``.
 
     Returns:
-        The photos, and how many were left out because their file is missing or broken.
+        The photos, and the number of photos left out because their file is missing or broken.
 
     Raises:
         AnnotationsError: No photo can be read.
@@ -92,17 +92,17 @@ def read_whole_photos(source: Path, images: Path | None = None) -> tuple[list[La
 
 
 def label_file(source: Path) -> Path:
-    """The file that holds the labels of a source: of a simulation its ground truth, else the source itself."""
+    """The file that contains the labels of a source: the ground truth of a simulation, else the source itself."""
     return source / _TRUTH_NAME if source.is_dir() else source
 
 
 def to_labelled_faces(boxes: list[list[float]], landmarks: list[list[float]], is_ignored: list[bool]) -> LabelledFaces:
-    """Arrays from lists; boxes of no area are ignored.
+    """Converts lists to arrays; boxes with a side below ``MIN_SIDE`` are marked as ignored.
 
     Args:
-        boxes: xyxy per face.
-        landmarks: Ten numbers per face, nan where there are none.
-        is_ignored: Per face.
+        boxes: xyxy of each face, pixels.
+        landmarks: Ten numbers for each face, nan where it has no landmarks.
+        is_ignored: Whether each face is ignored.
     """
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
     too_small = (xyxy[:, 2:] - xyxy[:, :2] < MIN_SIDE).any(axis=1)
@@ -112,10 +112,11 @@ def to_labelled_faces(boxes: list[list[float]], landmarks: list[list[float]], is
 
 
 def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
-    """Visible faces count; hidden ones are ignored where they are drawn, half a face may be found or not.
+    """Reads the ground truth of a simulation; visible faces count.
 
-    A face behind a hand or from behind has no box or is wholly covered, so that finding it is wrong; only faces cut
-    by the border or too small are ignored. A photo without rows has nobody on it: whatever is found there is false.
+    Faces that are too small or cut off by the border are ignored: a detector may find them or not. A face that
+    is turned away or covered is not listed, so that a detection there is a false positive. A photo without rows shows
+    no person, so that every detection in it is a false positive.
     """
     table = read_table(label_file(folder), GROUND_TRUTH_SCHEMA, "write it with 'emoface simulate'")
     drawn = sorted(path for path in photos_dir.glob("*/images/*") if path.suffix in (".jpg", ".png"))
@@ -139,7 +140,7 @@ def _read_simulation(folder: Path, photos_dir: Path) -> list[LabelledPhoto]:
 
 
 def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[LabelledPhoto]:
-    """Path, count, then per face x, y, width, height and six flags, of which ``invalid`` is the fourth."""
+    """Reads WIDER FACE: path, count, then x, y, width, height and six flags per face; the fourth is ``invalid``."""
     photos, at = [], 0
     lines = [line.strip() for line in lines if line.strip()]
     while at < len(lines):
@@ -155,7 +156,7 @@ def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[Labell
             ) from error
         at += 2 + count
         if count == 0 and at < len(lines) and _is_row_of_zeros(lines[at]):
-            at += 1  # what the released file has in the place of no faces
+            at += 1  # the released file has this row where a photo has no faces
         photos.append(
             LabelledPhoto(
                 photos_dir / name,
@@ -170,7 +171,7 @@ def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[Labell
 
 
 def _read_retinaface(source: Path, lines: list[str], photos_dir: Path) -> list[LabelledPhoto]:
-    """``# path``, then per face x, y, width, height and five times x, y, flag; -1 where a face has no landmarks."""
+    """Reads RetinaFace: ``# path``, then per face x, y, width, height and five times x, y, flag; -1 is no landmark."""
     photos: list[LabelledPhoto] = []
     name, rows = "", list[NDArray[np.float64]]()
 

@@ -1,4 +1,4 @@
-"""``manifest.json``: the card of a finished data set, all that training and evaluation need to know of it."""
+"""``manifest.json``: the description of a finished data set, with all that training and evaluation need."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SplitFile:
     """One split's table.
 
     Attributes:
-        file: Its name, in the manifest's folder.
-        rows: People.
-        photos: Different photos.
-        faces: People whose face was found.
-        sha256: Of the file.
-        label_counts: People of each label.
+        file: Name of the file, in the manifest's folder.
+        rows: Number of people.
+        photos: Number of different photos.
+        faces: Number of people whose face was found.
+        sha256: sha256 of the file.
+        label_counts: Number of people who have each label.
     """
 
     file: str
@@ -39,19 +39,19 @@ class SplitFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set's card.
+    """The description of a data set.
 
     Attributes:
-        path: Where the manifest lies; not written into it.
+        path: Path of the manifest; not written into the file.
         splits: The table of each split.
-        image_root: The folder below which ``image`` paths start.
-        annotations: The annotation files' sha256 (``files``) and what ``parse`` counted (``counts``).
-        detector: Name, weights' sha256 and thresholds of the face detector.
-        split: Method, ratios and seed, and the shares of people, photos and labels that came of them.
-        balance: What was done about unbalanced labels in train.
-        label_names: The order of ``labels``.
+        image_root: The folder that the ``image`` paths are relative to.
+        annotations: The sha256 of the annotation files (``files``) and the counts of ``parse`` (``counts``).
+        detector: Name, sha256 of the weights and thresholds of the face detector.
+        split: Method, ratios and seed, and the resulting shares of people, photos and labels.
+        balance: How the labels of train were balanced.
+        label_names: The names of ``labels``, in their order.
         features: The columns for ``datasets.Features.from_dict``.
-        emoface_version: What wrote it.
+        emoface_version: The version of emoface that wrote the manifest.
     """
 
     path: Path
@@ -78,14 +78,14 @@ def write_manifest(manifest: Manifest) -> None:
 
 
 def read_manifest(path: Path, check_sha256: bool = False) -> Manifest:
-    """Reads a manifest and checks that its data set is there.
+    """Reads a manifest and checks that the files of its data set exist.
 
     Args:
-        path: The ``manifest.json``.
-        check_sha256: Read the split files too, and hold them against their sha256.
+        path: Path of ``manifest.json``.
+        check_sha256: Whether to read the split files too and check their sha256.
 
     Raises:
-        TableError: The manifest or a split file is missing, or not what it should be.
+        TableError: The manifest or a split file is missing or invalid, or a sha256 differs.
     """
     card = _read_card(path)
     names = tuple(card["label_names"])
@@ -117,7 +117,7 @@ def _read_card(path: Path) -> dict[str, Any]:
 
 
 def _only_fields(kind: type, card: dict[str, Any]) -> dict[str, Any]:
-    """The values that a dataclass knows; a later version may write more."""
+    """Keeps the values that are fields of a dataclass; a later version of emoface may write more."""
     known = {part.name for part in fields(kind)}
     return {name: value for name, value in card.items() if name in known}
 

@@ -1,4 +1,4 @@
-"""Single people of a data set by their index, their id or their photo, with the truth about them."""
+"""Single people of a data set, found by their index, id or photo, with their annotations."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class AnnotatedPerson:
     """One person of a data set.
 
     Attributes:
-        index: As in ``people.parquet``.
-        person_id: As in ``people.parquet``.
+        index: ``index`` of the person in ``people.parquet``.
+        person_id: ``person_id`` of the person in ``people.parquet``.
         image: Path of the photo below the image root.
-        image_wh: Width and height that the boxes refer to.
+        image_wh: Width and height of the frame of the boxes, pixels.
         split: ``train``, ``val`` or ``test``.
-        body_xyxy: (4,) original pixels; None where the annotations have no usable box.
-        face_xyxy: (4,) original pixels; None without a face.
-        face: The crop that the faces job made, RGB; None without a face.
+        body_xyxy: (4,) body box, original pixels; None where the annotations have no usable box.
+        face_xyxy: (4,) face box, original pixels; None without a face.
+        face: The face crop that the faces job stored, RGB; None without a face.
         categories: The true labels.
         vad: True valence, arousal, dominance, 1-10, by name; None where EMOTIC has none.
     """
@@ -57,15 +57,15 @@ class AnnotatedPerson:
 
 
 def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int | str]) -> list[AnnotatedPerson]:
-    """The people of a data set whose ``column`` is one of ``values``, in order of their index.
+    """Finds the people of a data set whose ``column`` is one of ``values``, in the order of their index.
 
     Args:
         manifest: The data set.
         column: ``index``, ``person_id`` or ``image``.
-        values: What to look for.
+        values: The values to search for.
 
     Raises:
-        TableError: A value is nobody's, or a table is not what the schema says.
+        TableError: No person has one of the values, or a table does not follow its schema.
     """
     people = []
     for split in SPLITS:
@@ -76,15 +76,15 @@ def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int 
     found = {getattr(person, column) for person in people}
     missing = [value for value in values if value not in found]
     if missing:
-        raise TableError(f"{manifest.path}: nobody in its splits has the {column} {missing[0]!r}")
+        raise TableError(f"{manifest.path}: no person in its splits has the {column} {missing[0]!r}")
     return sorted(people, key=lambda person: person.index)
 
 
 def read_annotated_photo(manifest: Manifest, person: AnnotatedPerson) -> Photo:
-    """The photo of a person in the frame of their boxes, (height, width, 3), RGB.
+    """Reads the photo of a person in the frame of their boxes, (height, width, 3), RGB.
 
     Raises:
-        ImageError: It is missing or cannot be read.
+        ImageError: The photo is missing or cannot be read.
     """
     return read_in_frame(Path(manifest.image_root) / person.image, person.image_wh).pixels
 

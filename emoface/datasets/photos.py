@@ -1,7 +1,7 @@
-"""The photos of a data set: the people of each, a digest that tells when photos change, and their pixels.
+"""The photos of a data set: the people of each photo, a digest that detects changed photos, and the pixels.
 
-Boxes are in the frame that the annotations describe: the stored pixels, or the photo turned as its EXIF orientation
-says; ``vision.images.needs_exif_turn`` is the rule. A photo is read in that frame here and nowhere else.
+Boxes are in the frame that the annotations describe: the stored pixels, or the photo rotated by its EXIF orientation;
+``vision.images.needs_exif_turn`` decides which. This is the only module that reads a photo in that frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from emoface.vision.crops import Photo
 from emoface.vision.images import needs_exif_turn, read_photo, read_photo_size
 
 IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
-"""Why a photo has no pixels: it is not there; or it is there and cannot be decoded."""
+"""Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class PhotoRows:
 
     Attributes:
         image: Path below the image root.
-        image_wh: Width and height that the boxes refer to.
-        rows: (n,) rows of the table, ascending.
+        image_wh: Width and height of the frame of the boxes, pixels.
+        rows: (n,) row numbers in the table, ascending.
     """
 
     image: str
@@ -38,11 +38,11 @@ class PhotoRows:
 
 
 def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[PhotoRows]:
-    """The photos of a table in order of first appearance, each with all of its people.
+    """Lists the photos of a table in order of first appearance, each with the rows of all its people.
 
     Args:
-        images: The photo of each row, n of them.
-        image_wh: (n, 2) width and height of each row's photo; the first row of a photo decides.
+        images: The photo of each row, n paths.
+        image_wh: (n, 2) width and height of each row's photo, pixels; the first row of a photo is used.
 
     Example:
         >>> wh = np.array([[60, 40], [30, 20], [60, 40]], np.float32)
@@ -59,11 +59,13 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
 
 
 def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:
-    """Changes when one of the photos comes, goes or is replaced; told by size and time of change.
+    """Computes a digest that changes when a photo is added, removed or replaced.
+
+    Only the size and the modification time of each file are read.
 
     Args:
-        image_root: The folder below which ``image`` paths start.
-        photos: Which photos, in order.
+        image_root: The folder that the ``image`` paths are relative to.
+        photos: The photos, in order.
 
     Returns:
         64 hexadecimal digits.
@@ -77,7 +79,7 @@ class FramedPhoto:
 
     Attributes:
         pixels: (height, width, 3), RGB.
-        exif: ``applied`` or ``ignored`` where the photo has an EXIF orientation, empty elsewhere.
+        exif: Whether the EXIF orientation was ``applied`` or ``ignored``; empty if the photo has none.
     """
 
     pixels: Photo
@@ -88,11 +90,11 @@ def read_in_frame(path: Path, image_wh: tuple[int, int]) -> FramedPhoto:
     """Reads a photo in the frame of its boxes.
 
     Args:
-        path: The photo.
-        image_wh: Width and height that the boxes refer to.
+        path: Path of the photo.
+        image_wh: Width and height of the frame of the boxes, pixels.
 
     Raises:
-        ImageError: It is missing or cannot be read.
+        ImageError: The photo is missing or cannot be read.
     """
     size = read_photo_size(path)
     turn = needs_exif_turn(size, image_wh)
@@ -102,11 +104,11 @@ def read_in_frame(path: Path, image_wh: tuple[int, int]) -> FramedPhoto:
 
 @dataclass(frozen=True)
 class PhotoOrStatus:
-    """A photo, or the status of its people that says why there is none.
+    """A photo, or the status that explains why it could not be read.
 
     Attributes:
-        photo: None where the photo cannot be read.
-        status: ``image_missing`` or ``image_unreadable`` where there is no photo, empty elsewhere.
+        photo: The photo; None if it cannot be read.
+        status: ``image_missing`` or ``image_unreadable`` if there is no photo, else empty.
     """
 
     photo: FramedPhoto | None
@@ -114,11 +116,11 @@ class PhotoOrStatus:
 
 
 def try_in_frame(path: Path, image_wh: tuple[int, int]) -> PhotoOrStatus:
-    """Reads a photo in the frame of its boxes; what is wrong with it becomes a status and stops no other photo.
+    """Reads a photo in the frame of its boxes; a photo that cannot be read gives a status instead of an error.
 
     Args:
-        path: The photo.
-        image_wh: Width and height that the boxes refer to.
+        path: Path of the photo.
+        image_wh: Width and height of the frame of the boxes, pixels.
     """
     if not path.is_file():
         return PhotoOrStatus(None, IMAGE_MISSING)

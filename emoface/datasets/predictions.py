@@ -26,20 +26,20 @@ _REMEDY = "delete it and run 'emoface evaluate' again"
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of n people, beside the truth; shapes are checked.
+    """Predictions of a model for n people, with the true labels; shapes are checked.
 
     Attributes:
         index: (n,) row of each person in ``people.parquet``.
-        person_ids: Who.
-        images: Path of each person's photo.
+        person_ids: ``person_id`` of each person.
+        images: Path of each person's photo below the image root.
         sources: (n,) the collection of each person's photo, None where unknown.
-        people_in_photo: (n,) annotated people of the split in the same photo.
-        has_face: (n,)
-        labels: (n, 26) 0 or 1.
-        probabilities: (n, 26)
-        stream_probabilities: Of each stream with a head of its own, (n, 26), nan without a face.
-        vad: (n, 3) valence, arousal, dominance, 1-10, nan where EMOTIC has none.
-        predicted_vad: (n, 3), nan where the model has no head for them.
+        people_in_photo: (n,) number of annotated people of the split in the same photo.
+        has_face: (n,) whether the person's face was found.
+        labels: (n, 26) true labels, 0 or 1.
+        probabilities: (n, 26) predicted probabilities, 0-1.
+        stream_probabilities: (n, 26) probabilities of each stream with a head of its own, nan without a face.
+        vad: (n, 3) true valence, arousal, dominance, 1-10, nan where EMOTIC has none.
+        predicted_vad: (n, 3) predicted valence, arousal, dominance, 1-10, nan where the model has no head for them.
 
     Raises:
         ValueError: An array has another shape, or a stream is unknown.
@@ -80,10 +80,10 @@ class Predictions:
         return len(self.person_ids)
 
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
-        """Some of the people, in the order of ``rows``.
+        """Selects some of the people, in the order of ``rows``.
 
         Args:
-            rows: (m,) positions, or (n,) bool.
+            rows: (m,) positions, or an (n,) boolean mask.
         """
         chosen = np.arange(len(self))[rows]
         taken = {one.name: _take(getattr(self, one.name), chosen) for one in fields(self)}
@@ -91,7 +91,7 @@ class Predictions:
 
 
 def predictions_path(run_dir: Path, split: str) -> Path:
-    """Where the predictions of a run for a split lie: ``RUN/eval/SPLIT/predictions.parquet``."""
+    """The path of a run's predictions for a split: ``RUN/eval/SPLIT/predictions.parquet``."""
     return run_dir / "eval" / split / PREDICTIONS_NAME
 
 
@@ -99,7 +99,7 @@ def read_predictions(path: Path) -> Predictions:
     """Reads ``predictions.parquet``.
 
     Raises:
-        TableError: It is missing or has other columns.
+        TableError: The file is missing or has other columns.
     """
     table = read_table(path, PREDICTIONS_SCHEMA, _REMEDY)
     streams = {name: vectors_to_array(table[f"{name}_probabilities"], N_CATEGORIES) for name in _STREAMS}
@@ -122,10 +122,10 @@ def write_predictions(path: Path, predictions: Predictions, *, key: str, left_ou
     """Writes ``predictions.parquet`` in one step.
 
     Args:
-        path: The file.
-        predictions: Its rows.
-        key: Names all that decided them, without spaces; ``read_kept_predictions`` asks for it.
-        left_out: How many people of the split have no row, by reason.
+        path: The file to write.
+        predictions: The rows of the file.
+        key: Hash of everything that the predictions depend on, without spaces; ``read_kept_predictions`` compares it.
+        left_out: Number of people of the split without a row, by reason.
     """
     n = len(predictions)
     columns: dict[str, Any] = {
@@ -150,14 +150,14 @@ def write_predictions(path: Path, predictions: Predictions, *, key: str, left_ou
 
 
 def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, int]] | None:
-    """The predictions of a file, if they were written with this key.
+    """Reads the predictions of a file if they were written with this key.
 
     Returns:
-        The predictions and who is left out, as ``write_predictions`` got them; None where the file is missing or its
-        predictions have another key.
+        The predictions and the numbers of people left out, as given to ``write_predictions``; None if the file is
+        missing or its key is another one.
 
     Raises:
-        TableError: The key is the same, but the columns are others.
+        TableError: The key is the same, but the columns differ.
     """
     metadata = pq.read_schema(path).metadata if path.is_file() else None
     kept_key, _, left_out = (metadata or {}).get(_KEY, b"").decode().partition(" ")
@@ -175,7 +175,7 @@ def _stack(table: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
 
 
 def _to_vectors(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Rows as fixed-size lists; a row with nan is null."""
+    """Converts rows to fixed-size lists; a row with nan becomes null."""
     unknown = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
     flat = pa.array(values.ravel(), kind)
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(unknown))

@@ -1,17 +1,17 @@
-"""What the streams of a model see of each person, cut and scaled once, in files that are mapped into memory.
+"""The input crops of each stream for each person, cropped and scaled once, in files that are mapped into memory.
 
-A photo is decoded the first time only. Every person keeps a face and a body of 144 x 144 pixels, every photo a
-context of 256 x 256: a little more than a network's 128 and 224, so that random crops still have room. The body is its
-box and the context the whole photo, both scaled to a square without keeping their aspect, as Kosti et al. do: the
-thesis names no other way to 3 x 128 x 128 and 3 x 224 x 224, and nothing of either is lost or invented. The face is the
-crop in the tables, which is square.
+Each photo is decoded only once. The cache contains a face and a body of 144 x 144 pixels per person and a context of
+256 x 256 pixels per photo. These are somewhat larger than the 128 and 224 pixels of a network's input, so that random
+crops are possible. The body is the content of the body box and the context is the whole photo; both are scaled to a
+square without keeping their aspect ratio, as in Kosti et al. The thesis describes no other way to get 3 x 128 x 128 and
+3 x 224 x 224, and scaling neither removes nor pads any pixels. The face is the crop in the tables, which is square.
 
-The arrays are plain uint8: what a network sees then is exactly what ``cut_person`` makes of a photo, and a person is
-read in a fifth of the time that decoding JPEGs would take; see ``docs/benchmarks/stream_cache.py``.
+The arrays are plain uint8. So the input of a network is exactly the result of ``crop_person``, and reading a person
+takes a fifth of the time of decoding JPEGs; see ``docs/benchmarks/stream_cache.py``.
 
-A split's cache lies in ``CACHE/SPLIT-DATASET-KEY/``, where the key names everything but the photos that decides its
-bytes. Each shard of 256 photos is three ``.npy`` files and a summary. Half-written files of processes that were
-killed stay until the folder goes, since another process may be filling the same cache.
+The cache of a split is in ``CACHE/SPLIT-DATASET-KEY/``, where the key is a hash of everything except the photos that
+the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. Partially written files
+of killed processes are removed only together with the folder, since another process may be filling the same cache.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
-"""Side of what is kept for each stream, pixels."""
+"""Side of the stored square crop of each stream, pixels."""
 
 USABLE = "usable"
 UNUSABLE_REASONS: dict[str, str] = {
@@ -56,7 +56,7 @@ UNUSABLE_REASONS: dict[str, str] = {
     "image_unreadable": "the photo is there but cannot be decoded",
     "no_body": "the body box is null, or nothing of it is inside the photo",
 }
-"""Why a person cannot be shown to a network."""
+"""Why a person cannot be used as input of a network."""
 
 _PHOTOS_PER_SHARD = 256
 _REMEDY = "rebuild it with 'emoface split DIR'"
@@ -64,13 +64,13 @@ _REMEDY = "rebuild it with 'emoface split DIR'"
 
 @dataclass(frozen=True)
 class PersonPixels:
-    """What is kept of a person.
+    """The stored crops of one person.
 
     Attributes:
         face: (144, 144, 3) RGB, None where no face was found.
-        body: (144, 144, 3) RGB, the body box.
+        body: (144, 144, 3) RGB, the content of the body box.
         context: (256, 256, 3) RGB, the whole photo.
-        face_in_context: (4,) xyxy of the face in shares of the photo's width and height; None without a face.
+        face_in_context: (4,) xyxy of the face as fractions of the photo's width and height; None without a face.
     """
 
     face: Photo | None
@@ -84,12 +84,12 @@ class UsablePeople:
     """The usable people of a split, in the order of its table.
 
     Attributes:
-        index: (n,) their ``index``.
+        index: (n,) ``index`` of each person.
         images: Path of each person's photo below the image root.
-        labels: (n, 26) 0 or 1.
-        vad: (n, 3) valence, arousal, dominance, 1-10; nan where EMOTIC has none.
-        has_face: (n,) bool.
-        face_in_context: (n, 4) xyxy of the face in shares of the photo's width and height; nan without a face.
+        labels: (n, 26) true labels, 0 or 1.
+        vad: (n, 3) true valence, arousal, dominance, 1-10; nan where EMOTIC has none.
+        has_face: (n,) whether the person's face was found.
+        face_in_context: (n, 4) xyxy of the face as fractions of the photo's width and height; nan without a face.
     """
 
     index: NDArray[np.int64]
@@ -103,24 +103,24 @@ class UsablePeople:
         return len(self.index)
 
 
-def cut_person(
+def crop_person(
     photo: Photo, body_xyxy: NDArray[np.float32], face: Photo | None, face_xyxy: NDArray[np.float32] | None
 ) -> PersonPixels:
-    """Cuts what the streams see of one person out of a photo.
+    """Crops the input of each stream for one person from a photo.
 
     Args:
         photo: (height, width, 3), RGB.
         body_xyxy: (4,) body box, original pixels.
-        face: (side, side, 3) crop of the face; None without one.
-        face_xyxy: (4,) face box, original pixels; None without one.
+        face: (side, side, 3) crop of the face; None without a face.
+        face_xyxy: (4,) face box, original pixels; None without a face.
 
     Raises:
         ValueError: Nothing of the body box is inside the photo, or only one of crop and box of the face is given.
 
     Example:
         >>> photo = np.zeros((40, 60, 3), np.uint8)
-        >>> cut = cut_person(photo, np.array([0, 0, 30, 40]), photo[:9, :9], np.array([15, 10, 24, 20]))
-        >>> cut.body.shape, cut.context.shape, cut.face_in_context.tolist()
+        >>> crops = crop_person(photo, np.array([0, 0, 30, 40]), photo[:9, :9], np.array([15, 10, 24, 20]))
+        >>> crops.body.shape, crops.context.shape, crops.face_in_context.tolist()
         ((144, 144, 3), (256, 256, 3), [0.25, 0.25, 0.4000000059604645, 0.5])
     """
     if (face is None) != (face_xyxy is None):
@@ -137,7 +137,7 @@ def cut_person(
 
 
 def crop_box(photo: Photo, xyxy: NDArray[np.float32]) -> Photo | None:
-    """The pixels that a box touches; None where it is not finite or touches none."""
+    """Crops the pixels that a box touches; None if the box is not finite or touches no pixel."""
     if not np.isfinite(xyxy).all():
         return None
     height, width = photo.shape[:2]
@@ -147,11 +147,11 @@ def crop_box(photo: Photo, xyxy: NDArray[np.float32]) -> Photo | None:
 
 
 def scale_square(photo: Photo, size: int) -> Photo:
-    """Scales a photo to a square: sides that shrink by averaging, sides that grow by interpolation.
+    """Scales a photo to a square; sides shrink by averaging and grow by linear interpolation.
 
     Args:
         photo: (height, width, 3).
-        size: Side of the result.
+        size: Side of the result, pixels.
 
     Returns:
         (size, size, 3).
@@ -166,17 +166,18 @@ def scale_square(photo: Photo, size: int) -> Photo:
 
 
 def to_photo_shares(xyxy: NDArray[np.float32], photo: Photo) -> NDArray[np.float32]:
-    """A box in shares of its photo's width and height."""
+    """Converts a box from pixels to fractions of its photo's width and height."""
     height, width = photo.shape[:2]
     return np.asarray(xyxy / np.array([width, height, width, height]), np.float32)
 
 
 class StreamCache:
-    """The usable people of one split and their pixels; many processes may read it at once.
+    """The usable people of one split and their crops; several processes may read it at the same time.
 
     Attributes:
-        people: Who they are.
-        counts: People of the split: ``people``, ``usable``, and those left out by reason.
+        people: The usable people.
+        counts: Number of people of the split (``people``), of usable people (``usable``), and of people left out, by
+            reason.
     """
 
     def __init__(
@@ -192,21 +193,21 @@ class StreamCache:
         return len(self.people)
 
     def read(self, position: int, stream: str) -> Photo | None:
-        """What is kept of one person for one stream: a read-only view of the mapped file.
+        """Reads the crop of one person for one stream, as a read-only view of the mapped file.
 
         Args:
             position: 0 to n - 1, in the order of ``people``.
             stream: ``face``, ``body`` or ``context``.
 
         Returns:
-            (side, side, 3), RGB; None where there is no face.
+            (side, side, 3), RGB; None if the person has no face.
         """
         shard, *places = (int(value) for value in self._places[position])
         place = places[list(CACHE_SIZES).index(stream)]
         return None if place < 0 else self._array(shard, stream)[place]
 
     def read_person(self, position: int) -> PersonPixels:
-        """All that is kept of one person, as ``cut_person`` made it."""
+        """Reads all crops of one person, equal to the result of ``crop_person``."""
         face, body, context = (self.read(position, stream) for stream in CACHE_SIZES)
         assert body is not None and context is not None
         box = self.people.face_in_context[position] if face is not None else None
@@ -218,7 +219,7 @@ class StreamCache:
         return self._arrays[shard, stream]
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy for another process maps the files itself."""
+        """Leaves out the mapped arrays: a copy in another process maps the files itself."""
         return {**self.__dict__, "_arrays": {}}
 
 
@@ -238,13 +239,13 @@ class _Table:
 
     @property
     def has_face(self) -> NDArray[np.bool_]:
-        """(n,)."""
+        """(n,) whether each person has a face box."""
         return np.asarray(np.isfinite(self.face_xyxy).all(axis=1), np.bool_)
 
 
 @dataclass(frozen=True)
-class _CutPhoto:
-    """What came of one photo: its pixels, its people's, and what became of each of them."""
+class _CroppedPhoto:
+    """The crops of one photo: its size, context, bodies and faces, and the status of each person."""
 
     wh: tuple[int, int] | None
     context: Photo | None
@@ -256,17 +257,17 @@ class _CutPhoto:
 def open_stream_cache(
     manifest: Manifest, split: str, cache_dir: Path | None = None, progress: Progress = SILENT
 ) -> StreamCache:
-    """Opens a split's cache; shards that are missing, or whose photos changed, are made first, on all cores.
+    """Opens a split's cache; shards that are missing or whose photos changed are written first, on all cores.
 
     Args:
         manifest: The data set.
         split: ``train``, ``val`` or ``test``.
-        cache_dir: Where caches lie; None is ``stream_cache`` beside the manifest.
-        progress: Told of each photo.
+        cache_dir: Folder of all caches; None is ``stream_cache`` beside the manifest.
+        progress: Receives one step per photo.
 
     Raises:
-        TableError: The split's table is not what the schema says, a face in it is no photo, or not one person of it
-            has a readable photo.
+        TableError: The split's table does not follow the schema, a face in it cannot be decoded, or none of its people
+            is usable.
     """
     table = _read_table(manifest.split_path(split))
     cache_dir = cache_dir or manifest.path.parent / "stream_cache"
@@ -274,7 +275,7 @@ def open_stream_cache(
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
     packing = _Packing(table, Path(manifest.image_root), folder, _FaceReader(table.path))
-    pending = folder.find_pending(shards, packing.is_whole)
+    pending = folder.find_pending(shards, packing.is_current)
     if pending:
         progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -285,7 +286,7 @@ def open_stream_cache(
 
 
 def _cache_key(manifest: Manifest, split: str) -> str:
-    """Names everything but the photos that decides what the cache holds."""
+    """Computes a hash of everything except the photos that the content of the cache depends on."""
     return shards_key([manifest.splits[split].sha256, manifest.image_root, CACHE_SIZES, code_fingerprint(__name__)])
 
 
@@ -313,7 +314,7 @@ def _read_table(path: Path) -> _Table:
 
 
 class _FaceReader:
-    """Face crops by row of a split's table, read a row group at a time."""
+    """Reads face crops by row of a split's table, one row group at a time."""
 
     def __init__(self, path: Path) -> None:
         with pq.ParquetFile(path) as opened:
@@ -323,7 +324,7 @@ class _FaceReader:
         self._read_group = functools.lru_cache(maxsize=4)(self._read_group_uncached)
 
     def read(self, rows: NDArray[np.int64]) -> dict[int, bytes]:
-        """The encoded crops of those of the rows that have one."""
+        """Reads the encoded face crops of the given rows; rows without a face are left out."""
         crops: dict[int, bytes] = {}
         for row in rows.tolist():
             group = int(np.searchsorted(self._starts, row, side="right")) - 1
@@ -339,7 +340,7 @@ class _FaceReader:
 
 
 class _Packing:
-    """Cuts the people of a split out of their photos, a shard at a time."""
+    """Crops the people of a split from their photos, one shard at a time."""
 
     def __init__(self, table: _Table, image_root: Path, folder: ShardFolder, face_reader: _FaceReader) -> None:
         self._table = table
@@ -347,8 +348,8 @@ class _Packing:
         self._folder = folder
         self._face_reader = face_reader
 
-    def is_whole(self, number: int, shard: list[PhotoRows], summary: Summary) -> bool:
-        """Whether a finished shard has all of its arrays, and its photos are unchanged."""
+    def is_current(self, number: int, shard: list[PhotoRows], summary: Summary) -> bool:
+        """Whether a finished shard has all of its arrays and its photos are unchanged."""
         paths = [_array_path(self._folder, number, stream) for stream in CACHE_SIZES]
         return (
             all(path.is_file() for path in paths)
@@ -357,12 +358,12 @@ class _Packing:
         )
 
     def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
-        """Works off one shard: its arrays first, its summary last."""
+        """Writes one shard: its arrays first, its summary last."""
         digest = photo_digest(self._image_root, shard)
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
-        for one in map_ahead(pool, functools.partial(self._cut_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
+        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
             described.append({"wh": one.wh, "statuses": one.statuses})
             pixels["context"] += [] if one.context is None else [one.context]
             pixels["body"] += one.bodies
@@ -376,7 +377,7 @@ class _Packing:
         self._folder.mark_done(number, json.dumps(summary) + "\n")
 
     def _read_crops(self, shard: list[PhotoRows]) -> dict[int, bytes]:
-        """The encoded face crops of a shard's people by row of the table."""
+        """Reads the encoded face crops of a shard's people, by row of the table."""
         rows = np.concatenate([photo.rows for photo in shard])
         crops = self._face_reader.read(rows)
         if wrong := sorted(crops.keys() ^ set(rows[self._table.has_face[rows]].tolist())):
@@ -386,11 +387,11 @@ class _Packing:
             )
         return crops
 
-    def _cut_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CutPhoto:
-        """Cuts one photo; what is wrong with it becomes the status of its people."""
+    def _crop_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CroppedPhoto:
+        """Crops the people of one photo; if the photo cannot be read, the reason becomes the status of its people."""
         read = try_in_frame(self._image_root / photo.image, photo.image_wh)
         if read.photo is None:
-            return _CutPhoto(None, None, [], [], [read.status] * len(photo.rows))
+            return _CroppedPhoto(None, None, [], [], [read.status] * len(photo.rows))
         pixels = read.photo.pixels
         bodies, faces, statuses = [], [], []
         for row in photo.rows.tolist():
@@ -403,7 +404,7 @@ class _Packing:
                 faces.append(scale_square(_decode_face(self._table, row, crops[row]), CACHE_SIZES["face"]))
             statuses.append(USABLE)
         height, width = pixels.shape[:2]
-        return _CutPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
+        return _CroppedPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
 
 
 def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
@@ -411,7 +412,7 @@ def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
 
 
 def _array_sizes(folder: ShardFolder, number: int) -> dict[str, int]:
-    """Bytes of a shard's array of each stream."""
+    """Sizes of a shard's array files in bytes, by stream."""
     return {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
 
 
@@ -423,7 +424,7 @@ def _decode_face(table: _Table, row: int, data: bytes) -> Photo:
 
 
 def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, manifest: Manifest) -> StreamCache:
-    """Joins the shards' summaries and the table; people who cannot be shown stay out, with a count."""
+    """Combines the shards' summaries with the table; people who are not usable are left out and counted."""
     n_rows = len(table.index)
     places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
     photo_wh = np.full((n_rows, 2), np.nan, np.float32)
@@ -431,12 +432,12 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
     for number, shard in enumerate(shards):
         for row, place, status, wh in _shard_places(shard, folder.read_summary(number), table.has_face):
             places[row], statuses[row], photo_wh[row] = (number, *place), status, wh
-    counts = Counter(statuses.tolist())
+    n_by_status = Counter(statuses.tolist())
     usable = np.flatnonzero(statuses == USABLE)
     if n_rows and not len(usable):
         raise TableError(
-            f"{table.path}: none of its {n_rows} people can be shown ("
-            + ", ".join(f"{counts[reason]} {reason}" for reason in UNUSABLE_REASONS if counts[reason])
+            f"{table.path}: none of its {n_rows} people can be used ("
+            + ", ".join(f"{n_by_status[reason]} {reason}" for reason in UNUSABLE_REASONS if n_by_status[reason])
             + f"); expected their photos below '{manifest.image_root}', the image root in {manifest.path}"
         )
     people = UsablePeople(
@@ -447,14 +448,14 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
         has_face=table.has_face[usable],
         face_in_context=(table.face_xyxy[usable] / np.tile(photo_wh[usable], (1, 2))).astype(np.float32),
     )
-    told = {"people": n_rows, **{name: counts[name] for name in (USABLE, *UNUSABLE_REASONS)}}
-    return StreamCache(folder, people, places[usable], told)
+    counts = {"people": n_rows, **{name: n_by_status[name] for name in (USABLE, *UNUSABLE_REASONS)}}
+    return StreamCache(folder, people, places[usable], counts)
 
 
 def _shard_places(
     shard: list[PhotoRows], summary: Summary, has_face: NDArray[np.bool_]
 ) -> Iterator[tuple[int, tuple[int, int, int], str, tuple[float, float]]]:
-    """Each person's row, place in the shard's three arrays (-1 for none), status, and size of the photo."""
+    """Yields each person's row, positions in the shard's three arrays (-1 for none), status, and size of the photo."""
     n_faces = n_bodies = n_photos = 0
     for photo, described in zip(shard, summary["photos"], strict=True):
         wh = described["wh"] or (np.nan, np.nan)

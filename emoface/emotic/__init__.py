@@ -1,4 +1,4 @@
-"""EMOTIC's annotations: read from either released form, mended by stated rules, and written again."""
+"""EMOTIC's annotations: reading of the .mat and the CSV files, correction by documented rules, and writing."""
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation
 from emoface.emotic.csv_files import read_annotations_csv

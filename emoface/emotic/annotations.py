@@ -1,4 +1,4 @@
-"""What EMOTIC says of a photo and its people, as it stands in the file: nothing is mended here."""
+"""EMOTIC's annotations of a photo and its people exactly as stored in the file, without any correction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 Vad = tuple[float, ...]
 """Valence, arousal, dominance, each 1-10, nan where EMOTIC has none."""
 
-
 _LONGEST_SIDE = 2**31 - 1
 
 
@@ -17,15 +16,16 @@ class PersonAnnotation:
     """One annotated person, as stored.
 
     Attributes:
-        body_bbox: Four numbers, xyxy in original pixels; other lengths where the file is damaged.
-        annotator_categories: Per annotator, the categories chosen; empty where the file holds no single annotators.
-        annotator_vad: Per annotator, valence, arousal and dominance.
-        categories: All annotators together; for train, whose people have one annotator, that annotator's.
-        vad: All annotators together.
-        gender: EMOTIC's word, None where there is none.
-        age: EMOTIC's word, None where there is none.
-        squeezed: Fields whose one-element cell was stored as its element.
-        unreadable: Values of a CSV file that are no list, each with its column.
+        body_bbox: Four numbers, xyxy in original pixels; another number of values where the file is damaged.
+        annotator_categories: The categories that each annotator chose; empty if the file has no single annotators.
+        annotator_vad: Valence, arousal and dominance from each annotator; empty if the file has no single annotators.
+        categories: The combined categories of all annotators; in train, where a person has one annotator, the
+            categories of that annotator.
+        vad: The combined valence, arousal and dominance of all annotators.
+        gender: The gender as written in EMOTIC; None where there is none.
+        age: The age as written in EMOTIC; None where there is none.
+        squeezed: Names of fields whose one-element cell was stored as its element.
+        unreadable: Values of a CSV file that are not a list, each with its column.
     """
 
     body_bbox: tuple[float, ...]
@@ -44,13 +44,13 @@ class PhotoAnnotation:
     """One photo with its people, as stored.
 
     Attributes:
-        filename: Name of the photo; empty where the file has none.
-        folder: Its folder below the image root, ``mscoco/images``.
-        image_wh: Annotated width and height, pixels; None where the file has none.
+        filename: Name of the photo; empty where the annotation file has none.
+        folder: Folder of the photo below the image root, such as ``mscoco/images``.
+        image_wh: Annotated width and height, pixels; None where the annotation file has none.
         source_split: EMOTIC's own split: ``train``, ``val`` or ``test``.
-        database_name: The collection that the photo came from.
-        database_info: What that collection says of the photo.
-        people: In the order of the file.
+        database_name: The collection that the photo is from.
+        database_info: Information from that collection about the photo.
+        people: The people of the photo, in the order of the annotation file.
         is_size_doubtful: ``image_wh`` was listed with its sides exchanged; only the photo itself can confirm it.
     """
 
@@ -70,7 +70,7 @@ class PhotoAnnotation:
 
 
 def to_image_wh(width: float, height: float) -> tuple[int, int] | None:
-    """An annotated size in whole pixels; None where it cannot be one.
+    """Converts an annotated size to whole pixels; None if it is not a valid size.
 
     Example:
         >>> to_image_wh(640.0, 480.0), to_image_wh(float("nan"), 480.0), to_image_wh(0, 480)
@@ -80,7 +80,7 @@ def to_image_wh(width: float, height: float) -> tuple[int, int] | None:
 
 
 def to_folder(text: str) -> str:
-    r"""A folder as the tables spell it: slashes, none at the ends.
+    r"""Converts a folder to its form in the tables: with forward slashes, and none at either end.
 
     Example:
         >>> to_folder("mscoco\\images/")

@@ -1,4 +1,4 @@
-"""The CSV form in which EMOTIC's annotations circulate: one row per person, combined annotations only.
+"""The CSV files in which EMOTIC's annotations are shared: one row per person, combined annotations only.
 
 Columns: Index, Folder, Filename, Image Size ``[width, height]``, BBox ``[x1, y1, x2, y2]``, Categorical_Labels,
 Continuous_Labels ``[valence, arousal, dominance]``, Gender, Age.
@@ -30,18 +30,18 @@ _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
     """Reads annotations from CSV files.
 
-    Such a file holds what the annotators' choices come to. For train, whose people have one annotator each, that
-    is the annotator's choice; for val and test the single choices are not known. Consecutive rows of one photo are
-    one photo.
+    Such a file contains the combined annotations. In train, where each person has one annotator, these are the choices
+    of that annotator; in val and test the choices of the single annotators are not known. Consecutive rows with the
+    same photo become one photo.
 
     Args:
-        paths: The file of each split; a split without a file has no photos.
+        paths: The CSV file of each split; a split without a file has no photos.
 
     Returns:
         The photos of train, val and test, in that order and as stored.
 
     Raises:
-        AnnotationsError: A file is no CSV file, or has other columns.
+        AnnotationsError: A file is not a CSV file, or has other columns.
     """
     return [photo for split in SPLITS if split in paths for photo in _read_split(paths[split], split)]
 
@@ -56,9 +56,9 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                     f"{path}: columns {', '.join(missing)} are missing, found {', '.join(found) or 'none'}; "
                     f"expected {', '.join(COLUMNS)}"
                 )
-            for (folder, filename), of_photo in groupby(rows, _photo_key):
-                listed = list(of_photo)
-                size = _to_numbers(listed[0]["Image Size"], "Image Size", [])
+            for (folder, filename), rows_of_photo in groupby(rows, _photo_key):
+                people_rows = list(rows_of_photo)
+                size = _to_numbers(people_rows[0]["Image Size"], "Image Size", [])
                 is_transposed = folder.split("/")[0] == _TRANSPOSED_SOURCE
                 if is_transposed:
                     size = size[::-1]
@@ -68,7 +68,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                     image_wh=to_image_wh(*size) if len(size) == 2 else None,
                     source_split=split,
                     database_name=folder.split("/")[0],
-                    people=tuple(_to_person(row, split) for row in listed),
+                    people=tuple(_to_person(row, split) for row in people_rows),
                     is_size_doubtful=is_transposed,
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -98,7 +98,7 @@ def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
 
 
 def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
-    """The values of a printed list; what is no list is added to ``unreadable`` and counts as an empty one."""
+    """Parses a printed list; a value that is not a list is added to ``unreadable`` and gives an empty list."""
     if not text.strip():
         return []
     try:

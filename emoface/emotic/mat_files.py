@@ -1,12 +1,12 @@
 """``Annotations.mat`` and ``CVPR17_Annotations.mat``, read and written by field name, never by position.
 
-The file holds the variables ``train``, ``val`` and ``test``, each a 1 x photos struct array with ``filename``,
+The file contains the variables ``train``, ``val`` and ``test``, each a 1 x photos struct array with ``filename``,
 ``folder``, ``image_size`` {``n_col``, ``n_row``}, ``original_database`` {``name``, ``info``} and ``person``, a
 1 x people struct array. A person has ``body_bbox``, ``annotations_categories`` {``categories``},
 ``annotations_continuous`` {``valence``, ``arousal``, ``dominance``}, ``gender`` and ``age``; in val and test the two
-annotations are 1 x annotators, and ``combined_categories`` and ``combined_continuous`` say what they come to.
+annotations are 1 x annotators, and ``combined_categories`` and ``combined_continuous`` are the combined annotations.
 
-MATLAB stores a one-element cell, struct array or vector in several shapes, so every value is read whatever its shape.
+MATLAB stores a one-element cell, struct array or vector in several shapes, so every value is read in any shape.
 
 Source: the released files, as described by Kosti et al. 2019 and read by Tandon-A/emotic, ``mat2py.py``.
 """
@@ -33,7 +33,7 @@ _HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
 _HEADER_BYTES = 116
 _HDF5 = b"\x89HDF"
 _DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, KeyError, IndexError, OSError, MemoryError, OverflowError)
-"""What scipy's reader raises on a damaged file."""
+"""The errors that scipy raises on a damaged file."""
 
 
 def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
@@ -43,10 +43,10 @@ def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
         path: ``Annotations.mat`` (PAMI) or ``CVPR17_Annotations.mat``.
 
     Returns:
-        The photos of train, val and test, in that order and as stored, those without people too.
+        The photos of train, val and test, in that order and as stored, including those without people.
 
     Raises:
-        AnnotationsError: The file is missing, no MATLAB 5 file, or has another layout.
+        AnnotationsError: The file is missing, is not a MATLAB 5 file, or has another layout.
     """
     variables = _load(path)
     return [_to_photo(photo, split) for split in SPLITS for photo in _elements(variables[split])]
@@ -122,7 +122,7 @@ def _to_person(person: Any, split: str) -> PersonAnnotation:
 
 
 def _to_annotator_categories(value: Any, squeezed: list[str]) -> list[tuple[str, ...]]:
-    """The words of each annotator; a cell of words without a struct around it is one annotator's."""
+    """Reads the categories of each annotator; a cell of words without a struct around it belongs to one annotator."""
     structs = list(_elements(value))
     if structs:
         return [_texts(_field(one, "categories"), "annotations_categories", squeezed) for one in structs]
@@ -138,7 +138,7 @@ def _to_vad(one: Any) -> Vad:
 
 
 def _field(struct: Any, name: str) -> Any:
-    """A field of one struct, None where it has no such field."""
+    """Returns a field of one struct; None if it has no such field."""
     names = getattr(getattr(struct, "dtype", None), "names", None)
     return struct[name] if names and name in names else None
 
@@ -179,7 +179,7 @@ def _number(value: Any) -> float:
 
 
 def _texts(value: Any, name: str, squeezed: list[str]) -> tuple[str, ...]:
-    """The strings of a cell; a cell that was stored as its one string is noted in ``squeezed``."""
+    """Reads the strings of a cell; a cell that was stored as its only string is listed in ``squeezed``."""
     if value is None:
         return ()
     array = np.asarray(value)
@@ -197,7 +197,7 @@ def _texts(value: Any, name: str, squeezed: list[str]) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str | None:
-    """A string, None where there is none or it is empty."""
+    """Reads one string; None if there is none or it is empty."""
     texts = _texts(value, "", [])
     return texts[0].strip() or None if texts else None
 
@@ -205,11 +205,11 @@ def _text(value: Any) -> str | None:
 def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None:
     """Writes annotations in the layout of the released ``Annotations.mat``, in one step.
 
-    The same photos give the same bytes: the file's header holds no time.
+    The same photos give the same bytes, because the file's header contains no time.
 
     Args:
         path: The file to write.
-        photos: In any order; each goes to the variable of its ``source_split``.
+        photos: The photos in any order; each is written to the variable of its ``source_split``.
     """
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for photo in photos:
@@ -229,7 +229,7 @@ _VAL_TEST_FIELDS = (
     *("body_bbox", "annotations_categories", "combined_categories", "annotations_continuous", "combined_continuous"),
     *("gender", "age"),
 )
-"""The order of the release, which parsers that count fields rely on."""
+"""The fields in the order of the release, for parsers that read fields by position."""
 
 
 def _from_photo(photo: PhotoAnnotation) -> dict[str, Any]:
@@ -275,7 +275,7 @@ def _cell(texts: Sequence[str]) -> Any:
 
 
 def _struct_array(rows: Sequence[dict[str, Any]], fields: Sequence[str]) -> Any:
-    """A 1 x n struct array; without fields an empty array, as MATLAB has no struct that scipy could write so."""
+    """Builds a 1 x n struct array; without fields an empty array, as scipy cannot write a struct without fields."""
     if not fields:
         return np.zeros((0, 0))
     array = np.empty((1, len(rows)), dtype=[(name, object) for name in fields])

@@ -1,4 +1,4 @@
-"""Where a download keeps its annotations and photos, and reading whichever form is there."""
+"""Finds the annotations and photos of an EMOTIC download, and reads the annotations in either file format."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class AnnotationFiles:
     """The annotation files of one download.
 
     Attributes:
-        mat_path: The MATLAB file; None where the annotations are CSV files.
-        csv_paths: The CSV file of each split; empty where there is a MATLAB file.
-        absent: Files that would have been read instead, had they been there.
+        mat_path: The MATLAB file; None if the annotations are CSV files.
+        csv_paths: The CSV file of each split; empty if there is a MATLAB file.
+        absent: Files that would have been read instead if they had existed.
     """
 
     mat_path: Path | None
@@ -38,15 +38,15 @@ class AnnotationFiles:
 
 
 def find_annotations(emotic_root: Path, annotations: Path | None = None) -> AnnotationFiles:
-    """Looks for annotations: the PAMI file first, then the CVPR 2017 file, then CSV files.
+    """Searches for annotations: the PAMI file first, then the CVPR 2017 file, then CSV files.
 
     Args:
-        emotic_root: The download; ``Annotations/`` in it is searched before the folder itself.
-        annotations: A file, or a folder to search instead. A CSV file is of the split that it is named after, and
-            of train where it is named after none.
+        emotic_root: The folder of the download; its subfolder ``Annotations/`` is searched first.
+        annotations: A file, or a folder to search instead. A CSV file belongs to the split that it is named after, and
+            to train if it is not named after a split.
 
     Raises:
-        AnnotationsError: Nothing was found; the message names every place.
+        AnnotationsError: No annotations were found; the message lists every searched path.
     """
     if annotations is not None and annotations.is_file():
         if annotations.suffix.lower() == ".csv":
@@ -74,17 +74,17 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
 
 
 def find_image_root(emotic_root: Path, images: Path | None = None) -> Path:
-    """Looks for the folder that holds ``mscoco/images`` and the others.
+    """Finds the image root: the folder that contains ``mscoco/images`` and the other collections.
 
     Args:
-        emotic_root: The download.
-        images: The image root itself, where it is elsewhere.
+        emotic_root: The folder of the download.
+        images: The image root itself, if it is not in the download.
 
     Returns:
-        The image root; ``EMOTIC_ROOT/emotic`` where no photos are there at all, which is no error.
+        The image root; ``EMOTIC_ROOT/emotic`` if there are no photos at all, which is not an error.
 
     Raises:
-        SettingsError: ``images`` is no folder.
+        SettingsError: ``images`` is not a folder.
     """
     if images is not None:
         if not images.is_dir():
@@ -98,7 +98,7 @@ def find_image_root(emotic_root: Path, images: Path | None = None) -> Path:
 
 
 def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
-    """Reads annotations of either form, as stored.
+    """Reads annotations from either file format, as stored.
 
     Raises:
         AnnotationsError: A file cannot be read, or no photo in it has a name.

@@ -1,7 +1,7 @@
-"""Finding faces: what the detector and the crop are set to, the detector itself, and the face of each person.
+"""Finding faces: the settings of detector and crops, the detector itself, and the face of each person.
 
-The faces job cuts the faces of a data set with these functions and prediction cuts those of any photo, so a model sees
-the same crops in both. Torch is imported when a detector is loaded and not before.
+The faces job crops the faces of a data set with these functions, and prediction crops those of any photo, so a model
+gets the same crops in both. Torch is imported when a detector is loaded and not before.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
     from emoface.yolov5face import Detector
 
 Backend = Literal["auto", "onnx", "torch", "hub"]
-OtherDetector = Annotated[
+DetectorOverride = Annotated[
     str | None,
     Field(description="Name of the face detector's weights; without it the detector of the run's data set."),
 ]
-OtherWeights = Annotated[
+WeightsOverride = Annotated[
     File | None, Field(description="A weight file of the face detector, instead of looking the name up.")
 ]
-"""What a job of a trained run may set of the detector in place of the data set's settings."""
+"""Detector options of a job on a trained run, which replace the settings of the run's data set."""
 
 
 class DetectorSettings(Settings):
-    """Which face detector runs, and how."""
+    """Settings of the face detector."""
 
     detector: str = "yolov5n-face"
     """Name of the face detector's weights."""
@@ -57,35 +57,35 @@ class DetectorSettings(Settings):
 
 
 class FaceSettings(DetectorSettings):
-    """How faces are found and cut; a model should be shown crops like those that it was trained on."""
+    """Settings of the face detector and the face crops; a model should get crops like those that it was trained on."""
 
     margin: Annotated[float, Field(ge=0)] = 0.15
-    """Share of the face's longer side that the crop gains on every side."""
+    """Margin around the face on every side of the crop, as a share of the face's longer side."""
     align: bool = False
     """Turn and scale the crops by the five landmarks."""
     min_face_size: Annotated[float, Field(ge=0)] = 10.0
     """A face whose shorter side is below this many pixels of the photo is too small and is not used."""
 
 
-_KEPT = tuple(name for name in FaceSettings.model_fields if name not in ("detector", "weights"))
-"""The settings that a data set keeps by their own names; of the detector it keeps name and sha256."""
+_RECORDED = tuple(name for name in FaceSettings.model_fields if name not in ("detector", "weights"))
+"""The settings that a data set records under their own names; of the detector it records name and sha256."""
 
 
 def describe_faces(settings: FaceSettings, weights: WeightsFile) -> dict[str, Any]:
-    """What a data set keeps of how its faces were found and cut, for its record and its manifest.
+    """Describes how the faces of a data set were found and cropped, for its record and its manifest.
 
     Args:
-        settings: How.
+        settings: Settings of detector and crops.
         weights: The weights that the detector was loaded from.
     """
-    kept = {name: getattr(settings, name) for name in _KEPT}
-    return {"detector": weights.name, "weights_sha256": weights.sha256, **kept}
+    recorded = {name: getattr(settings, name) for name in _RECORDED}
+    return {"detector": weights.name, "weights_sha256": weights.sha256, **recorded}
 
 
 def read_face_settings(described: Mapping[str, Any]) -> FaceSettings:
-    """The settings that a manifest or a training run describes; what it does not tell is as the faces job has it.
+    """Reads the face settings in the description of a manifest or a training run; missing ones take their defaults.
 
-    The engine is not taken over: a data set whose faces were found on one machine is used on others.
+    The backend is not read: a data set whose faces were found on one machine is used on others.
 
     Args:
         described: See ``Manifest.detector``.
@@ -93,17 +93,17 @@ def read_face_settings(described: Mapping[str, Any]) -> FaceSettings:
     Raises:
         SettingsError: A value is out of its range.
     """
-    settings = {name: described[name] for name in _KEPT if name in described and name != "backend"}
+    settings = {name: described[name] for name in _RECORDED if name in described and name != "backend"}
     if "name" in described:
         settings["detector"] = described["name"]
     return FaceSettings(**settings)
 
 
 def find_detector_weights(settings: DetectorSettings) -> WeightsFile:
-    """The weights that the settings name.
+    """Finds the weights that the settings name.
 
     Raises:
-        WeightsError: They are nowhere, or damaged.
+        WeightsError: The weights are missing or damaged.
     """
     return find_weights(settings.detector, settings.weights)
 
@@ -112,11 +112,11 @@ def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None =
     """Loads the detector that the settings describe.
 
     Args:
-        settings: Which detector, and how it runs.
-        weights: Its weights, where they were found before; None looks for them.
+        settings: Settings of the detector.
+        weights: Weights of the detector, if they were found before; None looks for them.
 
     Raises:
-        WeightsError: The weights are nowhere, or cannot be read.
+        WeightsError: The weights are missing or cannot be read.
         SettingsError: The detector cannot run as the settings say.
     """
     from emoface.yolov5face import load_detector
@@ -133,14 +133,14 @@ def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None =
 
 
 @dataclass(frozen=True)
-class CutFace:
+class CroppedFace:
     """One face of a photo with its crop.
 
     Attributes:
-        xyxy: (4,) box in pixels of the photo, inside it.
+        xyxy: (4,) box in pixels of the photo, clipped to the photo.
         landmarks: (5, 2), pixels of the photo.
         conf: Detector score, 0-1.
-        jpeg: The crop, encoded.
+        jpeg: The crop as encoded JPEG.
     """
 
     xyxy: NDArray[np.float32]
@@ -151,7 +151,7 @@ class CutFace:
 
 @dataclass(frozen=True)
 class PersonFace:
-    """A person's face, or why they have none.
+    """A person's face, or the reason why there is none.
 
     Attributes:
         status: ``found``, ``no_face``, ``other_person`` or ``too_small``.
@@ -160,24 +160,24 @@ class PersonFace:
     """
 
     status: str
-    face: CutFace | None = None
+    face: CroppedFace | None = None
     margin: float | None = None
 
 
-def cut_assigned_faces(
+def crop_assigned_faces(
     photo: Photo,
     body_xyxy: NDArray[np.float32],
     found: Detections,
     settings: FaceSettings,
     first_row: NDArray[np.int64] | None = None,
 ) -> list[PersonFace]:
-    """Gives each person of a photo their face and cuts it out.
+    """Assigns the faces of a photo to its people and crops them.
 
     Args:
         photo: (height, width, 3), RGB, in the frame of the boxes.
         body_xyxy: (n, 4) the people's body boxes; a row of nan is a person without one.
-        found: What the detector found in the photo.
-        settings: What is too small, and how the crops are made.
+        found: The detector's faces in the photo.
+        settings: Smallest size of a face, and settings of the crops.
         first_row: (n,) the first row of the same person, where people are listed more than once: all rows of a person
             get the same face or the same status. None if each row is another person.
 
@@ -196,21 +196,21 @@ def cut_assigned_faces(
         elif not is_large[chosen]:
             people.append(PersonFace("too_small"))
         else:
-            people.append(PersonFace(FACE_FOUND, _cut_face(photo, found, int(chosen), settings), float(margin)))
+            people.append(PersonFace(FACE_FOUND, _crop_face(photo, found, int(chosen), settings), float(margin)))
     return people
 
 
-def cut_all_faces(photo: Photo, found: Detections, settings: FaceSettings) -> list[CutFace]:
-    """Cuts out every face of a photo that is not too small, from left to right.
+def crop_all_faces(photo: Photo, found: Detections, settings: FaceSettings) -> list[CroppedFace]:
+    """Crops every face of a photo that is not too small, from left to right.
 
     Args:
         photo: (height, width, 3), RGB.
-        found: What the detector found in the photo.
-        settings: What is too small, and how the crops are made.
+        found: The detector's faces in the photo.
+        settings: Smallest size of a face, and settings of the crops.
     """
     found = _clip_detections(found, photo)
     found = found[_are_large(found, settings)]
-    return [_cut_face(photo, found, k, settings) for k in np.argsort(found.xyxy[:, 0], kind="stable").tolist()]
+    return [_crop_face(photo, found, k, settings) for k in np.argsort(found.xyxy[:, 0], kind="stable").tolist()]
 
 
 def _clip_detections(found: Detections, photo: Photo) -> Detections:
@@ -219,11 +219,11 @@ def _clip_detections(found: Detections, photo: Photo) -> Detections:
 
 
 def _are_large(found: Detections, settings: FaceSettings) -> NDArray[np.bool_]:
-    """(n,) whether the shorter side of each face is long enough."""
+    """Whether the shorter side of each face has at least ``min_face_size`` pixels, (n,)."""
     shorter_sides = (found.xyxy[:, 2:] - found.xyxy[:, :2]).min(axis=1)
     return np.asarray(shorter_sides >= settings.min_face_size, np.bool_)
 
 
-def _cut_face(photo: Photo, found: Detections, k: int, settings: FaceSettings) -> CutFace:
+def _crop_face(photo: Photo, found: Detections, k: int, settings: FaceSettings) -> CroppedFace:
     crop = crop_face(photo, found.xyxy[k], found.landmarks[k], margin=settings.margin, align=settings.align)
-    return CutFace(found.xyxy[k], found.landmarks[k], float(found.conf[k]), encode_jpeg(crop))
+    return CroppedFace(found.xyxy[k], found.landmarks[k], float(found.conf[k]), encode_jpeg(crop))

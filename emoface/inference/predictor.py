@@ -1,4 +1,4 @@
-"""A trained run as one object: photos in, people with their emotions out. What ``emoface.load`` gives."""
+"""The predictor of a trained run, which ``emoface.load`` returns: from photos to people with their emotions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from emoface.datasets.people import AnnotatedPerson
 from emoface.errors import SettingsError
 from emoface.inference.faces import (
-    CutFace,
+    CroppedFace,
     FaceSettings,
-    cut_all_faces,
-    cut_assigned_faces,
+    crop_all_faces,
+    crop_assigned_faces,
     load_face_detector,
     read_face_settings,
 )
@@ -39,21 +39,21 @@ if TYPE_CHECKING:
     from emoface.yolov5face import Detector
 
 FROM_ANNOTATION, FROM_BOX, FROM_FACE = "annotation", "box", "face"
-"""Where a body box comes from: the data set, the caller, or a guess below a face that was found."""
+"""Where a body box comes from: the data set, the caller, or an estimate from the position of a detected face."""
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person of a photo, as a model takes them.
+    """A person of a photo, ready for a model.
 
     Attributes:
-        body_xyxy: (4,) original pixels, not all outside the photo.
+        body_xyxy: (4,) original pixels, at least partly inside the photo.
         face_xyxy: (4,) original pixels; None without a face.
         face: The crop of the face, RGB; None without a face.
         body_from: ``annotation``, ``box`` or ``face``.
-        person_id: Of an annotated person; else None.
-        true_labels: Of an annotated person; else None.
-        true_vad: Of an annotated person, by name, None where EMOTIC has none; else None.
+        person_id: ``person_id`` of an annotated person; else None.
+        true_labels: True labels of an annotated person; else None.
+        true_vad: True ratings of an annotated person by name, None where EMOTIC has none; None for other people.
     """
 
     body_xyxy: NDArray[np.float32]
@@ -67,19 +67,20 @@ class Person:
 
 @dataclass(frozen=True)
 class PersonPrediction:
-    """What a model says of one person.
+    """The prediction of a model for one person.
 
     Attributes:
         body_bbox: xyxy, original pixels.
         face_bbox: xyxy, original pixels; None without a face.
         body_from: ``annotation``, ``box`` or ``face``.
-        probabilities: 0-1 by label, in EMOTIC's order; None where the model reads the face alone and there is none.
+        probabilities: 0-1 by label, in EMOTIC's order; None for a person without a face if the face is the
+            model's only input.
         valence: 1-10; None where the model has no head for it.
-        arousal: As valence.
-        dominance: As valence.
-        person_id: Of an annotated person; else None.
-        true_labels: Of an annotated person; else None.
-        true_vad: Of an annotated person, by name; else None.
+        arousal: 1-10; None where the model has no head for it.
+        dominance: 1-10; None where the model has no head for it.
+        person_id: ``person_id`` of an annotated person; else None.
+        true_labels: True labels of an annotated person; else None.
+        true_vad: True ratings of an annotated person by name; else None.
     """
 
     body_bbox: Box
@@ -100,12 +101,12 @@ class PersonPrediction:
 
 
 class Predictor:
-    """A trained model with a face detector, which is loaded when a face is first looked for.
+    """A trained model with a face detector, which is loaded on first use.
 
     Attributes:
         run: The training run.
-        model: In evaluation mode.
-        faces: How faces are found and cut.
+        model: The model, in evaluation mode.
+        faces: Settings of the face detector and the face crops.
     """
 
     def __init__(self, run: Run, model: Mter, faces: FaceSettings) -> None:
@@ -115,15 +116,15 @@ class Predictor:
 
     @cached_property
     def detector(self) -> Detector:
-        """Finds faces."""
+        """The face detector."""
         return load_face_detector(self.faces)
 
     def predict(self, image: str | Path | Photo, boxes: ArrayLike | None = None) -> list[PersonPrediction]:
-        """Finds the people of a photo and says what they feel.
+        """Finds the people of a photo and predicts their emotions.
 
         Args:
-            image: A file, which is turned as its EXIF orientation says, or (height, width, 3) uint8 RGB.
-            boxes: (n, 4) xyxy body boxes, pixels of the photo; None takes the people from the faces.
+            image: A file, which is rotated by its EXIF orientation, or (height, width, 3) uint8 RGB.
+            boxes: (n, 4) xyxy body boxes, pixels of the photo; None finds the people by their faces.
 
         Returns:
             One per box, in that order; or one per face, from left to right.
@@ -141,11 +142,11 @@ class Predictor:
         return self.predict_people(photo, self.find_people(photo, bodies))
 
     def find_people(self, photo: Photo, body_xyxy: NDArray[np.float32] | None = None) -> list[Person]:
-        """The people of a photo, each with the face that is theirs, as the faces job gives faces to people.
+        """Finds the people of a photo with their faces, which are assigned to people as in the faces job.
 
         Args:
             photo: (height, width, 3), RGB.
-            body_xyxy: (n, 4) body boxes; None guesses a box below each face.
+            body_xyxy: (n, 4) body boxes; None estimates a body box from each face.
 
         Raises:
             SettingsError: A box has no area inside the photo.
@@ -157,20 +158,20 @@ class Predictor:
                 return []
         found = self.detector.detect([photo])[0]
         if body_xyxy is None:
-            faces = cut_all_faces(photo, found, self.faces)
+            faces = crop_all_faces(photo, found, self.faces)
             face_xyxy = np.array([face.xyxy for face in faces], np.float32).reshape(-1, 4)
             bodies = bodies_from_faces(face_xyxy, image_wh)
             return [_to_person(body, face, FROM_FACE) for body, face in zip(bodies, faces, strict=True)]
         bodies = clip_boxes(body_xyxy, image_wh)
-        given = cut_assigned_faces(photo, bodies, found, self.faces)
-        return [_to_person(body, one.face, FROM_BOX) for body, one in zip(bodies, given, strict=True)]
+        person_faces = crop_assigned_faces(photo, bodies, found, self.faces)
+        return [_to_person(body, one.face, FROM_BOX) for body, one in zip(bodies, person_faces, strict=True)]
 
     def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
-        """What the model says of people of a photo.
+        """Predicts the emotions of people of a photo.
 
         Args:
-            photo: (height, width, 3), RGB, in the frame of their boxes.
-            people: See ``find_people`` and ``from_annotation``.
+            photo: (height, width, 3), RGB, in the frame of the people's boxes.
+            people: The people, see ``find_people`` and ``from_annotation``.
 
         Returns:
             One per person, in that order.
@@ -200,15 +201,15 @@ class Predictor:
         return predictions
 
     def explain(self, photo: Photo, person: Person, labels: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-        """Grad-CAM maps of one person, see ``mter.grad_cam``.
+        """Computes Grad-CAM maps of one person, see ``mter.grad_cam``.
 
         Args:
             photo: (height, width, 3), RGB.
-            person: Whom.
+            person: The person to explain.
             labels: Names of k labels.
 
         Returns:
-            Per stream that the model sees something in, (k, h, w).
+            Per stream that ran, (k, h, w).
         """
         inputs, has_face = self._to_batch(photo, [person])
         return grad_cam(self.model, inputs, has_face, [CATEGORY_INDEX[label] for label in labels])
@@ -234,27 +235,27 @@ class Predictor:
 def load_predictor(
     run: str | Path, device: str = "auto", faces: FaceSettings | None = None, **changes: object
 ) -> Predictor:
-    """Loads the best weights of a finished run.
+    """Loads a predictor with the best weights of a finished run.
 
     Args:
-        run: The run's folder.
+        run: Folder of the run.
         device: ``auto``, ``cpu`` or ``cuda``.
-        faces: How faces are found and cut; None does it as for the data set that the run was trained on.
-        changes: Single values of ``FaceSettings`` in place of those.
+        faces: Settings of the face detector and the face crops; None takes those of the run's data set.
+        changes: Values of ``FaceSettings`` that replace single settings; None keeps a setting.
 
     Raises:
-        SettingsError: The folder holds no finished run.
-        WeightsError: Its weights cannot be read.
+        SettingsError: The folder is not a finished run.
+        WeightsError: The weights of the run cannot be read.
     """
     trained = read_run(Path(run))
     faces = read_face_settings(trained.detector) if faces is None else faces
     model = trained.load_model().to(pick_device(device))
-    told = {name: value for name, value in changes.items() if value is not None}
-    return Predictor(trained, model, faces.replace(**told))
+    given = {name: value for name, value in changes.items() if value is not None}
+    return Predictor(trained, model, faces.replace(**given))
 
 
 def from_annotation(annotated: AnnotatedPerson) -> Person | None:
-    """An annotated person as a model takes them; None where they have no usable body box."""
+    """Converts an annotated person for a model; None where the person has no usable body box."""
     if annotated.body_xyxy is None:
         return None
     return Person(
@@ -268,8 +269,8 @@ def from_annotation(annotated: AnnotatedPerson) -> Person | None:
     )
 
 
-def _to_person(body_xyxy: NDArray[np.float32], face: CutFace | None, body_from: str) -> Person:
-    """A person with the crop as a data set keeps it: a JPEG, as the model was trained on."""
+def _to_person(body_xyxy: NDArray[np.float32], face: CroppedFace | None, body_from: str) -> Person:
+    """Builds a person whose face crop went through JPEG encoding, as in the data sets that models are trained on."""
     if face is None:
         return Person(body_xyxy, None, None, body_from)
     return Person(body_xyxy, face.xyxy, decode_photo(face.jpeg, "face"), body_from)

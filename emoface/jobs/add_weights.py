@@ -1,4 +1,4 @@
-"""The add job: a weight file of the user's is read, so that it is known to be whole, and copied into the cache."""
+"""The add_weights job: checks a weight file of the user by loading it, and copies it into the cache."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ class AddWeightsConfig(Settings):
     """Settings of the job that adds a weight file to the cache."""
 
     file: File
-    """The weight file; of an ncnn pair either of the two."""
+    """Weight file to add; for an ncnn pair, either of the two files."""
     name: str
-    """The name under which commands will find the weights."""
+    """Name under which commands find the weights."""
 
 
 def run_add_weights(config: AddWeightsConfig) -> JobRecord:
-    """Adds a file of weights; a detector's is loaded first, in its own format, without running code of it.
+    """Adds a weight file to the cache.
 
-    A name without a card is a detector's. A backbone's file is held against its card's sha256 alone.
+    The weights of a detector are loaded first, which checks them; no code of the file is run. A name without a card is
+    taken to be that of a detector. The file of a backbone is only checked against the sha256 of its card.
+
+    Args:
+        config: Settings of the job.
 
     Returns:
-        The job's record; it is not kept, the file in the cache is all there is.
+        The job's record; it is not written to disk, the file in the cache is the only output.
 
     Raises:
-        WeightsError: The file is missing, damaged, unsafe, or of another network than its card says.
+        WeightsError: The file is missing, damaged or unsafe, or belongs to another network than its card states.
     """
     check_addable(config.file, config.name)
     card = read_cards().get(config.name)

@@ -1,6 +1,6 @@
-"""The compare job: several runs side by side: curves of training, average precision per label, differences of mAP.
+"""The compare job: compares runs by training curves, average precision per label and differences of mAP.
 
-It reads what the runs wrote and runs no network: the log of epochs, and the predictions of those that were evaluated.
+It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
 from emoface.errors import SettingsError, TableError
-from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMeasures, measure_difference, measure_precision
+from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
@@ -47,11 +47,11 @@ class CompareConfig(Settings):
     """Settings of the compare job."""
 
     runs: tuple[Folder, ...]
-    """Folders of two or more training runs; an unfinished run is compared as far as it came."""
+    """Folders of two or more training runs; of an unfinished run the finished epochs are compared."""
     out: Folder | None = None
     """Folder for the comparison; by default the folder comparison beside the first run."""
     split: Split = "test"
-    """Which split's predictions to compare."""
+    """Split whose predictions are compared."""
     draws: Count = 1000
     """Number of bootstrap resamples for the confidence intervals."""
     seed: Seed = 0
@@ -65,23 +65,23 @@ class CompareConfig(Settings):
 
     @property
     def folder(self) -> Path:
-        """Where the comparison goes."""
+        """Folder of the comparison."""
         return self.out or self.runs[0].parent / "comparison"
 
 
 def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord:
-    """Puts runs side by side.
+    """Compares runs.
 
     Args:
-        config: Which runs.
-        progress: Told of each step.
+        config: Settings of the job.
+        progress: Receives one step per part of the comparison.
 
     Returns:
         The job's record. ``OUT/`` holds ``comparison.json``, ``runs.csv``, ``per_label.csv``, ``comparison.html`` and
         its charts.
 
     Raises:
-        SettingsError: A folder is no run.
+        SettingsError: A folder is not a training run.
         TableError: Two runs give the same person different labels.
     """
     names = short_names(config.runs)
@@ -90,7 +90,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
     predictions = {name: one for name, run in runs.items() if (one := _read_predictions(run, config.split)) is not None}
     for name in runs.keys() - predictions.keys():
         progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface evaluate' adds its precision")
-    measures = {
+    precisions = {
         name: measure_precision(one.labels, one.probabilities, n_resamples=config.draws, seed=config.seed)
         for name, one in predictions.items()
     }
@@ -99,7 +99,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         "emoface_version": __version__,
         "split": config.split,
         "bootstrap": {"draws": config.draws, "seed": config.seed, "level": INTERVAL_LEVEL},
-        "runs": {name: _describe(run, measures.get(name)) for name, run in runs.items()},
+        "runs": {name: _describe(run, precisions.get(name)) for name, run in runs.items()},
         "differences": [
             pair
             for first, second in combinations(predictions, 2)
@@ -107,7 +107,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         ],
     }
     progress.advance()
-    outputs = _write_results(config, comparison, runs, measures)
+    outputs = _write_results(config, comparison, runs, precisions)
     progress.advance()
     record = finish_job(
         "compare",
@@ -119,21 +119,21 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
             **hash_template(_TEMPLATE),
         },
         outputs=outputs,
-        counts={name: _count(one) for name, one in comparison["runs"].items()},
+        counts={name: _to_counts(one) for name, one in comparison["runs"].items()},
     )
     progress.advance()
     return record
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """The folders' own names, with as much of what is above them as tells them apart.
+    """Shortens the folders' paths to their names, with as many parent folders as are needed to make them unique.
 
     Example:
         >>> short_names([Path("a/mter2"), Path("b/mter2"), Path("a/task2")])
         ['a/mter2', 'b/mter2', 'task2']
 
     Raises:
-        SettingsError: A folder is there twice.
+        SettingsError: A folder is given twice.
     """
     resolved = [path.resolve() for path in paths]
     for path in resolved:
@@ -151,20 +151,20 @@ def short_names(paths: Sequence[Path]) -> list[str]:
 def compare_pair(
     config: CompareConfig, first: str, second: str, one: Predictions, other: Predictions
 ) -> dict[str, Any] | None:
-    """The difference of two runs' mAP on the people that both predicted, by a paired bootstrap.
+    """Computes the difference of two runs' mAP on the people that both predicted, with a paired bootstrap.
 
     Args:
-        config: Draws and seed.
-        first: Name of the one run.
-        second: Name of the other.
-        one: Its predictions.
-        other: The other's.
+        config: Settings with the number of bootstrap resamples and the seed.
+        first: Name of the first run.
+        second: Name of the second run.
+        one: Predictions of the first run.
+        other: Predictions of the second run.
 
     Returns:
         ``difference`` is the second's mAP minus the first's; None where they have no people in common.
 
     Raises:
-        TableError: They give the same person different labels.
+        TableError: The two runs give the same person different labels.
     """
     row_of = {person_id: row for row, person_id in enumerate(other.person_ids)}
     common = [(row, row_of[person_id]) for row, person_id in enumerate(one.person_ids) if person_id in row_of]
@@ -197,12 +197,12 @@ def _read_predictions(run: Run, split: str) -> Predictions | None:
 
 
 def _list_inputs(run: Run, split: str) -> list[Path]:
-    """What is read of a run; a log or predictions that come later make the comparison stale."""
+    """Lists the input files of a run; a log or predictions that are written later make the comparison out of date."""
     return [run.path / RUN_NAME, run.path / LOG_NAME, predictions_path(run.path, split)]
 
 
-def _describe(run: Run, measures: PrecisionMeasures | None) -> dict[str, Any]:
-    """What a run is, costs and came to."""
+def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
+    """Describes a run: its settings, its cost and its results."""
     cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]
@@ -219,15 +219,15 @@ def _describe(run: Run, measures: PrecisionMeasures | None) -> dict[str, Any]:
         "n_macs": cost.n_macs,
         "best_epoch": None if best is None else best["epoch"],
         "best_val_map": None if best is None else best["val_map"],
-        "people": None if measures is None else measures.n_people,
+        "people": None if precision is None else precision.n_people,
         "mean_average_precision": None,
         "interval": [None, None],
         "labels_defined": None,
         "average_precision": None,
     }
-    if measures is not None:
-        by_label = to_json_numbers(CATEGORIES, measures.average_precision)
-        described |= {**precision_to_json(measures), "average_precision": by_label}
+    if precision is not None:
+        by_label = to_json_numbers(CATEGORIES, precision.average_precision)
+        described |= {**precision_to_json(precision), "average_precision": by_label}
     return described
 
 
@@ -235,14 +235,14 @@ def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
     runs: Mapping[str, Run],
-    measures: Mapping[str, PrecisionMeasures],
+    precisions: Mapping[str, PrecisionMetrics],
 ) -> list[Path]:
     out = config.folder
     charts = _write_curves(out, runs)
-    if measures:
+    if precisions:
         bars = {
             f"{name}: mAP {format_percent(one.mean_average_precision)}": Bars(one.average_precision, *one.interval)
-            for name, one in measures.items()
+            for name, one in precisions.items()
         }
         charts += write_precision_bars(
             out / "average_precision", f"Average precision on {config.split}", CATEGORIES, bars
@@ -261,10 +261,10 @@ def _write_results(
 
 
 def _write_curves(out: Path, runs: Mapping[str, Run]) -> list[Path]:
-    """Loss over the labels and mAP on val, against rounds (figure 4-7).
+    """Draws the label loss on train and val and the mAP on val against epochs (figure 4-7).
 
-    The loss is the term of the answer alone: the sum also holds the streams' own heads, which models have more or
-    fewer of.
+    The loss is the term of the model's final logits alone: the total loss also contains the terms of the streams' own
+    heads, whose number differs between models.
     """
     logs = {name: run.log() for name, run in runs.items()}
     panels = {
@@ -274,7 +274,7 @@ def _write_curves(out: Path, runs: Mapping[str, Run]) -> list[Path]:
         "loss on val": {name: _curve(lines, lambda line: line["val_losses"]["labels"]) for name, lines in logs.items()},
         "mAP on val": {name: _curve(lines, lambda line: line["val_map"]) for name, lines in logs.items()},
     }
-    return write_training_curves(out / "training", "Training, round by round", panels, "round")
+    return write_training_curves(out / "training", "Training by epoch", panels, "epoch")
 
 
 def _curve(lines: list[dict[str, Any]], read: Any) -> tuple[list[int], list[float]]:
@@ -307,6 +307,6 @@ def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> 
     return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
 
 
-def _count(run: Mapping[str, Any]) -> dict[str, Any]:
+def _to_counts(run: Mapping[str, Any]) -> dict[str, Any]:
     names = ("epochs", "best_val_map", "mean_average_precision")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}

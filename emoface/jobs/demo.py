@@ -1,4 +1,4 @@
-"""The demo job: the pipeline ``demo.toml`` on photos that emoface draws, and its results held against the truth."""
+"""The demo job: runs the pipeline file ``demo.toml`` on simulated photos and compares the faces with the truth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from emoface.errors import WeightsError
-from emoface.jobs.pipeline import PipelineConfig, Watcher, run_pipeline
+from emoface.jobs.pipeline import PipelineConfig, StageObserver, run_pipeline
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.storage.cards import pipelines_dir
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_settings
@@ -21,12 +21,12 @@ from emoface.storage.tables import read_table, vectors_to_array
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, list_weights
 
 DETECTOR = "yolov5n-face"
-"""The published detector that the demo uses where it is found."""
+"""The published detector that the demo uses if its weights are on this machine."""
 
-_LEAST_IMAGES = 20
-"""With fewer there may not be a batch of people to train on."""
+_MIN_IMAGES = 20
+"""With fewer photos there may be too few people for one training batch."""
 
-_UNSEEN = ("image_missing", "image_unreadable")
+_WITHOUT_PHOTO = ("image_missing", "image_unreadable")
 _REMEDY = "run 'emoface demo' again"
 
 
@@ -34,26 +34,27 @@ class DemoConfig(Settings):
     """Settings of the demo."""
 
     out: Folder = Path("demo-out")
-    """Folder for the simulated photos, all that is built from them, and the training run."""
-    images: Annotated[int, Field(ge=_LEAST_IMAGES)] = 400
+    """Folder for the simulated photos, the data set built from them, and the training run."""
+    images: Annotated[int, Field(ge=_MIN_IMAGES)] = 400
     """Number of photos to draw."""
     seed: Seed = 0
-    """The same seed gives the same photos, tables and weights."""
+    """Random seed; the same seed gives the same photos, tables and weights."""
     epochs: Count = 16
     """Number of training epochs."""
 
 
-def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
-    """Draws a simulated EMOTIC, builds EMOTIC_Face from it, trains mter2, and says how well that went.
+def run_demo(config: DemoConfig, observer: StageObserver | None = None) -> JobRecord:
+    """Draws a simulated EMOTIC, builds EMOTIC_Face from it, trains and evaluates mter2, and checks the faces found.
 
-    A finished run of other settings, or of older code, in ``out`` is replaced.
+    A finished training run in ``out`` with other settings or older code is replaced.
 
     Args:
-        config: Where to, and how much.
-        watcher: Told of every stage.
+        config: Output folder, number of photos and epochs, seed.
+        observer: Receives a call per stage; None for no reports.
 
     Returns:
-        The job's record: what was built, and how it agrees with what was drawn.
+        The job's record: counts of the data set, training and evaluation results, and the comparison of the faces
+        found with the faces drawn.
 
     Raises:
         WeightsError: No face detector's weights are on this machine.
@@ -61,7 +62,7 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
     detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
     overrides = {name: str(value) for name, value in to_settings(config).items()} | {"detector": detector}
     pipeline = PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides, replaces_finished=True)
-    stages = run_pipeline(pipeline, watcher)
+    stages = run_pipeline(pipeline, observer)
     truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
     truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
     faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])
@@ -82,16 +83,16 @@ def run_demo(config: DemoConfig, watcher: Watcher | None = None) -> JobRecord:
 
 
 def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
-    """The published detector where it is on this machine, else the package's own.
+    """Chooses the published detector if its weights are on this machine, else the package's own.
 
     Args:
-        states: Where each known name of weights was found, or ``absent``.
+        states: Place where each known weight file was found (such as ``cache``), or ``absent``, by name.
 
     Returns:
-        Its name, and what the user must know of it (empty where there is nothing).
+        The detector's name, and a note for the user about its limits (empty for the published detector).
 
     Raises:
-        WeightsError: Neither is there.
+        WeightsError: Neither detector's weights were found.
 
     Example:
         >>> choose_detector({"yolov5n-face": "cache", "emoface-yolov5n-0.5": "package"})
@@ -113,23 +114,24 @@ def choose_detector(states: Mapping[str, str]) -> tuple[str, str]:
 
 
 def compare_with_truth(faces: pa.Table, truth: pa.Table) -> dict[str, Any]:
-    """How the faces that were found agree with the faces that were drawn.
+    """Compares the faces that were found with the faces that were drawn.
 
-    A face is right where its centre lies inside the true face of the person who got it. People whose photo is missing
-    or broken are left out: nobody could find their faces.
+    A face is correct if its centre is inside the true face box of the person it was assigned to. People whose photo is
+    missing or unreadable are excluded, because no detector could find their faces.
 
     Args:
         faces: ``person_id``, ``face_bbox`` and ``face_status`` of ``faces.parquet``.
         truth: ``person_id``, ``face_bbox`` and ``face_visible`` of ``ground_truth.parquet``.
 
     Returns:
-        Counts, and as shares of the visible faces ``recall`` and ``wrong_faces``, and of the hidden ones
-        ``false_faces``; None where there are none.
+        The counts ``visible_faces`` and ``hidden_faces``; ``recall`` and ``wrong_faces`` (assigned to the wrong
+        person) as shares of the visible faces; ``false_faces`` as a share of the hidden faces. A share is None if
+        there are no such faces.
     """
     found = _to_frame(faces, ["face_status"])
     drawn = _to_frame(truth, ["face_visible"])
     both = found.merge(drawn.dropna(subset=["person_id"]), on="person_id", suffixes=("", "_true"))
-    both = both[~both["face_status"].isin(_UNSEEN)]
+    both = both[~both["face_status"].isin(_WITHOUT_PHOTO)]
     is_found, is_visible = both["face_status"] == FACE_FOUND, both["face_visible"].astype(bool)
     is_right = is_found & is_visible
     for low, high in (("x1", "x2"), ("y1", "y2")):
@@ -152,7 +154,7 @@ def _to_frame(table: pa.Table, columns: list[str]) -> pd.DataFrame:
 
 
 def _count(detector: str, stages: Mapping[str, JobRecord]) -> dict[str, Any]:
-    """The results of the stages that a reader looks for first."""
+    """Collects the main results of the stages."""
     faces, split, report, train, evaluate = (
         stages[name].counts for name in ("faces", "split", "report", "train", "evaluate")
     )

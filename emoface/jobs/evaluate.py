@@ -1,8 +1,8 @@
-"""The evaluate job: what a trained model makes of a split, as figures, tables and one page.
+"""The evaluate job: metrics of a trained model on a split, as figures, tables and one page.
 
-Predictions are kept with a key of all that decides them (weights, people, photos, code), so that a second evaluation,
-or one with other measures, does not run the network again. Thresholds are fitted on val and never on the people that
-are measured, unless these are val itself.
+Predictions are stored with a key of all that determines them (weights, people, photos, code), so that a second
+evaluation, or one with other metrics, does not run the network again. Thresholds are fitted on val and never on the
+evaluated people, unless the evaluated split is val itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emoface.datasets.predictions import (
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.learning.devices import pick_device
-from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMeasures, VadErrors, measure_predictions
+from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMetrics, VadErrors, measure_predictions
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.forward import ModelOutputs, forward_people
@@ -67,7 +67,7 @@ PAGE_NAME = "evaluation.html"
 THRESHOLDS_NAME = "thresholds.json"
 
 _PREDICTING_MODULES = (forward_people.__module__, open_stream_cache.__module__)
-"""Modules whose code decides the predictions."""
+"""Modules whose code determines the predictions."""
 _CROWD = 4
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
@@ -96,24 +96,25 @@ class EvaluateConfig(Settings):
 
     @property
     def out(self) -> Path:
-        """Where everything is written."""
+        """Folder of all output files."""
         return predictions_path(self.run, self.split).parent
 
 
 def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobRecord:
-    """Predicts the people of a split and measures the predictions.
+    """Predicts the people of a split and computes the metrics of the predictions.
 
     Args:
-        config: What to evaluate.
-        progress: Told of each person.
+        config: Settings of the job.
+        progress: Receives one step per person, then one per step of the metrics.
 
     Returns:
         The job's record. ``RUN/eval/SPLIT/`` holds ``metrics.json``, ``predictions.parquet``, ``per_label.csv``,
         ``evaluation.html`` and its charts.
 
     Raises:
-        SettingsError: The run is none, or unfinished, or its data set is no longer the one it was trained on.
-        TableError: The data set is not what its manifest says, or the model sees nobody of the split.
+        SettingsError: The folder is not a training run, or the run is unfinished, or its data set has changed since the
+            training.
+        TableError: The data set does not match its manifest, or the model cannot use any person of the split.
     """
     run = read_run(config.run)
     manifest = _find_manifest(config, run)
@@ -126,14 +127,14 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         **hash_template(TEMPLATE),
         **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
     }
-    done = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
-    if done is not None:
+    current = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
+    if current is not None:
         progress.note(f"{config.out}: this evaluation is current; nothing to do")
-        return done
+        return current
 
     predictions, left_out = _predict_split(config, run, manifest, rows, progress)
     thresholds, fitted_on = _find_thresholds(config, run, manifest, predictions, progress)
-    progress.start(f"measure {config.split}", 5)
+    progress.start(f"metrics on {config.split}", 5)
     evaluation = measure_predictions(
         predictions.labels,
         predictions.probabilities,
@@ -173,18 +174,18 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         module=__name__,
         inputs=inputs,
         outputs=outputs,
-        counts=_count(metrics),
+        counts=_to_counts(metrics),
         info={"model": run.model_name, "split": config.split},
     )
 
 
 def find_split_table(config: EvaluateConfig) -> Path:
-    """The table whose photos are predicted, whether or not it is there."""
+    """Finds the path of the split table whose photos are predicted; the file may be missing."""
     return read_manifest(config.manifest or read_run(config.run).manifest_path).split_path(config.split)
 
 
 def _find_manifest(config: EvaluateConfig, run: Run) -> Manifest:
-    """The data set that is asked for, or the one of the training if it is still the same."""
+    """Reads the manifest of the settings, or that of the training if it has not changed."""
     manifest = read_manifest(config.manifest or run.manifest_path, check_sha256=True)
     trained = run.settings["manifest"]["sha256"]
     if config.manifest is None and (found := file_sha256(manifest.path)) != trained:
@@ -203,19 +204,19 @@ def _read_rows(manifest: Manifest, split: str) -> pa.Table:
 def _predict_split(
     config: EvaluateConfig, run: Run, manifest: Manifest, rows: pa.Table, progress: Progress
 ) -> tuple[Predictions, dict[str, int]]:
-    """The predictions of a split and who is left out; the network runs only where none of the same key are kept."""
+    """Predicts a split and counts the people left out; stored predictions with the same key are used again."""
     path = predictions_path(config.run, config.split)
     key = _predictions_key(run, manifest, config.split, rows)
-    if (kept := read_kept_predictions(path, key)) is not None:
-        return kept
+    if (stored := read_kept_predictions(path, key)) is not None:
+        return stored
     predictions, left_out = _predict(config, run, manifest, config.split, rows, progress)
     write_predictions(path, predictions, key=key, left_out=left_out)
     return read_predictions(path), left_out
 
 
 def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -> str:
-    """Names all that decides a split's predictions."""
-    told = [
+    """Computes a key of all that determines the predictions of a split."""
+    parts = [
         file_sha256(run.path / BEST_NAME),
         run.stream_sizes,
         manifest.splits[split].sha256,
@@ -223,23 +224,23 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
         *map(code_fingerprint, _PREDICTING_MODULES),
     ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _predict(
     config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, progress: Progress
 ) -> tuple[Predictions, dict[str, int]]:
-    """Runs the network on the people of a split that it can see."""
+    """Runs the network on the people of a split that it can use."""
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
-    seen = model.sees_people(cache.people.has_face)
-    positions = np.flatnonzero(seen)
+    can_use = model.select_people(cache.people.has_face)
+    positions = np.flatnonzero(can_use)
     left_out = {reason: cache.counts[reason] for reason in cache.counts if reason not in ("people", "usable")}
     if model.reads_face_alone:
-        left_out["no_face"] = int((~seen).sum())
+        left_out["no_face"] = int((~can_use).sum())
     if not len(positions):
-        told = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
-        raise TableError(f"{manifest.split_path(split)}: {run.model_name} sees nobody of its people ({told})")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise TableError(f"{manifest.split_path(split)}: {run.model_name} cannot use any of its people ({reasons})")
     progress.start(f"predict {split}", len(positions))
     dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes)
     outputs = forward_people(
@@ -258,7 +259,7 @@ def _join_outputs(
     people: UsablePeople,
     positions: NDArray[np.int64],
 ) -> Predictions:
-    """A model's outputs beside the truth; ``rows`` are the people at ``positions``."""
+    """Joins the outputs of a model and the truth; ``rows`` are the people at ``positions``."""
     images, vad = rows["image"].to_pylist(), people.vad[positions]
     return Predictions(
         index=people.index[positions],
@@ -278,30 +279,30 @@ def _join_outputs(
 def _find_thresholds(
     config: EvaluateConfig, run: Run, manifest: Manifest, predictions: Predictions, progress: Progress
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Each label's threshold, and what it was fitted on: val of the run's own data set, if that is still there."""
+    """Fits the threshold of each label on val of the run's own data set, if it still exists, and says on which data."""
     own = _own_manifest(run, manifest)
     fitted_on = {"manifest": str(own.path), "split": "val", "is_own": _is_own(run, own)}
     if not fitted_on["is_own"]:
         progress.note(
-            f"{run.manifest_path}: the run's own data set is not there or has changed; thresholds are fitted on val "
+            f"{run.manifest_path}: the run's own data set is missing or has changed; thresholds are fitted on val "
             f"of {own.path}"
         )
     rows = _read_rows(own, "val")
     key = _predictions_key(run, own, "val", rows)
     path = run.path / "eval" / THRESHOLDS_NAME
     if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["key"] == key:
-            values = [kept["thresholds"][name] for name in CATEGORIES]
-            return np.array(values, np.float64), {**fitted_on, "people": kept["people"]}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["key"] == key:
+            values = [stored["thresholds"][name] for name in CATEGORIES]
+            return np.array(values, np.float64), {**fitted_on, "people": stored["people"]}
     if config.split == "val" and own.path == manifest.path:
         val = predictions
     else:
         val, _ = _predict(config, run, own, "val", rows, progress)
     thresholds = fit_thresholds(val.labels, val.probabilities)
     by_label = {name: None if np.isnan(value) else value for name, value in zip(CATEGORIES, thresholds, strict=True)}
-    told = {"key": key, **fitted_on, "people": len(val), "thresholds": by_label}
-    write_text(path, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    content = {"key": key, **fitted_on, "people": len(val), "thresholds": by_label}
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return thresholds, {**fitted_on, "people": len(val)}
 
 
@@ -317,7 +318,7 @@ def _is_own(run: Run, manifest: Manifest) -> bool:
 
 
 def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list[str]) -> int | None:
-    """How many of the people the run was trained on; None where that cannot be told.
+    """Counts the people that the run was trained on; None where that is unknown.
 
     People have the same ids in two data sets only if both come from the same annotations.
     """
@@ -331,7 +332,7 @@ def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list
 
 
 def _group_people(predictions: Predictions) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """(n,) who is in each group: by face, by collection, by how many people are in the photo."""
+    """Groups the people by face, by collection and by the number of people in the photo; (n,) masks per group."""
     n, sources = predictions.people_in_photo, predictions.sources
     known_first = [*SOURCES, *sorted({str(name) for name in sources} - set(SOURCES))]
     return {
@@ -345,11 +346,11 @@ def _group_people(predictions: Predictions) -> dict[str, dict[str, NDArray[np.bo
 
 
 def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict[str, Any]:
-    """All measures of ``metrics.json``."""
+    """Converts all metrics for ``metrics.json``."""
     at_thresholds = evaluation.at_thresholds
     groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
     return {
-        **_mean_to_json(evaluation.everybody),
+        **_mean_to_json(evaluation.overall),
         "mean_f1": to_json_number(at_thresholds.mean_f1),
         "jaccard": {
             "mean": to_json_number(at_thresholds.mean_jaccard),
@@ -379,18 +380,18 @@ def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict
     }
 
 
-def _mean_to_json(measures: PrecisionMeasures) -> dict[str, Any]:
-    """mAP, its interval, over how many labels, and what guessing would come to on the same labels."""
-    return {**precision_to_json(measures), "mean_prevalence": to_json_number(measures.mean_prevalence)}
+def _mean_to_json(precision: PrecisionMetrics) -> dict[str, Any]:
+    """Converts mAP, its interval, the number of its labels, and the chance level of the same labels."""
+    return {**precision_to_json(precision), "mean_prevalence": to_json_number(precision.mean_prevalence)}
 
 
 def _label_to_json(evaluation: Evaluation, thresholds: NDArray[np.float64], k: int) -> dict[str, Any]:
-    everybody, at_thresholds = evaluation.everybody, evaluation.at_thresholds
+    overall, at_thresholds = evaluation.overall, evaluation.at_thresholds
     return {
         "people": int(at_thresholds.n_with_label[k]),
-        "prevalence": to_json_number(everybody.prevalence[k]),
-        "average_precision": to_json_number(everybody.average_precision[k]),
-        "interval": [to_json_number(end) for end in everybody.interval[:, k]],
+        "prevalence": to_json_number(overall.prevalence[k]),
+        "average_precision": to_json_number(overall.average_precision[k]),
+        "interval": [to_json_number(end) for end in overall.interval[:, k]],
         "threshold": to_json_number(thresholds[k]),
         "predicted": int(at_thresholds.n_predicted[k]),
         "precision": to_json_number(at_thresholds.precision[k]),
@@ -418,8 +419,8 @@ def _write_results(out: Path, metrics: dict[str, Any], predictions: Predictions,
     return [*(out / name for name in (PREDICTIONS_NAME, METRICS_NAME, TABLE_NAME, PAGE_NAME)), *charts]
 
 
-def _count(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What the command line shows."""
+def _to_counts(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Selects the numbers that the command line shows."""
     people = metrics["people"]
     low, high = metrics["interval"]
     counts = {

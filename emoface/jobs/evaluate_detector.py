@@ -1,4 +1,4 @@
-"""The evaluate_detector job: measures a face detector on labelled photos."""
+"""The evaluate_detector job: evaluates a face detector on labelled photos."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ FACE_SIZES: dict[str, tuple[float, float]] = {
     "32_to_96": (32, 96),
     "over_96": (96, math.inf),
 }
-"""Face sizes in pixels, square root of the box's area."""
+"""Ranges of face sizes in pixels; the size of a face is the square root of its box's area."""
 
 _CURVE_CONF = 0.02
 _WIDER_CONF = 0.002
 
 
 class _LabelledPhotos(Settings):
-    """What comes before the settings of the detector."""
+    """The settings that precede those of the detector in the help text."""
 
     photos: Path
-    """Labelled photos: a folder that 'emoface simulate' wrote, or a label text of WIDER FACE."""
+    """Labelled photos: a folder written by 'emoface simulate', or a label file of WIDER FACE or RetinaFace."""
     out: Folder
     """Folder for ``detector.json``."""
 
@@ -43,56 +43,56 @@ class EvaluateDetectorConfig(DetectorSettings, _LabelledPhotos):
     """Settings of the evaluate_detector job."""
 
     conf_threshold: Share = 0.5
-    """Recall, false faces and landmark error are of the faces with this score or a higher one; average precision is of
-    all faces."""
+    """Minimum score of the faces from which recall, false faces and landmark error are computed; average precision uses
+    the faces of all scores."""
     images: Folder | None = None
-    """Folder of the photos, where it is not beside the labels."""
+    """Folder of the photos; by default images/ beside the label file, or emotic/ of a simulation."""
     max_photos: Count | None = None
-    """Measure the first photos only, as many as this."""
+    """Evaluate only this many photos, the first ones."""
     wider_truth: Folder | None = None
-    """Folder with WIDER FACE's own ``wider_face_val.mat``, ``wider_easy_val.mat`` and so on, for its easy, medium and
-    hard average precision."""
+    """Folder with WIDER FACE's ground truth ``wider_face_val.mat``, ``wider_easy_val.mat`` and so on; adds the easy,
+    medium and hard average precision of its protocol."""
 
 
 def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = SILENT) -> JobRecord:
-    """Measures a detector on labelled photos.
+    """Evaluates a detector on labelled photos.
 
     Args:
-        config: What to measure.
-        progress: Told of each photo.
+        config: Settings of the job.
+        progress: Receives one step per photo.
 
     Returns:
-        The job's record; ``OUT/detector.json`` holds average precision over all sizes and by size, and recall, false
-        faces and landmark error at ``conf_threshold``.
+        The job's record. ``OUT/detector.json`` contains average precision over all faces and by face size, and recall,
+        false faces and landmark error at ``conf_threshold``.
 
     Raises:
-        AnnotationsError: There are no labelled photos, or WIDER's ground truth cannot be read.
-        WeightsError: The detector's weights are nowhere.
+        AnnotationsError: There are no labelled photos, or WIDER FACE's ground truth cannot be read.
+        WeightsError: The detector's weights are not found or are damaged.
     """
     photos, n_left_out = read_whole_photos(config.photos, config.images)
     photos = photos[: config.max_photos]
     weights = find_detector_weights(config)
     inputs = {str(weights.path): weights.sha256, str(label_file(config.photos)): file_sha256(label_file(config.photos))}
     protocol = None if config.wider_truth is None else read_wider_truth(config.wider_truth)
-    lowest = _WIDER_CONF if protocol else min(_CURVE_CONF, config.conf_threshold)
-    detector = load_face_detector(config.replace(conf_threshold=lowest), weights)
-    progress.start("measure", len(photos))
+    lowest_conf = _WIDER_CONF if protocol else min(_CURVE_CONF, config.conf_threshold)
+    detector = load_face_detector(config.replace(conf_threshold=lowest_conf), weights)
+    progress.start("evaluate detector", len(photos))
     found = []
     for photo in photos:
         found += detector.detect([photo.read()])
         progress.advance()
-    measures: dict[str, Any] = {"photos": len(photos), "photos_left_out": n_left_out}
-    measures |= _measure(found, photos, config.conf_threshold)
+    metrics: dict[str, Any] = {"photos": len(photos), "photos_left_out": n_left_out}
+    metrics |= _compute_metrics(found, photos, config.conf_threshold)
     if protocol is not None:
-        measures["wider"] = _measure_wider(found, photos, protocol)
+        metrics["wider"] = _compute_wider_metrics(found, photos, protocol)
     path = config.out / "detector.json"
-    write_text(path, json.dumps(measures, indent=2) + "\n")
+    write_text(path, json.dumps(metrics, indent=2) + "\n")
     record = JobRecord(
         job="evaluate_detector",
         settings=to_settings(config),
         inputs=inputs,
         outputs={path.name: file_sha256(path)},
-        counts=measures,
+        counts=metrics,
         info={"detector": weights.name, "weights_sha256": weights.sha256, "backend": detector.backend},
         code=code_fingerprint(__name__),
     )
@@ -100,17 +100,19 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
     return record
 
 
-def _measure(found: Sequence[Detections], photos: Sequence[LabelledPhoto], conf_threshold: float) -> dict[str, Any]:
-    """Average precision of the whole curve, recall and false faces at the threshold; over all sizes and by size."""
+def _compute_metrics(
+    found: Sequence[Detections], photos: Sequence[LabelledPhoto], conf_threshold: float
+) -> dict[str, Any]:
+    """Computes average precision, and recall, false faces and landmark error at the threshold; also by face size."""
     truth = [photo.faces for photo in photos]
-    sure = [one[one.conf >= conf_threshold] for one in found]
-    at_threshold = measure_detections(sure, truth)
+    confident = [one[one.conf >= conf_threshold] for one in found]
+    at_threshold = measure_detections(confident, truth)
     by_size = {}
     for name, (low, high) in FACE_SIZES.items():
-        whole = [keep_sizes(f, t, low, high) for f, t in zip(found, truth, strict=True)]
-        certain = [keep_sizes(f, t, low, high) for f, t in zip(sure, truth, strict=True)]
-        curve = measure_detections([f for f, _ in whole], [t for _, t in whole])
-        point = measure_detections([f for f, _ in certain], [t for _, t in certain])
+        all_of_size = [keep_sizes(f, t, low, high) for f, t in zip(found, truth, strict=True)]
+        confident_of_size = [keep_sizes(f, t, low, high) for f, t in zip(confident, truth, strict=True)]
+        curve = measure_detections([f for f, _ in all_of_size], [t for _, t in all_of_size])
+        point = measure_detections([f for f, _ in confident_of_size], [t for _, t in confident_of_size])
         by_size[name] = {
             "average_precision": _none_for_nan(curve.average_precision),
             "recall": _none_for_nan(point.recall),
@@ -127,15 +129,15 @@ def _measure(found: Sequence[Detections], photos: Sequence[LabelledPhoto], conf_
     }
 
 
-def _measure_wider(
+def _compute_wider_metrics(
     found: Sequence[Detections], photos: Sequence[LabelledPhoto], truth: WiderTruth
 ) -> dict[str, float | None]:
-    """WIDER FACE's own average precision; its photos that were not looked at count as photos without detections."""
+    """Computes average precision by WIDER FACE's protocol; photos not evaluated count as without faces."""
     by_image = {f"{one.path.parent.name}/{one.path.stem}": f for one, f in zip(photos, found, strict=True)}
-    of_photo = [by_image.get(image, Detections.empty()) for image in truth.images]
-    return {name: _none_for_nan(wider_average_precision(of_photo, truth, name)) for name in SETTINGS}
+    found_per_image = [by_image.get(image, Detections.empty()) for image in truth.images]
+    return {name: _none_for_nan(wider_average_precision(found_per_image, truth, name)) for name in SETTINGS}
 
 
 def _none_for_nan(value: float) -> float | None:
-    """JSON has no nan: what is undefined is null."""
+    """Replaces nan, an undefined metric, by None, because JSON has no nan."""
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The explain job: where in face, body and photo the evidence for a label is (Grad-CAM, figure 4-3)."""
+"""The explain job: Grad-CAM maps of the evidence for a label in face, body and photo (figure 4-3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
-from emoface.inference.faces import OtherDetector, OtherWeights
+from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
@@ -36,35 +36,36 @@ class ExplainConfig(Settings):
     """Settings of the explain job."""
 
     run: Folder
-    """The folder of the training run."""
+    """Folder of the training run."""
     images: tuple[File, ...] = ()
     """Photos whose people are explained."""
     index: tuple[int, ...] = ()
-    """The ``index`` of a person of the data set; repeat it for each person."""
+    """The ``index`` of a person of the data set; repeat the option for each person."""
     person_id: tuple[str, ...] = ()
-    """The ``person_id`` of a person of the data set; repeat it for each person."""
+    """The ``person_id`` of a person of the data set; repeat the option for each person."""
     manifest: File | None = None
-    """The manifest of the data set of these people; without it the one that the run was trained on."""
+    """Manifest of the data set of these people; by default the one that the run was trained on."""
     boxes: tuple[Box, ...] = ()
-    """A body box of the one photo in pixels, x1,y1,x2,y2; repeat it for each person. Without boxes the people are taken
-    from the faces."""
+    """A body box in the single given photo in pixels, x1,y1,x2,y2; repeat the option for each person. Without boxes the
+    people are found by their faces."""
     labels: tuple[str, ...] = ()
-    """A label to explain; repeat it for each label. Without labels each person's most probable ones are taken."""
+    """A label to explain; repeat the option for each label. Without labels each person's most probable ones are
+    explained."""
     top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 3
-    """How many of each person's most probable labels to explain."""
+    """Number of most probable labels to explain for each person."""
     out: Folder | None = None
-    """Folder for the drawings and JSON files; without it ``explain`` in the run's folder."""
-    detector: OtherDetector = None
-    weights: OtherWeights = None
+    """Folder for the drawings and JSON files; by default ``explain`` in the run's folder."""
+    detector: DetectorOverride = None
+    weights: WeightsOverride = None
     device: Device = "auto"
-    """Where the network runs; ``auto`` takes CUDA where there is one."""
+    """Device on which the network runs; ``auto`` takes CUDA where there is one."""
 
     @model_validator(mode="after")
     def _check_people(self) -> Self:
         if not (self.images or self.index or self.person_id):
-            raise SettingsError("nobody to explain; give photos, an index or a person_id")
+            raise SettingsError("no people to explain; give photos, an index or a person_id")
         if self.boxes and len(self.images) != 1:
-            raise SettingsError(f"boxes are of one photo, found {len(self.images)} photos")
+            raise SettingsError(f"boxes need exactly one photo, found {len(self.images)} photos")
         for label in self.labels:
             if label not in CATEGORIES:
                 raise SettingsError(f"no label is called '{label}'{did_you_mean(label, CATEGORIES)}")
@@ -72,13 +73,13 @@ class ExplainConfig(Settings):
 
     @property
     def folder(self) -> Path:
-        """Where drawings and JSON go."""
+        """Folder of drawings and JSON files."""
         return self.out or self.run / "explain"
 
 
 @dataclass(frozen=True)
 class _Case:
-    """One person to explain, with what their files are called."""
+    """One person to explain, with the stem of the output file names."""
 
     name: str
     image: str
@@ -89,19 +90,19 @@ class _Case:
 def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord:
     """Draws Grad-CAM maps of people, for each stream and label.
 
-    A photo that cannot be read does not stop the others.
+    An unreadable photo does not stop the processing of the others.
 
     Args:
-        config: Whom to explain.
-        progress: Told of each person.
+        config: Settings of the job.
+        progress: Receives one step per photo and per person of the data set.
 
     Returns:
         The job's record. ``OUT/`` holds per person ``NAME_LABEL_STREAM.png`` and ``NAME.json`` with the maps.
 
     Raises:
-        ImageError: Some photos could not be read; the others are written, and the record too.
-        SettingsError: The run is none, or a box is outside its photo.
-        TableError: An index or person_id is nobody's.
+        ImageError: Some photos could not be read; the results of the others and the record are written.
+        SettingsError: The folder is not a finished training run, or a box is outside its photo.
+        TableError: No person has the given index or person_id.
     """
     from emoface.inference.predictor import load_predictor
     from emoface.mter.runs import BEST_NAME
@@ -127,19 +128,20 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
     write_record(config.folder, record)
     if failures:
         raise ImageError(
-            f"{len(failures)} photos could not be read: {'; '.join(failures)}; what could be done is in {config.folder}"
+            f"{len(failures)} photos could not be read: {'; '.join(failures)}; "
+            f"the results of the others are in {config.folder}"
         )
     return record
 
 
 def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, int]) -> Box:
-    """The part of a photo that a stream sees of a person.
+    """Computes the part of a photo that is a stream's input for a person.
 
     Args:
         stream: ``face`` (the square crop with its margin), ``body`` (the box) or ``context`` (the whole photo).
-        person: Whom; with a face for ``face``.
-        margin: Of the face crop. A crop that was aligned by landmarks is turned against this upright square.
-        image_wh: Width, height.
+        person: The person, who must have a face for the stream ``face``.
+        margin: Margin of the face crop. A crop that was aligned by landmarks is rotated against this upright square.
+        image_wh: Width and height of the photo.
 
     Returns:
         xyxy, original pixels; a face's square may reach beyond the photo.
@@ -150,7 +152,7 @@ def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, 
         x1, y1, x2, y2 = (float(value) for value in person.body_xyxy)
         return x1, y1, x2, y2
     if person.face_xyxy is None:
-        raise ValueError("a person without a face has no part that the face stream sees")
+        raise ValueError("a person without a face has no input for the face stream")
     left, top, side = square_box(person.face_xyxy, margin)
     return float(left), float(top), float(left + side), float(top + side)
 
@@ -190,7 +192,7 @@ def _find_cases(
 
 
 def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[Path]:
-    """Writes one person's drawings and JSON."""
+    """Writes the drawings and the JSON file of one person."""
     (prediction,) = predictor.predict_people(case.photo, [case.person])
     labels = config.labels or tuple(name for name, _ in prediction.top(config.top))
     maps = predictor.explain(case.photo, case.person, labels)
@@ -207,7 +209,7 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
             write_png(path, draw_caption(drawn, caption, [outline]))
             paths.append(path)
     json_path = config.folder / f"{case.name}.json"
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "emoface_version": __version__,
         "image": case.image,
         "image_wh": list(image_wh),
@@ -224,14 +226,14 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
             for position, label in enumerate(labels)
         },
     }
-    write_text(json_path, json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(json_path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return [*paths, json_path]
 
 
 def _describe_maps(
     maps: Mapping[str, NDArray[np.float32]], boxes: Mapping[str, Box], position: int
 ) -> dict[str, dict[str, Any]]:
-    """Each stream's map, the part of the photo that it covers, and where it is strongest."""
+    """Describes each stream's map: its values, the part of the photo that it covers, and its peak."""
     described = {}
     for stream, heats in maps.items():
         heat = heats[position]
@@ -255,7 +257,7 @@ def _caption(
     first = f"{label}, {stream}" if probability is None else f"{label} {100 * probability:.0f} %, {stream}"
     lines = [first]
     if largest <= 0:
-        lines.append("nothing here speaks for this label")
+        lines.append("no evidence for this label here")
     if true_labels is not None:
         lines.append(f"true: {', '.join(true_labels) or 'no label'}")
     return lines

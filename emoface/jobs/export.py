@@ -1,4 +1,4 @@
-"""The export job: a detector's weights, of whatever format, written as one file that other programs run."""
+"""The export job: writes a detector's weights, of any known format, as one file for other programs."""
 
 from __future__ import annotations
 
@@ -21,33 +21,34 @@ class ExportConfig(Settings):
     """Settings of the export job."""
 
     weights: str
-    """A weight file, or the name of weights."""
+    """Weight file, or name of weights."""
     format: Literal["onnx", "safetensors", "pt", "torchscript"] = "onnx"
-    """Format of the file: onnx and torchscript take any batch and size; safetensors and pt are plain state dicts."""
+    """Format of the file: onnx and torchscript are models that accept any batch and image size; safetensors and pt are
+    plain state dicts."""
     out: File
-    """The file to write, with the format's suffix."""
+    """File to write; its suffix must be that of the format."""
     half: bool = False
-    """Write float16 weights, half as large; for safetensors alone."""
+    """Write float16 weights, which halves the size of the file; only for safetensors."""
 
     @model_validator(mode="after")
     def _check_suffix(self) -> Self:
-        wanted = FORMAT_SUFFIXES[self.format]
-        if self.out.suffix != wanted:
-            raise SettingsError(f"{self.out}: expected a name that ends in {wanted} for format {self.format}")
+        expected = FORMAT_SUFFIXES[self.format]
+        if self.out.suffix != expected:
+            raise SettingsError(f"{self.out}: expected a name that ends in {expected} for format {self.format}")
         return self
 
 
 def run_export(config: ExportConfig) -> JobRecord:
-    """Writes the file in one step.
+    """Loads the weights and writes them atomically as one file.
 
     Args:
-        config: What to export, and how.
+        config: Settings of the job.
 
     Returns:
-        The job's record; it is not kept, the file is all there is.
+        The job's record; it is not written to disk, the exported file is the only output.
 
     Raises:
-        WeightsError: The weights are nowhere, damaged, or of no known network.
+        WeightsError: The weights are not found, are damaged, or belong to no known network.
     """
     path = Path(config.weights)
     found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)

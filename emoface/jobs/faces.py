@@ -1,6 +1,6 @@
-"""The faces job: detect, assign to people, crop; ``people.parquet`` to ``faces.parquet``.
+"""The faces job: detects faces, assigns them to people and crops them; ``people.parquet`` to ``faces.parquet``.
 
-Photos are worked off in shards, each a table with its summary; a later run takes over every shard whose settings,
+Photos are processed in shards, each written as a table with a summary. A later run reuses every shard whose settings,
 detector, code and photos are unchanged. The shards are then merged in the order of ``people.parquet``.
 """
 
@@ -28,7 +28,7 @@ from emoface.errors import SettingsError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
-    cut_assigned_faces,
+    crop_assigned_faces,
     describe_faces,
     find_detector_weights,
     load_face_detector,
@@ -62,21 +62,21 @@ _ROWS_PER_GROUP = 1000
 
 
 class _DataSetFolder(Settings):
-    """What comes before the settings of faces."""
+    """The setting that precedes the face settings in the help text: the data set's folder."""
 
     dir: Folder
-    """The folder with ``people.parquet``."""
+    """Folder with ``people.parquet``; ``faces.parquet`` is written to it."""
 
 
 class FacesConfig(FaceSettings, _DataSetFolder):
     """Settings of the faces job."""
 
     engine: Literal["local", "ray"] = "local"
-    """Where shards run: in this process, or on a Ray cluster whose nodes see the same files."""
+    """Where shards are processed: in this process, or on a Ray cluster whose nodes share the same files."""
     batch_size: Count = 8
-    """Photos that go through the network together."""
+    """Number of photos that the detector receives at a time."""
     shard_size: Count = 256
-    """Photos per shard, the unit that a resumed run keeps."""
+    """Number of photos per shard; a resumed run keeps the finished shards."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class AnnotatedPhoto(PhotoRows):
     """One photo with its annotated people.
 
     Attributes:
-        person_ids: Their ids, n of them.
-        body_xyxy: (n, 4) their body boxes, nan where a person has none.
-        first_row: (n,) the first row of the same person, 0 to n - 1: a person may be annotated more than once.
+        person_ids: Identifiers of the n people.
+        body_xyxy: (n, 4) body boxes of the people in original pixels, nan where a person has none.
+        first_row: (n,) the first row of the same person, 0 to n - 1, because a person may be annotated more than once.
     """
 
     person_ids: list[str]
@@ -96,7 +96,7 @@ class AnnotatedPhoto(PhotoRows):
 
 @dataclass
 class PhotoFaces:
-    """What came of one photo: a row of ``faces.parquet`` for each person, and what to count."""
+    """Result for one photo: a row of ``faces.parquet`` for each person, and counts for the record."""
 
     rows: list[dict[str, Any]]
     counts: Counter[str] = field(default_factory=Counter)
@@ -104,7 +104,7 @@ class PhotoFaces:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """What every shard of one run has in common."""
+    """Settings, image root, weights and shard folder, which all shards of one run share."""
 
     config: FacesConfig
     image_root: Path
@@ -113,14 +113,15 @@ class ShardWork:
 
 
 def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
-    """Detects the faces of every photo, gives each person theirs, and crops them.
+    """Detects the faces of every photo, assigns them to the people, and crops them.
 
     Args:
-        config: What to do.
-        progress: Told of each photo.
+        config: Settings of the job.
+        progress: Receives one step per photo.
 
     Returns:
-        The job's record; ``faces.parquet`` and ``empty_faces.csv`` are written, one row per person.
+        The job's record. The job writes ``faces.parquet``, one row per person, and ``empty_faces.csv``, one row per
+        person without a face.
 
     Raises:
         TableError: ``people.parquet`` is missing or has other columns.
@@ -154,7 +155,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         run_shards = _run_shards_ray if config.engine == "ray" else _run_shards_local
         run_shards(work, pending, progress)
 
-    record_path(config.dir, "faces").unlink(missing_ok=True)  # it must not describe tables of two runs
+    record_path(config.dir, "faces").unlink(missing_ok=True)  # an old record must not describe tables of two runs
     _merge_shards(config.dir / "faces.parquet", work.shards, shards)
     statuses = _write_empty_faces(config.dir, people)
     work.shards.remove_other_keys()
@@ -171,13 +172,13 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     return record
 
 
-def forget_faces(out: Path) -> None:
-    """Removes the shards of ``out``, so that the next run starts over; finished tables stay until then."""
+def remove_shards(out: Path) -> None:
+    """Removes the shards in ``out``, so that the next run starts from the beginning; finished tables are kept."""
     shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
 
 
 def _list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
-    """The photos of ``people.parquet``, each with all of its people."""
+    """Lists the photos of ``people.parquet``, each with all of its people."""
     body_xyxy = vectors_to_array(people["body_bbox"], 4)
     person_ids = people["person_id"].to_pylist()
     same_as = people["same_person_as"].fill_null(-1).to_numpy()
@@ -196,13 +197,13 @@ def _list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
 
 
 def _shards_key(config: FacesConfig, weights_sha256: str, people_sha256: str, code: str) -> str:
-    """Names everything but the photos that decides what a shard holds."""
+    """Computes the key of a run's shards from everything that determines their content, except the photos."""
     settings = {name: value for name, value in config.to_json().items() if name not in ("dir", "weights", "engine")}
     return shards_key([settings, weights_sha256, people_sha256, code])
 
 
 def _is_whole(work: ShardWork, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
-    """Whether a finished shard has the table that it was finished with, and its photos are unchanged."""
+    """Tells whether a finished shard's photos are unchanged and its table is the one that its summary describes."""
     if summary["photo_digest"] != photo_digest(work.image_root, shard):
         return False
     path = _table_path(work.shards, number)
@@ -220,7 +221,7 @@ def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPh
 
 
 def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
-    """Spreads the shards over a Ray cluster whose nodes see the same files."""
+    """Distributes the shards over a Ray cluster whose nodes share the same files."""
     try:
         import ray
     except ImportError as error:
@@ -243,14 +244,14 @@ def _write_shard_remotely(work: ShardWork, number: int, shard: list[AnnotatedPho
 
 @functools.lru_cache(maxsize=1)
 def _load_detector(work: ShardWork) -> Detector:
-    """The run's detector; a worker that gets several shards loads it once."""
+    """Loads the run's detector; a worker that processes several shards loads it only once."""
     return load_face_detector(work.config, work.weights)
 
 
 def _write_shard(
     work: ShardWork, detector: Detector, number: int, shard: list[AnnotatedPhoto], progress: Progress
 ) -> None:
-    """Works off one shard: its table first, its summary last."""
+    """Processes one shard; writes its table first and its summary last, which marks the shard as finished."""
     digest = photo_digest(work.image_root, shard)
     counts: Counter[str] = Counter(photos=len(shard))
     rows: list[dict[str, Any]] = []
@@ -266,7 +267,7 @@ def _write_shard(
 
 
 def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]) -> Iterator[PhotoFaces]:
-    """Decodes and crops on all cores while the network runs; yields in the shard's order."""
+    """Finds the faces of a shard's photos, in order; photos are decoded and cropped on all cores meanwhile."""
     config = work.config
     ahead = 2 * config.batch_size
 
@@ -279,21 +280,21 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
             found = iter(detector.detect([one.photo.pixels for _, one in batch if one.photo is not None]))
             for photo, one in batch:
                 detections = Detections.empty() if one.photo is None else next(found)
-                crops.append(pool.submit(_cut_people, config, photo, one, detections))
+                crops.append(pool.submit(_crop_people, config, photo, one, detections))
             while len(crops) > ahead:
                 yield crops.pop(0).result()
         for crop in crops:
             yield crop.result()
 
 
-def _cut_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus, found: Detections) -> PhotoFaces:
-    """Rows of ``faces.parquet`` for the people of one photo."""
+def _crop_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus, found: Detections) -> PhotoFaces:
+    """Assigns the detections of one photo to its people and makes their rows of ``faces.parquet``."""
     if one.photo is None:
         people = [PersonFace(one.status) for _ in photo.person_ids]
         counts = Counter({f"photos_{one.status.removeprefix('image_')}": 1})
     else:
         height, width = one.photo.pixels.shape[:2]
-        people = cut_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config, photo.first_row)
+        people = crop_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config, photo.first_row)
         counts = Counter(faces_detected=len(found))
         if one.photo.exif:
             counts[f"photos_exif_{one.photo.exif}"] = 1
@@ -318,9 +319,9 @@ def _to_row(row: int, person_id: str, person: PersonFace) -> dict[str, Any]:
 
 
 def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPhoto]]) -> None:
-    """Writes the rows of all shards in order of ``index``, a row group at a time.
+    """Writes the rows of all shards in the order of ``index``, one row group at a time.
 
-    A photo that EMOTIC lists in two places has all of its rows in one shard, so a row group may need rows
+    All people of a photo are in one shard, even if EMOTIC lists the photo in two places, so a row group may need rows
     of several shards.
     """
     rows_of = [np.concatenate([photo.rows for photo in shard]) for shard in shards]

@@ -1,4 +1,4 @@
-"""The model job: a model's layers beside the thesis' tables, and what it costs beside the baselines."""
+"""The model job: a model's layers beside the thesis's tables, and its cost beside that of the baselines."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ModelConfig(Settings):
     """Settings of the model job."""
 
     name: str
-    """The model to describe."""
+    """Name of the model to describe."""
     against: tuple[str, ...] = BASELINES
-    """A model to compare it with; repeat the option for more."""
+    """Name of a model to compare it with; repeat the option for more."""
     batch_size: Count = 1
     """Number of people in each timed batch."""
     runs: Annotated[int, Field(ge=1, le=10_000)] = 20
@@ -38,12 +38,12 @@ class PrintedLayer:
 
     Attributes:
         part: The stream, or ``fusion``.
-        operator: In words.
-        input: What goes in.
-        output: What comes out.
-        thesis: What the thesis prints of the sizes; empty where it prints none.
-        parameters: Of the row.
-        multiply_adds: For one person.
+        operator: Description of the layer as text.
+        input: Size of the input.
+        output: Size of the output.
+        thesis: Sizes printed in the thesis; empty where it prints none.
+        parameters: Number of parameters of the row.
+        multiply_adds: MACs for one person.
     """
 
     part: str
@@ -57,13 +57,13 @@ class PrintedLayer:
 
 @dataclass(frozen=True)
 class Cost:
-    """One model's figures.
+    """The cost of one model.
 
     Attributes:
-        model: Its name.
-        parameters: Trainable numbers.
-        multiply_adds: For one person with a face.
-        latency_ms: Time of the fastest batch, which whatever else the machine does disturbs least.
+        model: Name of the model.
+        parameters: Number of trainable parameters.
+        multiply_adds: MACs for one person with a face.
+        latency_ms: Time of the fastest batch, which other load of the machine affects least.
     """
 
     model: str
@@ -74,12 +74,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The model over another one; below 1 it is the smaller, cheaper or faster.
+    """Ratios of the model's cost to that of another model; below 1 the model is smaller, cheaper or faster.
 
     Attributes:
-        other: The other model's figures.
+        other: Cost of the other model.
         parameters: Ratio of parameters.
-        multiply_adds: Ratio of multiply-adds.
+        multiply_adds: Ratio of MACs.
         latency: Ratio of latencies.
     """
 
@@ -91,16 +91,16 @@ class Ratio:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """What the model job found.
+    """The result of the model job.
 
     Attributes:
-        cost: The model's figures.
-        streams: What it reads.
-        layers: Its layer table.
-        ratios: Against each other model.
-        batch_size: Of the timed batches.
-        device: Where it was timed.
-        n_threads: That torch used on the CPU.
+        cost: Cost of the model.
+        streams: Input streams of the model.
+        layers: Layer table of the model.
+        ratios: Ratios to each of the other models.
+        batch_size: Number of people in each timed batch.
+        device: Device on which the latency was measured.
+        n_threads: Number of threads that torch used on the CPU.
     """
 
     cost: Cost
@@ -113,10 +113,10 @@ class ModelReport:
 
 
 def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
-    """Measures a model and the ones it is set beside; writes nothing.
+    """Measures a model and the models to compare it with; writes no files.
 
     Raises:
-        SettingsError: A name is unknown, a setting is out of range, or the device is not there.
+        SettingsError: A name is unknown, a setting is out of range, or there is no such device.
     """
     from emoface.learning.devices import pick_device
     from emoface.mter.cost import measure_cost, measure_latencies
@@ -126,32 +126,32 @@ def run_model(config: ModelConfig, progress: Progress = SILENT) -> ModelReport:
     names = [config.name, *(name for name in dict.fromkeys(config.against) if name != config.name)]
     models = [build_model(name) for name in names]
     progress.start("measure", len(models))
-    counted = []
+    costs = []
     for model in models:
-        counted.append(measure_cost(model))
+        costs.append(measure_cost(model))
         progress.advance()
-    timed = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=device)
+    latencies = measure_latencies(models, batch_size=config.batch_size, n_runs=config.runs, device=device)
     own, *others = (
-        Cost(count.model, count.n_parameters, count.n_macs, time.fastest_ms)
-        for count, time in zip(counted, timed, strict=True)
+        Cost(cost.model, cost.n_parameters, cost.n_macs, latency.fastest_ms)
+        for cost, latency in zip(costs, latencies, strict=True)
     )
     return ModelReport(
         cost=own,
         streams=models[0].streams,
-        layers=tuple(_to_layer(row) for row in counted[0].rows),
+        layers=tuple(_to_layer(row) for row in costs[0].rows),
         ratios=tuple(_to_ratio(own, other) for other in others),
         batch_size=config.batch_size,
-        device=timed[0].device,
-        n_threads=timed[0].n_threads,
+        device=latencies[0].device,
+        n_threads=latencies[0].n_threads,
     )
 
 
 def printed_sizes(table: str, row: int) -> str:
-    """The sizes that the thesis prints in a row of its table 3-1 (input alone) or 3-2 (both).
+    """Formats the sizes that the thesis prints in a row of table 3-1 (input only) or 3-2 (input and output).
 
     Args:
         table: ``table_3_1`` or ``table_3_2``.
-        row: From 0.
+        row: Index of the row, from 0.
 
     Example:
         >>> printed_sizes("table_3_1", 0), printed_sizes("table_3_2", 0)

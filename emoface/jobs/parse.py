@@ -1,7 +1,7 @@
-"""The parse job: EMOTIC's annotations to ``people.parquet``, every irregularity noted in ``parse_notes.csv``.
+"""The parse job: converts EMOTIC's annotations to ``people.parquet`` and lists irregularities in ``parse_notes.csv``.
 
-Nobody is dropped: a person whose box or labels cannot be used is a row all the same, with nulls. The rules are in
-``emoface.emotic.mending``.
+A person whose box or labels cannot be used still has a row, with nulls or without labels. The rules for irregular
+annotations are in ``emoface.emotic.mending``.
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ from emoface.vision.images import PhotoSize, needs_exif_turn, read_photo_size
 
 _UNKNOWN_WH = (0, 0)
 _THREADS_PER_CORE = 4
-"""Reading a header is mostly waiting for the disk."""
+"""More than one, because reading a photo's header mostly waits for the disk."""
 
 
 class ParseConfig(Settings):
     """Settings of the parse job."""
 
     emotic_root: Folder
-    """The download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
+    """The folder of the EMOTIC download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
     out: Folder
-    """Folder for people.parquet."""
+    """Folder in which people.parquet is written."""
     annotations: Path | None = None
     """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
     images: Folder | None = None
-    """The image root (the folder that holds mscoco/images and the others), if it is not in EMOTIC_ROOT."""
+    """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT."""
 
 
 def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
-    """Reads EMOTIC's annotations, mends them by stated rules, and writes one row per person.
+    """Reads EMOTIC's annotations, corrects them by documented rules, and writes one row per person.
 
     Args:
-        config: What to read and where to write.
-        progress: Told of each photo whose size is read.
+        config: Settings of the job.
+        progress: Receives one step per annotation file, then one per photo whose size is read.
 
     Returns:
         The job's record; ``people.parquet`` and ``parse_notes.csv`` are written.
 
     Raises:
         AnnotationsError: The annotations cannot be found or read.
-        SettingsError: The image root that was named is no folder.
+        SettingsError: The given image root is not a folder.
     """
     files = find_annotations(config.emotic_root, config.annotations)
     image_root = find_image_root(config.emotic_root, config.images).resolve()
@@ -79,11 +79,11 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     photos = read_annotations(files)
     progress.advance(len(files.paths))
     headers = _read_headers(image_root, photos, progress)
-    people = _mend_people(photos, headers)
+    people = _collect_people(photos, headers)
     _mark_same_people(people)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
-    record_path(config.out, "parse").unlink(missing_ok=True)  # it must not describe tables of two runs
+    record_path(config.out, "parse").unlink(missing_ok=True)  # so that it never describes tables of two runs
     write_table(people_path, pa.table(people.columns, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
     rows = ((note.person_id, note.what, note.before, note.after) for note in people.notes)
     write_text(notes_path, csv_text(PARSE_NOTE_COLUMNS, rows))
@@ -104,7 +104,7 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
 
 @dataclass(frozen=True)
 class _Header:
-    """What the header of one photo says; without a size, why there is none."""
+    """The size in the header of one photo; if it cannot be read, the problem."""
 
     size: PhotoSize | None
     problem: str = ""
@@ -115,18 +115,18 @@ _MISSING = _Header(None, "photo_missing")
 
 @dataclass
 class _People:
-    """The columns of ``people.parquet``, and what was noted on the way."""
+    """The columns of ``people.parquet`` and the notes on irregularities."""
 
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in PEOPLE_SCHEMA.names})
     notes: list[Note] = field(default_factory=list)
 
 
 def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress: Progress) -> dict[str, _Header]:
-    """The header of every photo with people, by ``image``."""
+    """Reads the header of every photo that has people, by ``image``."""
     images = list(dict.fromkeys(photo.image for photo in photos if photo.people and photo.filename))
     progress.start("photo sizes", len(images))
     if not image_root.is_dir():
-        progress.note(f"{image_root}: no such folder; annotated sizes are taken")
+        progress.note(f"{image_root}: no such folder; the annotated sizes are used")
         progress.advance(len(images))
         return dict.fromkeys(images, _MISSING)
     headers: dict[str, _Header] = {}
@@ -140,7 +140,7 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
 
 
 def _read_header(path: Path) -> _Header:
-    """The per-photo boundary: what is wrong with a photo becomes a note."""
+    """Reads the header of one photo; a photo that cannot be read gives a problem instead of an error."""
     if not path.is_file():
         return _MISSING
     try:
@@ -149,8 +149,8 @@ def _read_header(path: Path) -> _Header:
         return _Header(None, "photo_unreadable")
 
 
-def _mend_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header]) -> _People:
-    """Applies the rules to every photo and person, in the order of the file."""
+def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header]) -> _People:
+    """Applies the rules to every photo and person, in the order of the annotation file."""
     people = _People()
     n_people_of: Counter[str] = Counter()
     wh_of: dict[str, tuple[int, int] | None] = {}
@@ -173,41 +173,41 @@ def _mend_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header])
                 )
             else:
                 header = headers.get(photo.image)
-                wh_of[photo.image] = _mend_size(photo, header, people.notes)
+                wh_of[photo.image] = _choose_size(photo, header, people.notes)
                 is_doubtful = photo.is_size_doubtful and (header is None or header.size is None)
                 if is_doubtful:
                     people.notes.append(Note(photo.image, "image_size_doubtful", "", _format_wh(photo.image_wh)))
                 clip_wh_of[photo.image] = None if is_doubtful else wh_of[photo.image]
-            source = _mend_source(photo, people.notes)
+            source = _find_source(photo, people.notes)
             first = n_people_of[photo.image]
             _add_people(people, photo, source, wh_of[photo.image], clip_wh_of[photo.image], first)
             n_people_of[photo.image] += len(photo.people)
     return people
 
 
-def _mend_size(photo: PhotoAnnotation, header: _Header | None, notes: list[Note]) -> tuple[int, int] | None:
-    """Width and height of the frame that the photo's boxes are in; None where nobody knows."""
-    told = _format_wh(photo.image_wh)
+def _choose_size(photo: PhotoAnnotation, header: _Header | None, notes: list[Note]) -> tuple[int, int] | None:
+    """Chooses the width and height of the frame of the photo's boxes, pixels; None if no size is known."""
+    annotated = _format_wh(photo.image_wh)
     if photo.image_wh is None:
         known = header.size.stored_wh if header and header.size else None
         notes.append(Note(photo.image, "image_size_missing", "", _format_wh(known)))
     if header is None:
         return photo.image_wh
     if header.size is None:
-        notes.append(Note(photo.image, header.problem, "", told))
+        notes.append(Note(photo.image, header.problem, "", annotated))
         return photo.image_wh
     stored_wh = header.size.stored_wh
     if photo.image_wh is None:
         return stored_wh
     if needs_exif_turn(header.size, photo.image_wh):
-        notes.append(Note(photo.image, "photo_turned", _format_wh(stored_wh), told))
+        notes.append(Note(photo.image, "photo_turned", _format_wh(stored_wh), annotated))
         return photo.image_wh
     if photo.image_wh != stored_wh:
-        notes.append(Note(photo.image, "image_size_differs", told, _format_wh(stored_wh)))
+        notes.append(Note(photo.image, "image_size_differs", annotated, _format_wh(stored_wh)))
     return stored_wh
 
 
-def _mend_source(photo: PhotoAnnotation, notes: list[Note]) -> str:
+def _find_source(photo: PhotoAnnotation, notes: list[Note]) -> str:
     source = photo.folder.split("/")[0] or photo.database_name
     if source not in SOURCES:
         notes.append(Note(photo.image, "source_unknown", photo.folder, source))
@@ -222,7 +222,7 @@ def _add_people(
     clip_wh: tuple[int, int] | None,
     first: int,
 ) -> None:
-    """Adds a row for each person of one listing of a photo, numbered from ``first``, boxes clipped by ``clip_wh``."""
+    """Adds a row for each person of one entry of a photo, numbered from ``first``; ``clip_wh`` clips boxes."""
     columns = people.columns
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{photo.image}#{number}"

@@ -1,7 +1,7 @@
 """The pipeline job: runs the stages of a pipeline file in order, and only those that are out of date.
 
-When a stage is current is said in ``emoface.pipeline.stages``. Each stage's record is written last, so whatever stops a
-run, the stages before it stay current.
+``emoface.pipeline.stages`` defines when a stage is current. Each stage writes its record last, so if a run is
+interrupted, the stages that had finished stay current.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.pipeline.definition import read_pipeline
+from emoface.pipeline.definition import read_pipeline_file
 from emoface.pipeline.stages import (
     CURRENT,
     STALE,
     Stage,
     StageStatus,
     check_stage,
-    find_unsettled,
-    forget_stage,
+    find_pending_writers,
+    reset_stage,
     to_stage,
 )
 from emoface.progress import SILENT, Progress
@@ -31,13 +31,14 @@ from emoface.storage.records import JobRecord
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What to run, or to look at.
+    """Which pipeline file to run or to check, and with which settings.
 
     Attributes:
-        pipeline: A file, or the bare name of one that comes with emoface.
-        settings: Text by variable or by ``STAGE.FIELD``, in place of the file's.
-        rebuild: Stages that run even where they are current, from the start.
-        replaces_finished: Stale stages that are kept run too, as if they were named in ``rebuild``.
+        pipeline: Path of a pipeline file, or the bare name of one that comes with emoface.
+        settings: Values given as text, by variable or by ``STAGE.FIELD``; they replace those of the file.
+        rebuild: Names of stages to run from the start, even if they are current.
+        replaces_finished: Whether to replace stale finished runs of jobs with ``is_kept`` (training), as if their
+            stages were named in ``rebuild``.
     """
 
     pipeline: str
@@ -46,48 +47,48 @@ class PipelineConfig:
     replaces_finished: bool = False
 
 
-class Watcher(Protocol):
-    """Who is told how a pipeline run goes, stage by stage."""
+class StageObserver(Protocol):
+    """Receives one call when a stage is skipped, starts or finishes."""
 
     def skip(self, status: StageStatus) -> None:
-        """The stage is current and is not run."""
+        """Called for a stage that is current and does not run."""
 
     def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
-        """The stage runs now; gives the progress to report to while it does."""
+        """Called before a stage runs; returns the progress that the stage's job reports to."""
 
     def end(self, stage: Stage, record: JobRecord) -> None:
-        """The stage has run."""
+        """Called after a stage has run."""
 
 
-class SilentWatcher:
-    """A watcher that nobody listens to."""
+class SilentObserver:
+    """An observer that ignores every call."""
 
     def skip(self, status: StageStatus) -> None:
         """Does nothing."""
 
     def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
-        """Gives a progress that nobody watches."""
+        """Returns a progress that shows nothing."""
         return nullcontext(SILENT)
 
     def end(self, stage: Stage, record: JobRecord) -> None:
         """Does nothing."""
 
 
-def run_pipeline(config: PipelineConfig, watcher: Watcher | None = None) -> dict[str, JobRecord]:
+def run_pipeline(config: PipelineConfig, observer: StageObserver | None = None) -> dict[str, JobRecord]:
     """Runs the stages that are not current, in the order of the file.
 
     Args:
-        config: What to run.
-        watcher: Told of every stage.
+        config: The pipeline file and its settings.
+        observer: Receives a call per stage; None for no reports.
 
     Returns:
-        The record of each stage by name.
+        The record of each stage, by the stage's name.
 
     Raises:
-        EmofaceError: The pipeline cannot be understood, before anything runs; or a stage failed, and those before
-            it are current.
+        EmofaceError: The pipeline file has an error (raised before any stage runs), or a stage failed (the stages
+            before it are then current).
     """
-    watcher = watcher or SilentWatcher()
+    observer = observer or SilentObserver()
     stages = read_stages(config)
     records = {}
     for stage in stages:
@@ -100,44 +101,45 @@ def run_pipeline(config: PipelineConfig, watcher: Watcher | None = None) -> dict
                 f"replace it with --rebuild {stage.name}, or give the stage another '{stage.job.folder}'"
             )
         if status.record is not None and status.state == CURRENT and not is_forced:
-            watcher.skip(status)
+            observer.skip(status)
             records[stage.name] = status.record
             continue
         if is_forced:
             status = StageStatus(stage, status.state, ("to be rebuilt", *status.reasons), status.record)
-            forget_stage(stage)
+            reset_stage(stage)
         run = getattr(importlib.import_module(stage.job.module), stage.job.run)
-        with watcher.begin(status) as progress:
+        with observer.begin(status) as progress:
             records[stage.name] = run(stage.config, progress)
-        watcher.end(stage, records[stage.name])
+        observer.end(stage, records[stage.name])
     return records
 
 
 def check_pipeline(config: PipelineConfig) -> list[StageStatus]:
-    """Looks at every stage without running any.
+    """Finds the state of every stage without running any.
 
-    A stage that reads what an earlier one is yet to write is stale too, for it may have to follow; if the files come
-    out the same after all, the run leaves it be.
+    A stage that reads a file which an earlier stage has yet to write counts as stale too. ``run_pipeline`` still skips
+    it if the earlier stage then writes the same bytes as before.
 
     Raises:
-        EmofaceError: The pipeline cannot be understood, or a record is damaged.
+        EmofaceError: The pipeline file has an error, or a record is damaged.
     """
-    seen: list[StageStatus] = []
+    statuses: list[StageStatus] = []
     for stage in read_stages(config):
         status = check_stage(stage)
-        if status.state == CURRENT and (names := find_unsettled(status, seen)):
+        if status.state == CURRENT and (names := find_pending_writers(status, statuses)):
             status = StageStatus(stage, STALE, (f"reads what {' and '.join(names)} will write",), status.record)
-        seen.append(status)
-    return seen
+        statuses.append(status)
+    return statuses
 
 
 def read_stages(config: PipelineConfig) -> list[Stage]:
-    """Reads a pipeline and holds every stage against its job's configuration.
+    """Reads a pipeline file and checks every stage against its job's configuration.
 
     Raises:
-        SettingsError: A word is unknown, or a value is of the wrong type or refused by the job.
+        SettingsError: A job, stage or setting is unknown, a value has the wrong type or is refused by the
+            configuration, or two stages run the same job in the same folder.
     """
-    pipeline = read_pipeline(config.pipeline, config.settings)
+    pipeline = read_pipeline_file(config.pipeline, config.settings)
     names = [table.name for table in pipeline.stages]
     for name in config.rebuild:
         if name not in names:
@@ -145,10 +147,10 @@ def read_stages(config: PipelineConfig) -> list[Stage]:
     stages = [to_stage(pipeline, table) for table in pipeline.stages]
     taken: dict[tuple[str, Path], str] = {}
     for stage in stages:
-        other = taken.setdefault((stage.word, stage.out), stage.name)
+        other = taken.setdefault((stage.job_name, stage.out), stage.name)
         if other != stage.name:
             raise SettingsError(
-                f"{pipeline.path}: stages '{other}' and '{stage.name}' both run {stage.word} in {stage.out}; give one "
-                f"another '{stage.job.folder}'"
+                f"{pipeline.path}: stages '{other}' and '{stage.name}' both run {stage.job_name} in {stage.out}; give "
+                f"one another '{stage.job.folder}'"
             )
     return stages

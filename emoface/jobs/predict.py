@@ -1,4 +1,4 @@
-"""The predict job: the people of any photos and what they feel, drawn and as JSON."""
+"""The predict job: the people of any photos and their predicted emotions, as drawings and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, SettingsError, TableError
-from emoface.inference.faces import Backend, OtherDetector, OtherWeights
+from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS, N_CATEGORIES
@@ -34,62 +34,62 @@ class PredictConfig(Settings):
     """Settings of the predict job."""
 
     run: Folder
-    """The folder of the training run."""
+    """Folder of the training run."""
     images: tuple[File, ...]
     """Photos whose people are predicted."""
     out: Folder | None = None
-    """Folder for the drawings and JSON files; without it ``predict`` in the run's folder."""
+    """Folder for the drawings and JSON files; by default ``predict`` in the run's folder."""
     boxes: tuple[Box, ...] = ()
-    """A body box of the one photo in pixels, x1,y1,x2,y2; repeat it for each person."""
+    """A body box in the single given photo in pixels, x1,y1,x2,y2; repeat the option for each person."""
     boxes_file: File | None = None
     """A JSON file of body boxes: a list for one photo, or an object of lists by the photos' file names."""
     manifest: File | None = None
-    """The manifest of a data set that holds the photos: its people, boxes and faces are taken, and the truth is drawn
-    too."""
+    """Manifest of a data set that contains the photos: its people, boxes and faces are used, and the true labels are
+    drawn too."""
     top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 5
-    """How many of each person's most probable labels to draw."""
-    detector: OtherDetector = None
-    weights: OtherWeights = None
+    """Number of most probable labels to draw for each person."""
+    detector: DetectorOverride = None
+    weights: WeightsOverride = None
     backend: Backend | None = None
-    """What runs the face detector; without it PyTorch where there is CUDA, else ONNX Runtime."""
+    """Backend of the face detector; by default PyTorch where there is CUDA, else ONNX Runtime."""
     conf_threshold: Share | None = None
-    """Faces whose score is lower than this are dropped; without it the threshold of the run's data set."""
+    """Faces with a lower score than this are dropped; by default the threshold of the run's data set."""
     device: Device = "auto"
-    """Where the network runs; ``auto`` takes CUDA where there is one."""
+    """Device on which the network runs; ``auto`` takes CUDA where there is one."""
 
     @model_validator(mode="after")
     def _check_people(self) -> Self:
         if not self.images:
             raise SettingsError("no images; give one or more photos")
-        told = [name for name in ("boxes", "boxes_file", "manifest") if getattr(self, name)]
-        if len(told) > 1:
-            raise SettingsError(f"people are told by {' and '.join(told)}; expected one of them, or none")
+        given = [name for name in ("boxes", "boxes_file", "manifest") if getattr(self, name)]
+        if len(given) > 1:
+            raise SettingsError(f"people are given by {' and '.join(given)}; expected one of them, or none")
         if self.boxes and len(self.images) > 1:
-            raise SettingsError(f"boxes are of one photo, found {len(self.images)} photos; use a boxes file")
+            raise SettingsError(f"boxes need exactly one photo, found {len(self.images)} photos; use a boxes file")
         return self
 
     @property
     def folder(self) -> Path:
-        """Where drawings and JSON go."""
+        """Folder of drawings and JSON files."""
         return self.out or self.run / "predict"
 
 
 def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord:
-    """Predicts the people of photos.
+    """Predicts the emotions of the people of photos.
 
-    A photo that cannot be read, or whose people cannot be told, does not stop the others.
+    A photo that cannot be read, or whose people are unknown, does not stop the processing of the others.
 
     Args:
-        config: What to predict.
-        progress: Told of each photo.
+        config: Settings of the job.
+        progress: Receives one step per photo.
 
     Returns:
         The job's record. ``OUT/`` holds a drawing and a JSON file per photo, named after it.
 
     Raises:
-        ImageError: Some photos could not be done; those that could are written, and the record too.
-        SettingsError: The run is none, or the boxes cannot be read.
-        WeightsError: A face is to be found and the detector's weights are not on this machine.
+        ImageError: Some photos could not be processed; the results of the others and the record are written.
+        SettingsError: The folder is not a finished training run, or the boxes cannot be read.
+        WeightsError: Faces must be detected and the detector's weights are not on this machine.
     """
     from emoface.inference.predictor import load_predictor
     from emoface.mter.runs import BEST_NAME
@@ -136,16 +136,16 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
     )
     write_record(config.folder, record)
     if failures:
-        done = len(config.images) - len(failures)
+        n_processed = len(config.images) - len(failures)
         raise ImageError(
-            f"{len(failures)} of {len(config.images)} photos could not be done: {'; '.join(failures)}"
-            + (f"; the other {done} are in {config.folder}" if done else "")
+            f"{len(failures)} of {len(config.images)} photos could not be processed: {'; '.join(failures)}"
+            + (f"; the other {n_processed} are in {config.folder}" if n_processed else "")
         )
     return record
 
 
 def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
-    """Body boxes by file name of the photo; None where the people are told in another way."""
+    """Reads the body boxes by file name of the photo; None if the settings give no boxes."""
     if config.boxes:
         return {config.images[0].name: list(config.boxes)}
     path = config.boxes_file
@@ -155,19 +155,19 @@ def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; {expected}")
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON ({error}); {expected}") from error
-    if isinstance(told, list) and len(config.images) == 1:
-        told = {config.images[0].name: told}
-    if not isinstance(told, dict):
-        raise SettingsError(f"{path}: holds a {type(told).__name__} for {len(config.images)} photos; {expected}")
-    for name, boxes in told.items():
+    if isinstance(content, list) and len(config.images) == 1:
+        content = {config.images[0].name: content}
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: holds a {type(content).__name__} for {len(config.images)} photos; {expected}")
+    for name, boxes in content.items():
         for box in boxes if isinstance(boxes, list) else [boxes]:
             is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)
             if not is_box:
                 raise SettingsError(f"{path}: '{name}' holds {json.dumps(box)}; {expected}")
-    return {name: [tuple(map(float, box)) for box in boxes] for name, boxes in told.items()}  # type: ignore[misc]
+    return {name: [tuple(map(float, box)) for box in boxes] for name, boxes in content.items()}  # type: ignore[misc]
 
 
 def _predict_photo(
@@ -191,7 +191,7 @@ def _predict_photo(
 
 
 def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) -> tuple[Photo, list[PersonPrediction]]:
-    """The people of the data set in this photo, as evaluation sees them."""
+    """Predicts the data set's people in this photo, with the same inputs as in an evaluation."""
     from emoface.inference.predictor import from_annotation
 
     root = Path(manifest.image_root).resolve()
@@ -215,7 +215,7 @@ def _write_photo(
 ) -> list[Path]:
     drawing_path, json_path = config.folder / f"{stem}.png", config.folder / f"{stem}.json"
     write_png(drawing_path, draw_people(photo, [to_drawn(one, config.top) for one in predictions]))
-    told: dict[str, Any] = {
+    content: dict[str, Any] = {
         "emoface_version": __version__,
         "image": str(image),
         "image_wh": [photo.shape[1], photo.shape[0]],
@@ -223,19 +223,19 @@ def _write_photo(
         "run": str(predictor.run.path),
         "people": [{"number": k + 1, **asdict(one)} for k, one in enumerate(predictions)],
     }
-    write_text(json_path, json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(json_path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return [drawing_path, json_path]
 
 
 def to_drawn(prediction: PersonPrediction, top: int) -> DrawnPerson:
-    """A prediction as it is drawn: the most probable labels, ratings, and what is true where that is known."""
+    """Converts a prediction for drawing: the most probable labels, the ratings, and the truth where it is known."""
     true = prediction.true_labels
     bars = tuple(
         LabelBar(name, probability, None if true is None else name in true) for name, probability in prediction.top(top)
     )
     notes = []
     if prediction.probabilities is None:
-        notes.append("no face, and this model reads the face alone")
+        notes.append("no face, which is this model's only input")
     ratings = {name: getattr(prediction, name) for name in DIMENSIONS}
     if ratings["valence"] is not None:
         notes.append(", ".join(f"{name} {value:.1f}" for name, value in ratings.items()))
@@ -244,7 +244,7 @@ def to_drawn(prediction: PersonPrediction, top: int) -> DrawnPerson:
     known = {name: value for name, value in (prediction.true_vad or {}).items() if value is not None}
     if known:
         notes.append("true: " + ", ".join(f"{name} {value:g}" for name, value in known.items()))
-    title = {"annotation": "annotated", "box": "box given", "face": "body guessed from face"}[prediction.body_from]
+    title = {"annotation": "annotated", "box": "box given", "face": "body estimated from face"}[prediction.body_from]
     if prediction.face_bbox is None:
         title += ", no face"
     return DrawnPerson(title, prediction.body_bbox, prediction.face_bbox, bars, tuple(notes))

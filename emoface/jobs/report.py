@@ -1,6 +1,7 @@
-"""The report job: how balanced the labels are, before and after faces were looked for, as figures and one page.
+"""The report job: audits the balance of the labels, of all people and of those with a face, as charts and one page.
 
-It reports what exists: ``people.parquet`` is enough; faces, splits and notes join in once their job has run.
+It reports on the files that exist: ``people.parquet`` is enough; faces, splits and parse notes are included if their
+job has run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from emoface.labels.statistics import (
 )
 from emoface.labels.stratification import MIN_PEOPLE
 from emoface.progress import SILENT, Progress
-from emoface.reporting.audit_page import TEMPLATE, name_sides, write_audit_figures, write_audit_page
+from emoface.reporting.audit_page import TEMPLATE, name_groups, write_audit_figures, write_audit_page
 from emoface.reporting.pages import hash_template
 from emoface.reporting.thumbnails import thumbnail_of_body, thumbnail_of_face
 from emoface.schema import (
@@ -66,7 +67,7 @@ from emoface.version import __version__
 QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 _N_FACES, _N_EMPTIES = 24, 12
 _READ_NAMES = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
-"""What the audit is made from, where it is there."""
+"""Files that the audit reads if they exist."""
 _PEOPLE_COLUMNS = [
     *("index", "person_id", "image", "source", "source_split", "image_wh"),
     *("body_bbox", "categories", "labels", "gender", "age"),
@@ -82,23 +83,23 @@ class ReportConfig(Settings):
     dir: Folder
     """The folder with ``people.parquet``."""
     seed: Seed = 0
-    """Seed that chooses the people of the contact sheets."""
+    """Random seed for the choice of people on the contact sheets."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What there is to report on; people are known by their row in ``people.parquet``.
+    """The data set to report on; people are identified by their row in ``people.parquet``.
 
     Attributes:
-        dir: Its folder.
-        people: n rows, without the columns that nobody asks for.
-        indicator: (n, 26)
-        faces: n rows without the pixels; None before ``faces`` ran.
-        has_face: (n,); None before ``faces`` ran.
-        rows_of: The rows of each split.
-        manifest: None before ``split`` ran; the splits are EMOTIC's own then.
-        notes: The rows of ``parse_notes.csv``; None where the file is not there.
-        gaps: What is missing or out of date, each with the command that mends it.
+        dir: Folder of the data set.
+        people: n rows of ``people.parquet``, only the columns that the audit needs.
+        indicator: (n, 26) labels, 0 or 1.
+        faces: n rows of ``faces.parquet`` without the pixels; None before ``faces`` ran.
+        has_face: (n,) whether the face was found; None before ``faces`` ran.
+        rows_of: Row numbers of the people of each split.
+        manifest: Manifest of the splits; None before ``split`` ran, the splits are then EMOTIC's own.
+        notes: The rows of ``parse_notes.csv``; None if there is no such file.
+        gaps: What is missing or out of date, each with the command that fixes it.
     """
 
     dir: Path
@@ -113,18 +114,18 @@ class DataSet:
 
 
 def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
-    """Measures the labels and the faces of a data set, and writes the figures and the page.
+    """Computes label statistics and face counts of a data set, and writes the charts and the audit page.
 
     Args:
-        config: What to report on.
-        progress: Told of each step.
+        config: Settings of the report.
+        progress: Receives one step per part of the work.
 
     Returns:
         The job's record; ``DIR/report/`` holds the label histograms and the co-occurrence as PNG, SVG and CSV,
         ``audit.json`` and the self-contained ``audit.html``.
 
     Raises:
-        TableError: ``people.parquet`` is missing, or a table has other columns or other people.
+        TableError: ``people.parquet`` is missing, or a table does not have the expected columns or people.
     """
     progress.start("report", 5)
     data = _read_data_set(config.dir)
@@ -174,7 +175,7 @@ def _read_data_set(folder: Path) -> DataSet:
 def _read_faces(folder: Path, people: pa.Table, gaps: list[dict[str, str]]) -> pa.Table | None:
     path = folder / "faces.parquet"
     if not path.is_file():
-        gaps.append({"what": "No faces have been looked for yet.", "command": f"emoface faces {folder.name}"})
+        gaps.append({"what": "The faces have not been detected yet.", "command": f"emoface faces {folder.name}"})
         return None
     faces = read_table(path, FACES_SCHEMA, _FACES_REMEDY, [name for name in FACES_SCHEMA.names if name != "face"])
     if not faces["person_id"].equals(people["person_id"]):
@@ -186,7 +187,7 @@ def _read_faces(folder: Path, people: pa.Table, gaps: list[dict[str, str]]) -> p
 
 
 def _read_manifest(folder: Path, gaps: list[dict[str, str]]) -> Manifest | None:
-    """The splits count only with their manifest, which is written after them."""
+    """Reads the manifest; without it the splits are ignored, because it is written after them."""
     if (folder / MANIFEST_NAME).is_file():
         return read_manifest(folder / MANIFEST_NAME)
     gaps.append(
@@ -201,7 +202,7 @@ def _read_manifest(folder: Path, gaps: list[dict[str, str]]) -> Manifest | None:
 def _read_splits(
     manifest: Manifest, people: pa.Table, faces: pa.Table | None, gaps: list[dict[str, str]]
 ) -> dict[str, NDArray[np.int64]]:
-    """The rows of each split; a table of other people is an error, other faces are a gap."""
+    """Row numbers of each split; unknown people in a split are an error, outdated faces in it are a gap."""
     row_of = {person_id: row for row, person_id in enumerate(people["person_id"].to_pylist())}
     statuses = None if faces is None else np.array(faces["face_status"].to_pylist(), dtype=object)
     rows_of: dict[str, NDArray[np.int64]] = {}
@@ -211,15 +212,15 @@ def _read_splits(
         table = read_table(path, SPLIT_SCHEMA, _SPLIT_REMEDY, ["person_id", "face_status"])
         rows = [row_of.get(person_id, -1) for person_id in table["person_id"].to_pylist()]
         if -1 in rows:
-            stranger = table["person_id"][rows.index(-1)].as_py()
-            raise TableError(f"{path}: {stranger} is not in people.parquet; {_SPLIT_REMEDY}")
+            unknown_id = table["person_id"][rows.index(-1)].as_py()
+            raise TableError(f"{path}: {unknown_id} is not in people.parquet; {_SPLIT_REMEDY}")
         rows_of[name] = np.array(rows, dtype=np.int64)
         is_stale |= statuses is not None and table["face_status"].to_pylist() != statuses[rows_of[name]].tolist()
     if is_stale:
         gaps.append(
             {
-                "what": "The splits were written before the faces were looked for again; their rows are kept, the "
-                "faces are the new ones.",
+                "what": "The faces were detected again after the splits were written; this page uses the people of "
+                "those splits and the new faces.",
                 "command": f"emoface split {manifest.path.parent.name}",
             }
         )
@@ -236,7 +237,7 @@ def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]
     if not path.is_file():
         gaps.append(
             {
-                "what": "There is no list of what was irregular in the annotations.",
+                "what": "The list of irregular annotations (parse_notes.csv) is missing.",
                 "command": f"emoface parse EMOTIC_ROOT --out {folder.name}",
             }
         )
@@ -252,9 +253,9 @@ def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]
 
 
 def _audit(data: DataSet) -> dict[str, Any]:
-    """Everything ``audit.json`` says."""
-    everybody = np.arange(data.people.num_rows)
-    splits = {name: _measure_both(data, rows) for name, rows in data.rows_of.items()}
+    """The content of ``audit.json``."""
+    all_rows = np.arange(data.people.num_rows)
+    splits = {name: _compute_before_and_after(data, rows) for name, rows in data.rows_of.items()}
     return {
         "emoface_version": __version__,
         "label_names": list(CATEGORIES),
@@ -266,7 +267,7 @@ def _audit(data: DataSet) -> dict[str, Any]:
             "by_source_split": _count_values(data.people["source_split"], SPLITS),
         },
         "faces": _audit_faces(data),
-        "labels": {**_measure_both(data, everybody), "splits": splits},
+        "labels": {**_compute_before_and_after(data, all_rows), "splits": splits},
         "split": _audit_split(data),
         "parse_notes": None
         if data.notes is None
@@ -274,18 +275,18 @@ def _audit(data: DataSet) -> dict[str, Any]:
             "notes": len(data.notes),
             "by_kind": dict(Counter(note["what"] for note in data.notes).most_common()),
         },
-        "published": _hold_against_card(data),
-        "provenance": _trace(data),
+        "published": _compare_with_published(data),
+        "provenance": _describe_provenance(data),
     }
 
 
-def _measure_both(data: DataSet, rows: NDArray[np.int64]) -> dict[str, Any]:
-    """The labels of some people: all of them, and those with a face."""
-    after = None if data.has_face is None else _measure_labels(data.indicator[rows[data.has_face[rows]]])
-    return {"before": _measure_labels(data.indicator[rows]), "after": after}
+def _compute_before_and_after(data: DataSet, rows: NDArray[np.int64]) -> dict[str, Any]:
+    """Label statistics of all people in some rows, and of those of them with a face."""
+    after = None if data.has_face is None else _compute_label_statistics(data.indicator[rows[data.has_face[rows]]])
+    return {"before": _compute_label_statistics(data.indicator[rows]), "after": after}
 
 
-def _measure_labels(indicator: NDArray[np.uint8]) -> dict[str, Any]:
+def _compute_label_statistics(indicator: NDArray[np.uint8]) -> dict[str, Any]:
     counts = label_counts(indicator)
     shares = counts / len(indicator) if len(indicator) else np.full(len(counts), np.nan)
     return {
@@ -304,16 +305,16 @@ def _measure_labels(indicator: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _audit_faces(data: DataSet) -> dict[str, Any] | None:
-    """Who has a face and who has none, by reason, source and split; how large and how sure the faces are."""
+    """Numbers of people with and without a face, by reason, source and split; quantiles of face size and score."""
     if data.faces is None:
         return None
     statuses = np.array(data.faces["face_status"].to_pylist(), dtype=object)
     sources = np.array(data.people["source"].to_pylist(), dtype=object)
-    everybody = np.arange(len(statuses))
+    all_rows = np.arange(len(statuses))
     box_wh = np.diff(vectors_to_array(data.faces["face_bbox"], 4).reshape(-1, 2, 2), axis=1)[:, 0]
     conf = data.faces["conf"].to_numpy(zero_copy_only=False).astype(np.float64)
     return {
-        **_count_empties(statuses, everybody),
+        **_count_empties(statuses, all_rows),
         "by_source": {name: _count_empties(statuses, np.flatnonzero(sources == name)) for name in SOURCES},
         "by_source_split": {name: _count_empties(statuses, rows) for name, rows in _source_splits(data.people).items()},
         "by_split": {name: _count_empties(statuses, rows) for name, rows in data.rows_of.items()},
@@ -341,7 +342,7 @@ def _quantiles(values: NDArray[Any]) -> dict[str, float | None]:
 
 
 def _audit_split(data: DataSet) -> dict[str, Any]:
-    """How near each split's share of people, photos and every label comes to its target."""
+    """Shares of people and of every label in each split beside their targets, and the largest deviation."""
     described = {} if data.manifest is None else data.manifest.split
     targets = described.get("ratios") or read_card("emotic")["published"]["split_shares"]
     target = np.array([targets[name] for name in SPLITS])
@@ -382,8 +383,8 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
     }
 
 
-def _hold_against_card(data: DataSet) -> dict[str, Any]:
-    """What was published about EMOTIC beside what is here."""
+def _compare_with_published(data: DataSet) -> dict[str, Any]:
+    """Counts and shares published about EMOTIC beside those of this data set."""
     card = read_card("emotic")
     source_splits = _source_splits(data.people)
     n_people = data.people.num_rows
@@ -404,8 +405,8 @@ def _hold_against_card(data: DataSet) -> dict[str, Any]:
     return {"rows": rows, "circulating_rows": card["circulating_rows"]}
 
 
-def _trace(data: DataSet) -> dict[str, Any]:
-    """Where the data come from: annotations, detector, thresholds, versions."""
+def _describe_provenance(data: DataSet) -> dict[str, Any]:
+    """Where the data come from: the records of parse, faces and split, and the versions of the packages used."""
     records = {job: read_record(data.dir, job) for job in ("parse", "faces", "split")}
     return {
         **{
@@ -422,7 +423,7 @@ def _trace(data: DataSet) -> dict[str, Any]:
 
 
 def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
-    """Random people with a face, and random people without, each with a small picture."""
+    """Random people with a face and random people without, each with a thumbnail or the reason why there is none."""
     if data.faces is None or data.has_face is None:
         return {"faces": [], "empties": []}
     with_face, without = np.flatnonzero(data.has_face), np.flatnonzero(~data.has_face)
@@ -452,7 +453,7 @@ def _caption(data: DataSet, row: int) -> dict[str, Any]:
 
 
 def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]:
-    """The encoded faces of some rows, ascending; only their row groups are read, one at a time."""
+    """Yields the encoded faces of some rows (ascending); reads only the row groups that hold them, one at a time."""
     with open_table(folder / "faces.parquet", FACES_SCHEMA, _FACES_REMEDY) as opened:
         start = 0
         for number in range(opened.num_row_groups):
@@ -470,12 +471,12 @@ def _count_values(column: pa.ChunkedArray, names: Sequence[str]) -> dict[str, in
 
 
 def _count(audit: dict[str, Any]) -> dict[str, Any]:
-    """What the command line shows."""
+    """The counts of the job's record, which the command line shows."""
     labels, faces = audit["labels"], audit["faces"]
     counts: dict[str, Any] = {"people": audit["people"]["people"], "photos": audit["people"]["photos"]}
     if faces is not None:
         counts |= {"faces": faces["found"], "empty": faces["empty"]}
-    measures = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
-    for name, side in name_sides(labels):
-        counts[name] = {measure: side[measure] for measure in measures}
+    metrics = ("label_cardinality", "label_density", "mean_imbalance_ratio", "imbalance_ratio_cv", "scumble")
+    for name, group in name_groups(labels):
+        counts[name] = {metric: group[metric] for metric in metrics}
     return counts

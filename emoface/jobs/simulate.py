@@ -1,7 +1,7 @@
-"""The simulate job: a simulated EMOTIC, laid out as the real one, with ground truth beside it.
+"""The simulate job: draws a simulated EMOTIC with the folder layout of the real one, and writes its ground truth.
 
 Photo k depends on the seed and k alone, so neither the number of processes nor an interruption changes a byte.
-Photos are drawn in shards; a later run takes over the shards whose photos are all there.
+Photos are drawn in shards; a later run keeps the shards whose photos all exist.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from emoface.storage.tables import write_table
 from emoface.vision.images import encode_jpeg
 
 SOURCE_SHARES: dict[str, float] = {"mscoco": 0.613, "framesdb": 0.302, "emodb_small": 0.066, "ade20k": 0.019}
-"""Share of people per source, counted on EMOTIC's circulating rows."""
+"""Share of people per source, counted on the 33,784 rows of EMOTIC that circulate as CSV."""
 
 PERSON_IRREGULARITIES: dict[str, float] = {
     "swapped_box": 0.004,
@@ -59,7 +59,7 @@ PHOTO_IRREGULARITIES: dict[str, float] = {
     "photo_broken": 0.003,
     "listed_again": 0.023,
 }
-"""Share of people and of photos with each irregularity of the real release; at most one each.
+"""Share of people and of photos with each irregularity of the real release; a person or photo has at most one.
 
 Only photos of train are listed again, in val, with the same people: 1.6 % of all photos.
 """
@@ -67,39 +67,39 @@ Only photos of train are listed again, in val, with the same people: 1.6 % of al
 _SPLIT_SHARES = (0.7, 0.1, 0.2)
 _PHOTOS_PER_SHARD = 40
 _MAX_TRIES = 6
-_ANNOTATORS = {"train": 1, "val": 5, "test": 3}
+_N_ANNOTATORS = {"train": 1, "val": 5, "test": 3}
 
 
 class SimulateConfig(Settings):
     """Settings of the simulate job."""
 
     out: Folder
-    """The folder that becomes an EMOTIC root."""
+    """Folder to write to; it gets the layout of an EMOTIC root."""
     images: Count = 200
-    """How many photos to draw."""
+    """Number of photos to draw."""
     seed: Seed = 0
-    """The same seed gives the same bytes."""
+    """Random seed; the same seed gives the same bytes."""
     varied: bool = False
-    """Draw far more variety than EMOTIC has, and no irregularities: photos to train a detector on."""
+    """Draw photos for training a face detector: far more varied than EMOTIC, without irregularities."""
 
 
 def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobRecord:
-    """Draws photos with people, their annotations and the truth.
+    """Draws photos of people, and writes their annotations and the ground truth.
 
     Args:
-        config: What to draw.
-        progress: Told of each photo.
+        config: Settings of the simulation.
+        progress: Receives one step per photo.
 
     Returns:
-        The job's record. ``OUT/emotic/`` holds the photos, ``OUT/Annotations/Annotations.mat`` what annotators said
-        of them, irregularities included, and ``OUT/ground_truth.parquet`` what is true.
+        The job's record. ``OUT/emotic/`` holds the photos, ``OUT/Annotations/Annotations.mat`` the annotations with
+        their irregularities, and ``OUT/ground_truth.parquet`` the truth.
 
     Raises:
         SettingsError: ``out`` holds files that are not a simulation.
     """
     code = code_fingerprint(__name__)
     folder = _prepare(config, code)
-    record_path(config.out, "simulate").unlink(missing_ok=True)  # it must not vouch for a simulation in the making
+    record_path(config.out, "simulate").unlink(missing_ok=True)  # an unfinished simulation must not have a record
     shards = list(in_batches(range(config.images), _PHOTOS_PER_SHARD))
 
     def has_all_photos(_number: int, _shard: list[int], summary: Summary) -> bool:
@@ -139,7 +139,7 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
 
 
 def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
-    """The folder of finished shards; an older simulation of other settings is removed."""
+    """Opens the folder of finished shards; a simulation with other settings or older code is removed."""
     key = shards_key([config.images, config.seed, config.varied, code])
     marker, folder = config.out / "simulation.json", ShardFolder(config.out / "simulate_shards")
     if marker.is_file():
@@ -166,52 +166,52 @@ def _draw_shards(
             progress.advance(_draw_shard(config, folder, number, shard))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_ready_worker) as pool:
+    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_initialize_worker) as pool:
         running = [pool.submit(_draw_shard, config, folder, number, shard) for number, shard in pending]
         try:
-            for one in as_completed(running):
-                progress.advance(one.result())
+            for future in as_completed(running):
+                progress.advance(future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _ready_worker() -> None:
-    """One thread per worker process; and a worker whose parent was killed ends instead of waiting for ever."""
+def _initialize_worker() -> None:
+    """Limits a worker process to one thread, and makes it exit when its parent process dies."""
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: BaseProcess) -> None:
+def _exit_with(parent: BaseProcess) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, numbers: Sequence[int]) -> int:
-    """Draws the photos of one shard, then writes its summary; returns their number."""
+    """Draws the photos of one shard, then writes the shard's summary; returns the number of photos."""
     folder.unmark(shard_number)
     photos, truths, files = [], [], []
     irregularities: Counter[str] = Counter()
     for number in numbers:
         rng = np.random.default_rng(np.random.SeedSequence((config.seed, number)))
         drawn = draw_varied_photo(rng) if config.varied else _draw_clear_photo(rng)
-        listings, rows, odd, jpeg = _annotate(rng, number, drawn, has_irregularities=not config.varied)
+        listings, rows, names, jpeg = _annotate(rng, number, drawn, has_irregularities=not config.varied)
         photos += listings
         truths += rows
-        irregularities.update(odd)
+        irregularities.update(names)
         if jpeg is not None:
-            name = f"{listings[0]['folder']}/{listings[0]['filename']}"
-            write_bytes(config.out / "emotic" / name, jpeg)
-            files.append(name)
+            file = f"{listings[0]['folder']}/{listings[0]['filename']}"
+            write_bytes(config.out / "emotic" / file, jpeg)
+            files.append(file)
     summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
     folder.mark_done(shard_number, json.dumps(summary))
     return len(numbers)
 
 
 def _draw_clear_photo(rng: np.random.Generator) -> DrawnPhoto:
-    """A photo on which each face is plainly visible or plainly hidden; of several tries the last one counts."""
+    """Draws photos until each face is clearly visible or clearly hidden; after ``_MAX_TRIES`` the last one is used."""
     for _ in range(_MAX_TRIES):
         drawn = draw_photo(rng, draw_plan(rng))
         annotated = [person for person in drawn.people if person.plan.is_annotated]
@@ -223,29 +223,34 @@ def _draw_clear_photo(rng: np.random.Generator) -> DrawnPhoto:
 def _annotate(
     rng: np.random.Generator, number: int, drawn: DrawnPhoto, has_irregularities: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str], bytes | None]:
-    """The photo's listings in the annotations, what is true, what is irregular, and its bytes (None: missing)."""
+    """Annotates a drawn photo.
+
+    Returns:
+        The entries of the photo in the annotations; one row of ground truth per annotation or bystander; the names of
+        the photo's irregularities; the JPEG bytes of the photo, None if the photo is to be missing.
+    """
     source = str(rng.choice(list(SOURCE_SHARES), p=list(SOURCE_SHARES.values())))
     split = str(rng.choice(SPLITS, p=_SPLIT_SHARES))
     folder, filename = f"{source}/images", _file_name(rng, source, number)
     height, width = drawn.photo.shape[:2]
-    odd_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES if has_irregularities else {})
-    if odd_photo == "listed_again" and split != "train":
-        odd_photo = ""
-    odd = [odd_photo] if odd_photo else []
+    of_photo = _pick_irregularity(rng, PHOTO_IRREGULARITIES if has_irregularities else {})
+    if of_photo == "listed_again" and split != "train":
+        of_photo = ""
+    irregularities = [of_photo] if of_photo else []
     people: list[dict[str, Any]] = []
     truths: list[dict[str, Any]] = []
     for person in drawn.people:
-        is_annotated = person.plan.is_annotated and odd_photo != "no_people"
+        is_annotated = person.plan.is_annotated and of_photo != "no_people"
         truth = _to_truth(person, f"{folder}/{filename}")
         if is_annotated:
             truth |= {"person_id": f"{folder}/{filename}#{len(people)}", "annotated": True}
-            odd_person = _pick_irregularity(rng, PERSON_IRREGULARITIES if has_irregularities else {})
-            if odd_person == "box_beyond_photo" and min(_room_around(person, (width, height))) > 0.1 * height:
-                odd_person = ""  # nobody would draw a box beyond the photo around this person
-            odd += [odd_person] if odd_person else []
-            people.append(_annotate_person(rng, person, (width, height), split, odd_person))
+            of_person = _pick_irregularity(rng, PERSON_IRREGULARITIES if has_irregularities else {})
+            if of_person == "box_beyond_photo" and min(_border_distances(person, (width, height))) > 0.1 * height:
+                of_person = ""  # this person is too far from the border for a box beyond the photo
+            irregularities += [of_person] if of_person else []
+            people.append(_annotate_person(rng, person, (width, height), split, of_person))
         truths.append(truth)
-    image_wh = (width + 37, height - 11) if odd_photo == "wrong_image_size" else (width, height)
+    image_wh = (width + 37, height - 11) if of_photo == "wrong_image_size" else (width, height)
     photo = {
         "filename": filename,
         "folder": folder,
@@ -254,20 +259,20 @@ def _annotate(
         "database_name": source,
         "people": people,
     }
-    jpeg = _encode(rng, drawn, odd_photo)
-    if odd_photo != "listed_again":
-        return [photo], truths, odd, jpeg
+    jpeg = _encode(rng, drawn, of_photo)
+    if of_photo != "listed_again":
+        return [photo], truths, irregularities, jpeg
     again = {**photo, "source_split": "val", "people": [_annotate_again(rng, person) for person in people]}
     repeated = [truth for truth in truths if truth["annotated"]]
     for number_again, truth in enumerate(repeated, len(people)):
         truths.append({**truth, "person_id": f"{folder}/{filename}#{number_again}"})
-    return [photo, again], truths, odd, jpeg
+    return [photo, again], truths, irregularities, jpeg
 
 
 def _annotate_again(rng: np.random.Generator, person: dict[str, Any]) -> dict[str, Any]:
-    """A person of train as val lists them: the same box, and more annotators beside the one of train."""
+    """Annotates a person of train once more, for val: the same box, and more annotators beside the one of train."""
     categories, vads = list(person["annotator_categories"]), list(person["annotator_vad"])
-    for _ in range(_ANNOTATORS["val"] - 1):
+    for _ in range(_N_ANNOTATORS["val"] - 1):
         others = [name for name in CATEGORIES if rng.random() < 0.06]
         categories.append([name for name in categories[0] if rng.random() < 0.8] + others or categories[0])
         vads.append(np.clip(np.array(vads[0]) + rng.integers(-1, 2, 3), 1, 10).tolist())
@@ -282,14 +287,14 @@ def _annotate_again(rng: np.random.Generator, person: dict[str, Any]) -> dict[st
 
 
 def _annotate_person(
-    rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], split: str, odd: str
+    rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], split: str, irregularity: str
 ) -> dict[str, Any]:
-    """One person as annotators see them: boxes a little off, each annotator with a view of their own."""
+    """Annotates one person: the box is slightly inaccurate, and annotators differ in categories and dimensions."""
     probabilities = label_probabilities(person.plan.cause)
     labels = draw_labels(rng, probabilities)
     dimensions = np.array(draw_dimensions(rng, labels))
     categories, vads = [], []
-    for _ in range(_ANNOTATORS[split]):
+    for _ in range(_N_ANNOTATORS[split]):
         chosen = labels.copy()
         if split != "train":
             chosen = (labels & (rng.random(26) < 0.8)) | (rng.random(26) < 0.04 * probabilities)
@@ -299,17 +304,17 @@ def _annotate_person(
     combined = [name for name in CATEGORIES if any(name in chosen for chosen in categories)]
     vad = np.mean(vads, axis=0).tolist()
     gender: str | None = person.plan.gender
-    if odd == "nan_dimension":
+    if irregularity == "nan_dimension":
         vad[1], vads[0][1] = float("nan"), float("nan")
-    elif odd == "odd_spelling":
+    elif irregularity == "odd_spelling":
         combined[0] = categories[0][0] = combined[0].replace("/", " / ").lower() + " "
-    elif odd == "unknown_category":
+    elif irregularity == "unknown_category":
         combined.append("Boredom")
         categories[0].append("Boredom")
-    elif odd == "no_gender":
+    elif irregularity == "no_gender":
         gender = None
     return {
-        "body_bbox": _annotate_box(rng, person, image_wh, odd),
+        "body_bbox": _annotate_box(rng, person, image_wh, irregularity),
         "annotator_categories": categories,
         "annotator_vad": vads,
         "categories": combined,
@@ -319,24 +324,26 @@ def _annotate_person(
     }
 
 
-def _annotate_box(rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], odd: str) -> list[float]:
+def _annotate_box(
+    rng: np.random.Generator, person: DrawnPerson, image_wh: tuple[int, int], irregularity: str
+) -> list[float]:
     x1, y1, x2, y2 = person.body_xyxy
     spread = 0.012 * np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1])
     limits = np.array([*image_wh, *image_wh])
     box = np.clip(np.array([x1, y1, x2, y2]) + rng.normal(0, spread), 0, limits)
-    if odd == "box_beyond_photo":
-        side = int(np.argmin(_room_around(person, image_wh)))
+    if irregularity == "box_beyond_photo":
+        side = int(np.argmin(_border_distances(person, image_wh)))
         beyond = 3 + 0.02 * limits[side]
         box[side] = -beyond if side < 2 else limits[side] + beyond
-    if odd != "float_box":
+    if irregularity != "float_box":
         box = np.round(box)
-    if odd == "swapped_box":
+    if irregularity == "swapped_box":
         box = box[[2, 1, 0, 3]]
     return [float(value) for value in box]
 
 
-def _room_around(person: DrawnPerson, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Pixels between a body and the left, upper, right and lower border."""
+def _border_distances(person: DrawnPerson, image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Distances in pixels of a body box from the left, upper, right and lower border of the photo."""
     x1, y1, x2, y2 = person.body_xyxy
     return x1, y1, image_wh[0] - x2, image_wh[1] - y2
 
@@ -361,21 +368,21 @@ def _to_truth(person: DrawnPerson, image: str) -> dict[str, Any]:
     }
 
 
-def _encode(rng: np.random.Generator, drawn: DrawnPhoto, odd: str) -> bytes | None:
-    if odd == "photo_missing":
+def _encode(rng: np.random.Generator, drawn: DrawnPhoto, irregularity: str) -> bytes | None:
+    if irregularity == "photo_missing":
         return None
     quality = int(rng.integers(55, 97))
-    if odd == "exif_turned":
+    if irregularity == "exif_turned":
         stream, exif = io.BytesIO(), Image.Exif()
-        exif[0x0112] = 6  # stored a quarter turn to the left; viewers turn it back
+        exif[0x0112] = 6  # orientation tag: stored turned 90 degrees to the left, viewers turn it back
         Image.fromarray(np.rot90(drawn.photo)).save(stream, "JPEG", quality=quality, exif=exif)
         return stream.getvalue()
     jpeg = encode_jpeg(drawn.photo, quality)
-    return jpeg[: len(jpeg) // 2] if odd == "photo_broken" else jpeg
+    return jpeg[: len(jpeg) // 2] if irregularity == "photo_broken" else jpeg
 
 
 def _file_name(rng: np.random.Generator, source: str, number: int) -> str:
-    """A name in the manner of the source, unique by the photo's number."""
+    """A file name in the style of the source; the photo's number makes it unique."""
     token = "".join("abcdefghijklmnopqrstuvwxyz"[k] for k in rng.integers(0, 26, 8))
     names = {
         "mscoco": f"COCO_sim_{number:012}.jpg",
@@ -419,7 +426,7 @@ def _to_annotation(photo: dict[str, Any]) -> PhotoAnnotation:
     )
 
 
-def _count(photos: list[PhotoAnnotation], truths: list[dict[str, Any]], odd: Counter[str]) -> dict[str, Any]:
+def _count(photos: list[PhotoAnnotation], truths: list[dict[str, Any]], irregularities: Counter[str]) -> dict[str, Any]:
     hidden = Counter(truth["hidden_by"] for truth in truths if truth["annotated"] and truth["hidden_by"])
     return {
         "photos": len({photo.image for photo in photos}),
@@ -427,5 +434,5 @@ def _count(photos: list[PhotoAnnotation], truths: list[dict[str, Any]], odd: Cou
         "bystanders": sum(not truth["annotated"] for truth in truths),
         "visible_faces": sum(truth["face_visible"] for truth in truths if truth["annotated"]),
         "hidden_faces": dict(sorted(hidden.items())),
-        "irregularities": {name: odd[name] for name in (*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES)},
+        "irregularities": {name: irregularities[name] for name in (*PERSON_IRREGULARITIES, *PHOTO_IRREGULARITIES)},
     }

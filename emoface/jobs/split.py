@@ -1,8 +1,8 @@
 """The split job: ``people.parquet`` and ``faces.parquet`` to ``train``, ``val``, ``test`` and ``manifest.json``.
 
-Every person is a row of one split, with null face fields where no face was found. A person who is annotated more than
-once is in one split only; the rows that are left out for this are listed in ``left_out.csv``. ``cap:N`` leaves more
-people out, of train alone, and lists them in ``capped.csv``.
+Every person has a row in one split, with null face columns if no face was found. A person who is annotated more than
+once is in one split only; the rows that are left out for this reason are listed in ``left_out.csv``. ``cap:N`` leaves
+more people out, only from train, and lists them in ``capped.csv``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _TRAIN = SPLITS.index("train")
 
 
 def parse_ratios(ratios: str | Sequence[float]) -> tuple[float, float, float]:
-    """Reads the shares of train, val and test.
+    """Parses the shares of train, val and test.
 
     Args:
         ratios: Three numbers that sum to 100 or to 1, as ``"70/10/20"`` or as numbers.
@@ -71,7 +71,7 @@ def parse_ratios(ratios: str | Sequence[float]) -> tuple[float, float, float]:
         The shares, summing to 1.
 
     Raises:
-        SettingsError: They are no three numbers, one is negative, train has none, or the sum is another.
+        SettingsError: There are not three numbers, one is negative, train has none, or the sum is not 100 or 1.
 
     Example:
         >>> parse_ratios("70/10/20")
@@ -90,16 +90,16 @@ def parse_ratios(ratios: str | Sequence[float]) -> tuple[float, float, float]:
 
 
 def parse_cap(balance: str) -> int | None:
-    """Reads the N of ``cap:N``.
+    """Parses the N of ``cap:N``.
 
     Args:
         balance: ``none``, ``cap:N`` or ``weights``.
 
     Returns:
-        N, or None for the other two.
+        N, or None for ``none`` and ``weights``.
 
     Raises:
-        SettingsError: It is none of the three, or N is not a whole number from 1.
+        SettingsError: The balance is none of the three, or N is not a whole number of 1 or more.
 
     Example:
         >>> parse_cap("cap:3000")
@@ -116,16 +116,16 @@ def parse_cap(balance: str) -> int | None:
 
 @dataclass(frozen=True)
 class People:
-    """What the split is decided from, one entry per row of ``people.parquet``.
+    """The columns of ``people.parquet`` that the split depends on, one entry per row.
 
     Attributes:
-        index: (n,)
-        person_ids: (n,)
+        index: (n,) ``index`` of each person.
+        person_ids: (n,) ``person_id`` of each person.
         images: (n,) path of each person's photo.
         photo: (n,) number of each person's photo, in order of first appearance.
-        source_splits: (n,) EMOTIC's own split.
-        indicator: (n, 26)
-        first_row: (n,) the first row of the same person: a person may be annotated more than once.
+        source_splits: (n,) EMOTIC's own split of each person.
+        indicator: (n, 26) labels, 0 or 1.
+        first_row: (n,) the first row of the same person, because a person may be annotated more than once.
     """
 
     index: NDArray[np.int64]
@@ -161,11 +161,11 @@ class SplitConfig(Settings):
     dir: Folder
     """The folder with ``people.parquet`` and ``faces.parquet``."""
     by: Literal["stratified", "emotic"] = "stratified"
-    """How to split: draw a new split by photo with equal label shares, or keep EMOTIC's own split."""
+    """How to split: a new split by photo with the same label shares in each split, or EMOTIC's own split."""
     ratios: Annotated[tuple[float, float, float], BeforeValidator(parse_ratios), TextForm("70/10/20")] = (0.7, 0.1, 0.2)
     """Shares of train, val and test."""
     seed: Seed = 0
-    """The same seed gives the same split."""
+    """Seed of the split; the same seed gives the same split."""
     leaks: Literal["drop", "keep"] = "drop"
     """What to do with a person who is annotated twice: drop keeps each person once, and with --by emotic takes people
     of val and test out of train; keep leaves every row in, as EMOTIC has it."""
@@ -180,12 +180,12 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     """Splits the people by photo and writes the split tables and the manifest.
 
     Args:
-        config: What to do.
-        progress: Told of each person written.
+        config: Settings of the job.
+        progress: Receives one step per person written.
 
     Returns:
         The job's record; ``train.parquet``, ``val.parquet``, ``test.parquet`` and ``manifest.json`` are
-        written, and ``capped.csv`` or ``sampling_weights.parquet`` where the balance asks for it.
+        written, and ``capped.csv`` or ``sampling_weights.parquet`` if the balance requires it.
 
     Raises:
         TableError: A table or record is missing, has other columns, or the two tables do not match.
@@ -205,7 +205,7 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         annotations={
             "path": parse_record.info.get("annotations"),
             "files": {
-                path: told for path, told in parse_record.inputs.items() if not told.startswith((PHOTOS, ABSENT))
+                path: sha256 for path, sha256 in parse_record.inputs.items() if not sha256.startswith((PHOTOS, ABSENT))
             },
             "counts": parse_record.counts,
         },
@@ -304,7 +304,7 @@ def _write_left_out(people: People, chosen: NDArray[np.int64], config: SplitConf
 def _cap_train(
     people: People, split: NDArray[np.int64], config: SplitConfig, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """The split again, with ``_LEFT_OUT`` for the people of train that a cap leaves out."""
+    """Returns a copy of the split with ``_LEFT_OUT`` for the people of train that a cap leaves out."""
     limit = parse_cap(config.balance)
     kept = split.copy()
     if limit is not None:
@@ -314,7 +314,7 @@ def _cap_train(
 
 
 def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress: Progress) -> dict[str, SplitFile]:
-    """Writes the three tables in order of ``index``, holding about a row group of each in memory.
+    """Writes the three tables in order of ``index``, with about one row group of each in memory.
 
     The old manifest and record are removed before the first table is replaced, so that they never describe
     tables of two runs.
@@ -349,14 +349,14 @@ def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress:
 
 
 class _SplitWriter:
-    """Gathers the rows of one split and writes them in row groups of one size."""
+    """Collects the rows of one split and writes them in row groups of equal size."""
 
     def __init__(self, path: Path) -> None:
         self._writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
         self._waiting = SPLIT_SCHEMA.empty_table()
 
     def add(self, rows: pa.Table, name: str) -> None:
-        """Takes rows without their ``split``, in the order of the file."""
+        """Adds rows without their ``split`` column, in the order of the file."""
         named = rows.append_column(SPLIT_SCHEMA.field("split"), pa.array([name] * rows.num_rows, pa.string()))
         self._waiting = pa.concat_tables([self._waiting, named.cast(SPLIT_SCHEMA)])
         while self._waiting.num_rows >= _ROWS_PER_GROUP:
@@ -373,7 +373,7 @@ class _SplitWriter:
 
 
 def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
-    """Goes through both tables side by side: the first row of each part, and the part."""
+    """Reads both tables in parallel and yields, for each part, its first row number and its joined rows."""
     faces_path = out / "faces.parquet"
     with (
         open_table(out / "people.parquet", PEOPLE_SCHEMA, _PEOPLE_REMEDY) as people_file,
@@ -407,7 +407,7 @@ def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
 def _write_balance(
     config: SplitConfig, people: People, split: NDArray[np.int64], kept: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Writes what the balance asks for, removes what another balance left, and describes it."""
+    """Writes the file that the balance requires, removes files of another balance, and describes the balance."""
     capped_path, weights_path = config.dir / "capped.csv", config.dir / "sampling_weights.parquet"
     if parse_cap(config.balance) is None:
         capped_path.unlink(missing_ok=True)
@@ -434,7 +434,7 @@ def _write_balance(
 
 
 def _describe_split(people: People, split: NDArray[np.int64], config: SplitConfig) -> dict[str, Any]:
-    """What was asked for and what came of it, before balancing."""
+    """Describes the settings of the split and the resulting shares, before balancing."""
     people, split = people.take(split != _LEFT_OUT), split[split != _LEFT_OUT]
     shares = label_shares(people.indicator, split, len(SPLITS))
     photos_of = [np.unique(people.photo[split == number]) for number in range(len(SPLITS))]
@@ -472,7 +472,7 @@ def _output_names(manifest: Manifest) -> list[str]:
 
 
 def _count(manifest: Manifest) -> dict[str, Any]:
-    """What the record shows: people, photos and faces of each split, and how good the split is."""
+    """Counts for the record: people, photos and faces of each split, and the quality of the split."""
     counts: dict[str, Any] = {
         name: {key: asdict(described)[key] for key in ("rows", "photos", "faces")}
         for name, described in manifest.splits.items()

@@ -1,8 +1,8 @@
-"""The train job: trains a model on a data set's manifest, or goes on with a run that was broken off.
+"""The train job: trains a model on the data set of a manifest, or resumes an interrupted run.
 
-A run is kept after every epoch. What is drawn in epoch e depends on the seed and e alone, so a run that is broken off
-and resumed ends at the weights of an unbroken one: on the CPU to the byte. Several processes (``torchrun``) share every
-batch of one. The loop itself is ``emoface.mter.trainer``.
+A run is saved after every epoch. The random numbers of epoch e depend only on the seed and e, so a run that is
+interrupted and resumed ends with the weights of an uninterrupted one: on the CPU they are identical to the byte.
+Several processes (``torchrun``) share every batch of a single process. The loop is in ``emoface.mter.trainer``.
 """
 
 from __future__ import annotations
@@ -51,35 +51,35 @@ class TrainConfig(Settings):
     model: ModelName
     """Name of the model to train."""
     out: Folder
-    """The run's folder; an unfinished run in it goes on."""
+    """Folder of the run; an unfinished run in it is resumed."""
     preset: Literal["thesis", "modern"] = "thesis"
-    """Recipe of training: thesis is section 4.4 to the letter, 120 epochs; modern takes fewer epochs."""
+    """Training recipe: thesis is exactly section 4.4, 120 epochs; modern takes fewer epochs."""
     recipe: Mapping[str, Any] = Field(default_factory=dict)
     """Values of ``Recipe`` that replace the preset's, by name."""
     seed: Seed = 0
-    """Decides first weights, order and augmentation; the same seed gives the same weights."""
+    """Seed of initial weights, order and augmentation; the same seed gives the same weights."""
     device: Device = "auto"
-    """Where the network runs; auto is CUDA where there is one."""
+    """Device on which the network runs; auto takes CUDA where there is one."""
     precision: Precision = "32"
     """Precision of the computation: 32 bits, or bf16 for mixed precision."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Literal["auto", "imagenet", "places365", "none"] = "auto"
-    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for people; none; or auto,
-    which takes imagenet where its files are on this machine, else none, and says which."""
+    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for face and body; none; or
+    auto, which takes imagenet if its files are on this machine, else none, and reports its choice."""
     init_face: Folder | None = None
-    """Folder of a finished run whose face stream the model starts from; a run of task1 in the thesis."""
+    """Folder of a finished run whose face stream initialises that of the model; in the thesis a run of task1."""
     balance: Literal["auto", "none"] = "auto"
-    """How often people are drawn per epoch: auto follows the manifest's sampling weights where it has some, none draws
-    everybody once."""
+    """Sampling of people per epoch: auto samples by the manifest's sampling weights if it has any, none samples each
+    person once."""
     cache: Folder | None = None
-    """Folder for decoded photos; by default stream_cache beside the manifest."""
+    """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
     context_size: Side = STREAM_SIZES["context"]
-    """Side of the context's input in pixels; 112 is four times as fast on a CPU."""
+    """Side of the context stream's input in pixels; 112 is four times as fast on a CPU."""
     person_size: Side = STREAM_SIZES["face"]
-    """Side of the face's and the body's input in pixels; 64 is three times as fast on a CPU."""
+    """Side of the face and body streams' inputs in pixels; 64 is three times as fast on a CPU."""
     shuffle_labels: bool = False
-    """Deal the labels of train and of val out anew among their people: a check that nothing leaks."""
+    """Shuffle the labels of train and of val among their people, as a check for leaks."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,18 +88,18 @@ class TrainConfig(Settings):
 
 
 def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
-    """Trains a model, or goes on with a run that was broken off; a finished run stays as it is.
+    """Trains a model, or resumes an interrupted run; a finished run does not change.
 
     Args:
-        config: What to do.
-        progress: Told of each person.
+        config: Settings of the job.
+        progress: Receives one step per person.
 
     Returns:
         The job's record; the run's folder is as ``emoface.mter.runs`` describes it.
 
     Raises:
-        SettingsError: ``out`` holds a run of other settings, or a setting does not fit the data.
-        TableError: The data set is not what its manifest says, or its photos are missing.
+        SettingsError: ``out`` holds a run with other settings, or a setting does not fit the data.
+        TableError: The data set does not match its manifest, or its photos are missing.
         TrainingError: A loss is not finite.
         WeightsError: Weights to start from are missing or do not fit.
     """
@@ -110,13 +110,13 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
     fabric = build_fabric(config.device, config.precision)
     if fabric.global_rank:
         progress = SILENT
-    identity = _identity(config, recipe, manifest)
+    identity = _describe_identity(config, recipe, manifest)
     if (config.out / RUN_NAME).is_file():
-        _check_same(config, identity)
-        done = read_record(config.out, "train")
-        if done is not None:
+        _check_same_settings(config, identity)
+        finished = read_record(config.out, "train")
+        if finished is not None:
             progress.note(f"{config.out}: this run is finished; nothing to do")
-            return done
+            return finished
     trainer = _build_trainer(config, recipe, manifest, fabric, identity, progress)
     trainer.fit()
     fabric.barrier()
@@ -129,14 +129,14 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
 
 
 def build_fabric(device: str, precision: Precision) -> Fabric:
-    """One process, or all those that ``torchrun`` or ``fabric run`` started.
+    """Sets up one process, or joins all processes that ``torchrun`` or ``fabric run`` started.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32``, or ``bf16`` for mixed precision.
 
     Raises:
-        SettingsError: CUDA is asked for and not there.
+        SettingsError: The device is CUDA and there is none.
     """
     from lightning_fabric import Fabric
 
@@ -144,15 +144,15 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
 
     accelerator = pick_device(device).type
     n_local, n_all = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    many: dict[str, Any] = {"strategy": "ddp", "num_nodes": n_all // n_local} if n_all > 1 else {}
-    fabric = Fabric(accelerator=accelerator, devices=n_local, precision=_FABRIC_PRECISIONS[precision], **many)
+    distributed: dict[str, Any] = {"strategy": "ddp", "num_nodes": n_all // n_local} if n_all > 1 else {}
+    fabric = Fabric(accelerator=accelerator, devices=n_local, precision=_FABRIC_PRECISIONS[precision], **distributed)
     if os.environ.get("LT_CLI_USED") != "1":  # under 'fabric run' Fabric has joined the processes already
         fabric.launch()
     return fabric
 
 
-def _identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
-    """All that decides the weights, for ``run.json``; a run goes on only if all of it is the same."""
+def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+    """Describes all that determines the weights, for ``run.json``; a run is resumed only if all of it is the same."""
     from emoface.mter.runs import BEST_NAME, read_run
 
     face = None
@@ -175,7 +175,7 @@ def _identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[s
     }
 
 
-def _check_same(config: TrainConfig, identity: Mapping[str, Any]) -> None:
+def _check_same_settings(config: TrainConfig, identity: Mapping[str, Any]) -> None:
     from emoface.mter.runs import read_run
 
     settings = read_run(config.out, needs_finished=False).settings
@@ -184,13 +184,13 @@ def _check_same(config: TrainConfig, identity: Mapping[str, Any]) -> None:
     differ = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
     if differ:
         raise SettingsError(
-            f"{config.out}: holds a run of other settings: {'; '.join(differ)}; say the same again, or choose another "
-            "--out"
+            f"{config.out}: holds a run with other settings: {'; '.join(differ)}; use the same settings, or choose "
+            "another --out"
         )
 
 
 def _flatten(identity: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"recipe": {"epochs": 3}}`` as ``{"recipe.epochs": 3}``, without paths: their sha256 says what they hold."""
+    """Turns ``{"recipe": {"epochs": 3}}`` into ``{"recipe.epochs": 3}``, without paths, whose content has a sha256."""
     flat: dict[str, Any] = {}
     for name, value in identity.items():
         if isinstance(value, Mapping):
@@ -208,7 +208,7 @@ def _build_trainer(
     identity: dict[str, Any],
     progress: Progress,
 ) -> Trainer:
-    """Opens the data, makes the first weights and, for a new run, writes ``run.json``."""
+    """Opens the data, builds the initial weights and, for a new run, writes ``run.json``."""
     import torch
 
     from emoface.mter.dataset import PeopleDataset
@@ -217,8 +217,8 @@ def _build_trainer(
 
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
-    model, taken = _first_model(config, recipe, progress)
-    positions = {name: np.flatnonzero(model.sees_people(cache.people.has_face)) for name, cache in caches.items()}
+    model, taken = _build_initial_model(config, recipe, progress)
+    positions = {name: np.flatnonzero(model.select_people(cache.people.has_face)) for name, cache in caches.items()}
     sizes = identity["stream_sizes"]
     augmentation = build_augmentation(recipe)
     train = SplitPeople(
@@ -238,7 +238,7 @@ def _build_trainer(
 
 
 def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progress: Progress) -> dict[str, StreamCache]:
-    """The people of train and val; with labels dealt out anew where that is asked for."""
+    """Opens the people of train and val, with shuffled labels if the settings say so."""
     from emoface.mter.sampling import shuffle_labels
 
     with fabric.rank_zero_first():
@@ -246,16 +246,16 @@ def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progre
     for name, cache in caches.items():
         if n_unusable := _count_unusable(cache):
             reasons = ", ".join(f"{cache.counts[reason]} {reason}" for reason in UNUSABLE_REASONS)
-            progress.note(f"{name}: {n_unusable} of {cache.counts['people']} people cannot be shown: {reasons}")
+            progress.note(f"{name}: {n_unusable} of {cache.counts['people']} people cannot be used: {reasons}")
     if config.shuffle_labels:
-        progress.note("labels are shuffled: this run can learn nothing that holds for anybody")
+        progress.note("labels are shuffled: this run can only reach chance level on the true labels")
         for cache in caches.values():
             cache.people = shuffle_labels(cache.people, config.seed)
     return caches
 
 
-def _first_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
-    """The network that training starts from, and what it took from where."""
+def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
+    """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_model
     from emoface.mter.pretrained import load_pretrained, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
@@ -268,7 +268,7 @@ def _first_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tup
             taken += load_pretrained(model, "imagenet")
         except (WeightsError, SettingsError) as error:
             model.load_state_dict(state)
-            progress.note(f"starting from fresh weights: {error}")
+            progress.note(f"starting from randomly initialised weights: {error}")
     elif config.pretrained != "none":
         taken += load_pretrained(model, config.pretrained)
     if config.init_face is not None:
@@ -298,7 +298,7 @@ def _check_people(
 def _read_sampling_weights(
     config: TrainConfig, manifest: Manifest, cache: StreamCache, positions: NDArray[np.int64]
 ) -> NDArray[np.float64] | None:
-    """How often each person is drawn, (n,); None where everybody is drawn once."""
+    """Reads the sampling weight of each person, (n,); None if each person is sampled once."""
     if config.balance == "none" or manifest.balance.get("rule") != "weights":
         return None
     path = manifest.path.parent / manifest.balance["file"]
@@ -342,7 +342,7 @@ def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> 
 
 
 def _count_left_out(people: SplitPeople) -> int:
-    """People of a split who are unusable, or whom the model does not see."""
+    """Counts the people of a split that are unusable or that the model cannot use."""
     return len(people.dataset) - len(people) + _count_unusable(people.dataset.cache)
 
 

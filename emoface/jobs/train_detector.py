@@ -1,7 +1,7 @@
 """The train_detector job: trains or fine-tunes YOLOv5-Face on labelled photos.
 
-The run is kept after every epoch. Sample k of epoch e depends on the seed, e and k alone, so a run that is broken off
-and resumed sees what an unbroken one would have seen, and on the CPU ends at the same bytes.
+The run is saved after every epoch. Sample k of epoch e depends only on the seed, e and k, so an interrupted and resumed
+run trains on the same crops as an uninterrupted run, and on the CPU it ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -35,42 +35,42 @@ _N_STATISTICS_BATCHES = 16
 
 
 class TrainDetectorConfig(Settings):
-    """Settings of the train_detector job; optimizer and crops are by default those of section 4.4 of the thesis."""
+    """Settings of the train_detector job; optimizer and crops default to those of section 4.4 of the thesis."""
 
     train: tuple[Path, ...]
-    """Sources of labelled photos to train on, see ``face_labels.read_face_labels``."""
+    """Labelled photos to train on: folders or label files, see ``face_labels.read_face_labels``."""
     val: Path
-    """Labelled photos that pick the best epoch."""
+    """Labelled validation photos (a folder or a label file), which select the best epoch."""
     out: Folder
-    """The run's folder; an unfinished run in it goes on."""
+    """Folder of the run; an unfinished run in it is resumed."""
     network: str = "yolov5n-0.5-face"
-    """Name of the network to train from fresh weights."""
+    """Name of the network to train from randomly initialised weights."""
     weights: str | None = None
-    """Fine-tune this weight file, or weights of this name, instead of a fresh network."""
+    """Weight file, or name of weights, to fine-tune instead of training from randomly initialised weights."""
     image_size: int = 320
     """Side of the training crops in pixels, a multiple of 64."""
     epochs: Count = 30
     """Number of epochs."""
     batch_size: Count = 16
-    """Crops per step."""
+    """Number of crops per training step."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.02
     """Learning rate after the warm-up."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """SGD momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0005
-    """Weight decay of SGD."""
+    """SGD weight decay."""
     warmup_steps: Annotated[int, Field(ge=0)] = 300
-    """Steps over which the learning rate grows."""
+    """Number of steps of the warm-up, in which the learning rate grows linearly."""
     decay_at: tuple[Share, ...] = (0.7, 0.9)
     """Shares of the epochs at which the learning rate is divided by 10."""
     negatives_per_positive: Annotated[float, Field(gt=0)] = 300.0
-    """Hardest negative anchors that count per positive one."""
+    """Number of the hardest negative anchors that enter the objectness loss, per positive anchor."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.998
-    """Decay of the averaged weights, which are measured and kept."""
+    """Decay of the exponential moving average of the weights; the averaged weights are evaluated and saved."""
     seed: Seed = 0
-    """Decides first weights, crops and order; the same seed gives the same weights."""
+    """Random seed of the initial weights, the crops and their order; the same seed gives the same weights."""
     device: str | None = None
-    """Where the network runs: auto, cpu, cuda or cuda:1; by default CUDA where there is one."""
+    """Device to train on: auto, cpu, cuda or cuda:1; by default CUDA if it is available, else the CPU."""
 
     @field_validator("image_size")
     @classmethod
@@ -81,20 +81,20 @@ class TrainDetectorConfig(Settings):
 
 
 def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT) -> JobRecord:
-    """Trains a detector, or goes on with a run that was broken off.
+    """Trains a detector, or resumes an interrupted run.
 
     Args:
-        config: What to do.
-        progress: Told of each photo.
+        config: Settings of the job.
+        progress: Receives one step per photo.
 
     Returns:
-        The job's record. ``OUT/best.safetensors`` holds the averaged weights of the epoch with the best average
-        precision, ``OUT/log.jsonl`` one line per epoch, ``OUT/last.pt`` what resuming needs.
+        The job's record. ``OUT/best.safetensors`` contains the averaged weights of the epoch with the best average
+        precision, ``OUT/log.jsonl`` one line per epoch, and ``OUT/last.pt`` the state from which the run is resumed.
 
     Raises:
         AnnotationsError: There are no labelled photos.
-        SettingsError: ``out`` holds a run of other settings, or there is no such device.
-        NonFiniteLossError: A loss is no number.
+        SettingsError: ``out`` contains a run of other settings, or the device does not exist.
+        NonFiniteLossError: A loss is infinite or not a number.
     """
     from emoface.learning.devices import pick_device
     from emoface.learning.optimizers import build_optimizer
@@ -106,11 +106,11 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
     photos = [photo for found, _ in sources for photo in found]
     val, n_val_out = read_whole_photos(config.val)
     inputs = {str(path): file_sha256(path) for path in map(label_file, (*config.train, config.val))}
-    first = _find_first_weights(config)
-    if first is not None:
-        inputs[str(first.path)] = first.sha256
+    initial = _find_initial_weights(config)
+    if initial is not None:
+        inputs[str(initial.path)] = initial.sha256
     train = TrainingCrops(photos, config.image_size, config.batch_size, config.seed)
-    network = _first_network(config, first, train, pick_device(config.device))
+    network = _build_initial_network(config, initial, train, pick_device(config.device))
     trainer = DetectorTrainer(
         network,
         build_optimizer(
@@ -149,33 +149,34 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
     )
 
 
-def _find_first_weights(config: TrainDetectorConfig) -> WeightsFile | None:
+def _find_initial_weights(config: TrainDetectorConfig) -> WeightsFile | None:
+    """Finds the weights to fine-tune; None trains from randomly initialised weights."""
     if config.weights is None:
         return None
     path = Path(config.weights)
     return find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
 
 
-def _first_network(
-    config: TrainDetectorConfig, first: WeightsFile | None, train: TrainingCrops, device: torch.device
+def _build_initial_network(
+    config: TrainDetectorConfig, initial: WeightsFile | None, train: TrainingCrops, device: torch.device
 ) -> YoloV5Face:
-    """The network that training starts from, with BatchNorms that have statistics."""
+    """Builds the network from which training starts; BatchNorms of folded weights get statistics of training crops."""
     import torch
 
     from emoface.yolov5face import build_network, load_network
     from emoface.yolov5face.training import has_folded_norms, restore_norms
 
     torch.manual_seed(config.seed)
-    network = build_network(config.network) if first is None else load_network(first.path, first.network)
+    network = build_network(config.network) if initial is None else load_network(initial.path, initial.network)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if has_folded_norms(network):
-        batches = itertools.islice(train.draw_batches(0, n_threads=1), _N_STATISTICS_BATCHES)
+        batches = itertools.islice(train.iterate_batches(0, n_threads=1), _N_STATISTICS_BATCHES)
         restore_norms(network.eval(), (batch.images.to(device) for batch in batches))
     return network
 
 
 def _learning_rates(config: TrainDetectorConfig, epoch: int, n_photos: int) -> Iterator[float]:
-    """One per step of an epoch: linear warm-up, then divided by 10 at each of ``decay_at``."""
+    """Yields the learning rate of each step of an epoch: linear warm-up, then divided by 10 at each ``decay_at``."""
     n_steps = -(-n_photos // config.batch_size)
     factor = step_factor(sum(epoch >= round(share * config.epochs) for share in config.decay_at))
     for step in range(epoch * n_steps, (epoch + 1) * n_steps):
@@ -183,7 +184,7 @@ def _learning_rates(config: TrainDetectorConfig, epoch: int, n_photos: int) -> I
 
 
 def _identity(config: TrainDetectorConfig, inputs: dict[str, str]) -> str:
-    """Everything that decides the weights, but not where files lie or on what the run is trained."""
+    """Describes as text everything that determines the weights, without the paths of the files and the device."""
     paths = ("out", "device", "train", "val", "weights")
     settings = {key: value for key, value in to_settings(config).items() if key not in paths}
     return json.dumps([settings, list(inputs.values())], sort_keys=True)

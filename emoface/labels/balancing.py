@@ -1,4 +1,4 @@
-"""What may be done about unbalanced labels in the training split: leave people out, or draw some more often."""
+"""Two ways to balance the labels of the training split: leave people out, or sample some people more often."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from emoface.labels.statistics import imbalance_ratios, label_counts
 def cap_people(indicator: ArrayLike, limit: int, random: np.random.Generator) -> NDArray[np.bool_]:
     """Chooses people so that no label has more than ``limit`` of them.
 
-    People are taken by their rarest label, the rarest first and at random within a label; each is kept if
-    none of their labels is full. So rare labels keep their people as far as the frequent labels that go with
-    them allow, and frequent labels lose those who have nothing else. A person without labels is kept.
+    People are processed in the order of their rarest label, the rarest first and at random within a label. A person is
+    kept if none of their labels has reached the limit. So rare labels keep as many people as the frequent labels of the
+    same people allow, and frequent labels lose the people who have no other label. A person without labels is kept.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
-        limit: Most people per label, 1 or more.
-        random: Draws the order within a label.
+        limit: Largest number of people per label, 1 or more.
+        random: Random generator that shuffles the people within a label.
 
     Returns:
         (n,) True for the people to keep.
@@ -42,19 +42,19 @@ def cap_people(indicator: ArrayLike, limit: int, random: np.random.Generator) ->
 
 
 def sampling_weights(indicator: ArrayLike) -> NDArray[np.float64]:
-    """How often to draw each person in training, so that rare labels are seen more often.
+    """Computes the sampling weight of each person, so that training samples rare labels more often.
 
-    A person's weight is the mean IRLbl of their labels; without labels it is 1, that of the most frequent
-    label. The weights are scaled to a mean of 1. The mean over a person's labels, rather than the greatest,
-    keeps the few people with a very rare label from filling every batch.
+    A person's weight is the mean IRLbl of their labels; a person without labels has weight 1, the IRLbl of the most
+    frequent label. The weights are then scaled to a mean of 1. The mean over a person's labels is used rather than the
+    maximum, so that the few people with a very rare label do not fill every batch.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
 
     Returns:
-        (n,), above 0, with a mean of 1.
+        (n,) weights above 0, with a mean of 1.
 
-    Source: IRLbl is that of Charte et al. 2015 (see ``imbalance_ratios``); the weight is ours.
+    Source: IRLbl is defined by Charte et al. 2015 (see ``imbalance_ratios``); the weight is our own.
 
     Example:
         >>> sampling_weights([[1, 0], [1, 0], [1, 0], [1, 1]]).round(3).tolist()

@@ -1,4 +1,4 @@
-"""Measures of how many labels people have, how unbalanced the labels are, and which go together.
+"""Label statistics: how many labels people have, how imbalanced the labels are, and which occur together.
 
 Every function takes an indicator (n, k): n people, k labels, non-zero where a person has the label.
 """
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def label_counts(indicator: ArrayLike) -> NDArray[np.int64]:
-    """Counts the people of each label.
+    """Counts the people who have each label.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
@@ -26,7 +26,7 @@ def label_counts(indicator: ArrayLike) -> NDArray[np.int64]:
 
 
 def label_cardinality(indicator: ArrayLike) -> float:
-    """Label cardinality: the mean number of labels of a person.
+    """Computes the label cardinality: the mean number of labels per person.
 
     ``Card = (1 / n) sum_i |Y_i|``.
 
@@ -47,7 +47,7 @@ def label_cardinality(indicator: ArrayLike) -> float:
 
 
 def label_density(indicator: ArrayLike) -> float:
-    """Label density: the label cardinality as a share of all labels, ``Dens = Card / k``.
+    """Computes the label density: the label cardinality as a share of all labels, ``Dens = Card / k``.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
@@ -66,10 +66,10 @@ def label_density(indicator: ArrayLike) -> float:
 
 
 def imbalance_ratios(indicator: ArrayLike) -> NDArray[np.float64]:
-    """IRLbl: how many times rarer each label is than the most frequent one.
+    """Computes IRLbl: how many times rarer each label is than the most frequent one.
 
-    ``IRLbl(y) = max_y' count(y') / count(y)``. The ratio of a label that nobody has would be infinite and
-    drown every mean: it is nan here, and left out of ``mean_imbalance_ratio``, ``imbalance_ratio_cv`` and
+    ``IRLbl(y) = max_y' count(y') / count(y)``. The ratio of a label that no person has would be infinite and
+    dominate every mean: it is nan here, and left out of ``mean_imbalance_ratio``, ``imbalance_ratio_cv`` and
     ``scumble``.
 
     Args:
@@ -93,7 +93,7 @@ def imbalance_ratios(indicator: ArrayLike) -> NDArray[np.float64]:
 
 
 def mean_imbalance_ratio(indicator: ArrayLike) -> float:
-    """MeanIR: the mean of IRLbl over the labels that somebody has.
+    """Computes MeanIR: the mean of IRLbl over the labels that at least one person has.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
@@ -112,7 +112,7 @@ def mean_imbalance_ratio(indicator: ArrayLike) -> float:
 
 
 def imbalance_ratio_cv(indicator: ArrayLike) -> float:
-    """CVIR: the coefficient of variation of IRLbl, over the labels that somebody has.
+    """Computes CVIR: the coefficient of variation of IRLbl over the labels that at least one person has.
 
     ``CVIR = sqrt(sum_y (IRLbl(y) - MeanIR)^2 / (k - 1)) / MeanIR``.
 
@@ -133,12 +133,12 @@ def imbalance_ratio_cv(indicator: ArrayLike) -> float:
 
 
 def scumble(indicator: ArrayLike) -> float:
-    """SCUMBLE: how much frequent and rare labels occur in the same people.
+    """Computes SCUMBLE: how strongly frequent and rare labels occur in the same people.
 
     The mean over people of ``1 - geometric mean / arithmetic mean`` of the IRLbl of the person's labels.
-    Resampling by people helps little where it is high, because a rare label drags frequent ones along. The
-    product in the paper runs over a person's own labels, not over all k (which would make it zero for
-    everybody); a person without labels counts as 0, as in the authors' mldr.
+    Resampling people helps little where SCUMBLE is high, because people with a rare label have frequent labels too. The
+    product in the paper runs over a person's own labels, not over all k (which would make it zero for every person); a
+    person without labels counts as 0, as in the authors' mldr.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
@@ -153,25 +153,25 @@ def scumble(indicator: ArrayLike) -> float:
         >>> round(scumble([[1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0]]), 7)
         0.0785955
     """
-    everybody = _to_bool(indicator)
-    if not len(everybody):
+    has_label = _to_bool(indicator)
+    if not len(has_label):
         return float("nan")
-    present = everybody[everybody.any(axis=1)]
+    present = has_label[has_label.any(axis=1)]
     ratios = np.nan_to_num(imbalance_ratios(indicator), nan=1.0)
     n_labels = present.sum(axis=1)
     arithmetic = present @ ratios / n_labels
     geometric = np.exp(present @ np.log(ratios) / n_labels)
-    return float((1 - geometric / arithmetic).sum() / len(everybody))
+    return float((1 - geometric / arithmetic).sum() / len(has_label))
 
 
 def co_occurrence(indicator: ArrayLike) -> NDArray[np.int64]:
-    """Counts the people who have two labels together.
+    """Counts the people who have both labels of each pair.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
 
     Returns:
-        (k, k), symmetric; the diagonal holds ``label_counts``.
+        (k, k), symmetric; the diagonal contains ``label_counts``.
 
     Example:
         >>> co_occurrence([[1, 1, 0], [1, 0, 0], [1, 0, 1], [1, 1, 0]]).tolist()

@@ -1,7 +1,7 @@
 """Splits photos so that every label keeps its share in every split.
 
-A photo is the unit, so that two people of one photo never land in different splits. Its labels are counts:
-how many of its people have each.
+Whole photos are assigned to splits, so that two people of one photo are never in different splits. The labels of a
+photo are counts: how many of its people have each label.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MIN_PEOPLE = 50
-"""Labels with at least this many people are to keep their share within ``TOLERANCE``."""
+"""Labels with at least this many people should keep their share within ``TOLERANCE``."""
 
 TOLERANCE = 0.01
-"""How far a split's share of a label's people may be from its target."""
+"""Largest deviation of a split's share of a label's people from its target."""
 
 _TRIES = 8
 _SAMPLE = 256
@@ -26,24 +26,25 @@ _SAME = 1e-9
 def stratify_people(
     photo: ArrayLike, indicator: ArrayLike, ratios: ArrayLike, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Splits people by photo: iterative stratification, then swaps where a share is off.
+    """Splits people by photo with iterative stratification, followed by swaps where a share misses its target.
 
-    The number of people counts as one label more, which everybody has; so the splits get their share of
-    people as well as of photos, and photos whose people have no labels are spread too.
+    The number of people is treated as an additional label, which each person has. So the splits get their share of
+    people as well as of photos, and photos whose people have no labels are distributed too.
 
-    Where a share of a label with 50 people or more is still off by more than 1 %, it is tried again, up to
-    eight times, and the try with the fewest such shares is taken; with few people per label there may be no
-    better one, as 0.1 of 52 people is no whole number within 1 %.
+    Where a share of a label with 50 people or more still deviates by more than 1 %, the split is repeated, up to eight
+    times in all, and the split with the fewest such shares is returned. With few people per label no split may be
+    within 1 %: 70, 10 and 20 % of 52 people are 36.4, 5.2 and 10.4, which round to 51 people, and wherever the last
+    person goes, the share deviates by more than 0.52 people.
 
     Args:
-        photo: (n,) number of each person's photo, 0 to the number of photos less one.
+        photo: (n,) number of each person's photo, from 0 to the number of photos - 1.
         indicator: (n, k), non-zero where a person has a label.
         ratios: (s,) share of each split, summing to 1.
-        random: Decides what the rules leave open; the same state gives the same split.
+        random: Random generator for ties and orders; the same state gives the same split.
 
     Returns:
-        (n,) the split of each person, 0 to s - 1. Each split's number of photos is its share, rounded to
-        one of the two whole numbers around it.
+        (n,) the split of each person, 0 to s - 1. The number of photos of each split is its share, rounded up or down
+        to a whole number.
 
     Example:
         >>> photo, indicator = [0, 0, 1, 2, 3], [[1], [1], [0], [1], [1]]
@@ -67,7 +68,7 @@ def stratify_people(
 
 
 def _count_missed(counts: NDArray[np.int64], split: NDArray[np.int64], ratios: ArrayLike) -> int:
-    """How many shares, of all splits and of all labels with people enough, are off by more than allowed."""
+    """Counts the shares, over all splits and all labels with enough people, that deviate by more than allowed."""
     wanted = np.asarray(ratios, dtype=np.float64)
     totals = counts.sum(axis=0)
     people = np.array([counts[split == number].sum(axis=0) for number in range(len(wanted))])
@@ -76,23 +77,24 @@ def _count_missed(counts: NDArray[np.int64], split: NDArray[np.int64], ratios: A
 
 
 def stratify_groups(counts: ArrayLike, ratios: ArrayLike, random: np.random.Generator) -> NDArray[np.int64]:
-    """Iterative stratification of groups.
+    """Assigns groups to splits by iterative stratification.
 
-    Label by label, the one with the fewest people left first (the first of several): each group that has it
-    goes to the split that lacks most people of this label; of several, to the one that lacks most groups; of
-    several, to one drawn at random. Groups without any label go to the split that lacks most groups.
+    The label with the fewest people not yet assigned is processed next (the first one if there are several). Each group
+    that has this label goes to the split that lacks most people of the label; if there are several such splits, to the
+    one that lacks most groups; if there are still several, to a random one of them. Groups without any label go to the
+    split that lacks most groups.
 
     Args:
         counts: (g, k) how often each group has each label.
         ratios: (s,) share of each split, summing to 1.
-        random: Draws the order of the groups, then breaks ties.
+        random: Random generator that shuffles the groups, then breaks ties.
 
     Returns:
-        (g,) the split of each group; the number of groups per split is that of ``group_quotas``.
+        (g,) the split of each group; ``group_quotas`` gives the number of groups per split.
 
-    Source: Sechidis et al., "On the Stratification of Multi-Label Data", ECML PKDD 2011, algorithm 1. What
-    differs: an example is a group with counts in place of 0 and 1, and a split that has all its groups gets
-    no more, so that the ratios are exact.
+    Source: Sechidis et al., "On the Stratification of Multi-Label Data", ECML PKDD 2011, algorithm 1. Two
+    differences: an example is a group with counts in place of 0 and 1, and a split that has reached its number of
+    groups gets no more, so that the ratios are exact.
 
     Example:
         >>> stratify_groups([[1], [1], [0], [0]], [0.5, 0.5], np.random.default_rng(0)).tolist()
@@ -127,14 +129,14 @@ def stratify_groups(counts: ArrayLike, ratios: ArrayLike, random: np.random.Gene
 
 
 def group_quotas(n: int, ratios: ArrayLike) -> NDArray[np.int64]:
-    """Shares n groups out by largest remainder; the first of several equal remainders wins.
+    """Distributes n groups over the splits by largest remainder; of equal remainders the first one wins.
 
     Args:
-        n: Groups to share out.
+        n: Number of groups.
         ratios: (s,) share of each split, summing to 1.
 
     Returns:
-        (s,), summing to n, each within one of its exact share.
+        (s,) number of groups of each split, summing to n, each less than 1 from its exact share.
 
     Example:
         >>> group_quotas(11, [0.7, 0.1, 0.2]).tolist()
@@ -150,19 +152,19 @@ def group_quotas(n: int, ratios: ArrayLike) -> NDArray[np.int64]:
 def swap_groups(
     counts: ArrayLike, split: ArrayLike, ratios: ArrayLike, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Swaps groups between splits while that brings the labels nearer to their shares.
+    """Swaps groups between splits as long as this brings the labels closer to their shares.
 
-    A departure from Sechidis et al., whose algorithm only adds: what it is left with for the most frequent
-    labels, and where groups hold several people, may miss a share. Two splits at a time, the best swap
-    within a sample of groups of each is made, as long as it lowers the sum over splits and labels of
-    ``(people - target)^2 / tolerance^2``. The tolerance is 1 % of the label's people, and for labels with fewer
-    than 50 people, of whom one is more than that, two people.
+    This differs from Sechidis et al., whose algorithm only adds groups. The groups that are left for the most frequent
+    labels, and groups of several people, may then miss a share. For two splits at a time, the best swap between a
+    sample of groups of each is made, as long as it lowers the sum over splits and labels of
+    ``(people - target)^2 / tolerance^2``. The tolerance is 1 % of the label's people; for labels with fewer than 50
+    people, where one person is more than 1 %, it is two people.
 
     Args:
         counts: (g, k) how often each group has each label.
         split: (g,) the split of each group.
         ratios: (s,) share of each split, summing to 1.
-        random: Draws the samples.
+        random: Random generator that samples the groups.
 
     Returns:
         (g,) a new split, with as many groups in each as before.
@@ -195,7 +197,7 @@ def swap_groups(
 
 
 def label_shares(indicator: ArrayLike, split: ArrayLike, n_splits: int) -> NDArray[np.float64]:
-    """The share of each label's people that each split has.
+    """Computes the share of each label's people that is in each split.
 
     Args:
         indicator: (n, k), non-zero where a person has a label.
@@ -203,7 +205,7 @@ def label_shares(indicator: ArrayLike, split: ArrayLike, n_splits: int) -> NDArr
         n_splits: Number of splits.
 
     Returns:
-        (n_splits, k), each column summing to 1; nan for a label that nobody has.
+        (n_splits, k), each column summing to 1; nan for a label that no person has.
 
     Example:
         >>> label_shares([[1, 0], [1, 0]], [0, 1], 2).tolist()
@@ -223,12 +225,12 @@ def _best_swap(
     difference: NDArray[np.float64],
     random: np.random.Generator,
 ) -> tuple[float, int, int]:
-    """The best swap in a sample: how much it lowers the squared excess, and the two groups.
+    """Finds the best swap in a sample: how much it lowers the squared excess, and the two groups.
 
-    With ``c`` what the first split gains, the excess ``e`` of the first and ``f`` of the other change the sum
-    of squares by ``2 (e - f) c + 2 c c``.
+    If the first split gains ``c`` by a swap, and the excess is ``e`` in the first split and ``f`` in the other, the sum
+    of squares changes by ``2 (e - f) c + 2 c c``.
     """
-    firsts, seconds = (_draw(np.flatnonzero(split == number), random) for number in pair)
+    firsts, seconds = (_sample_groups(np.flatnonzero(split == number), random) for number in pair)
     if not len(firsts) or not len(seconds):
         return 0.0, 0, 0
     a, b = scaled[firsts], scaled[seconds]
@@ -239,13 +241,13 @@ def _best_swap(
     return float(gains[row, column]), int(firsts[row]), int(seconds[column])
 
 
-def _draw(groups: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
+def _sample_groups(groups: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
     if len(groups) <= _SAMPLE:
         return groups
     return np.asarray(random.choice(groups, _SAMPLE, replace=False))
 
 
 def _greatest(values: NDArray[np.generic], candidates: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The candidates with the greatest value; differences of rounding do not count."""
-    wished = np.asarray(values, dtype=np.float64)[candidates]
-    return np.asarray(candidates[wished >= wished.max() - _SAME])
+    """Selects the candidates with the greatest value; rounding differences are ignored."""
+    compared = np.asarray(values, dtype=np.float64)[candidates]
+    return np.asarray(candidates[compared >= compared.max() - _SAME])

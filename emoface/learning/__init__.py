@@ -1,1 +1,1 @@
-"""What all trainings share: averaged weights, devices, optimizers, learning-rate schedules and checkpoints."""
+"""Components shared by all trainings: averaged weights, devices, optimizers, learning rates and checkpoints."""

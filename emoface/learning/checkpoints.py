@@ -1,4 +1,4 @@
-"""The file that an interrupted training goes on from."""
+"""The checkpoint file from which an interrupted training resumes."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes the state of a training in one step.
 
     Args:
-        path: The file.
-        state: State dicts, numbers, text, and lists and dictionaries of them.
+        path: Path of the file.
+        state: State dicts, numbers, strings, and lists and dictionaries of them.
     """
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads what ``save_checkpoint`` wrote; nothing that the file names is run.
+    """Reads a state that ``save_checkpoint`` wrote, without executing code from the file.
 
     Args:
-        path: The file.
-        device: Where its tensors go.
+        path: Path of the file.
+        device: Device to load the tensors to.
     """
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     return state

@@ -1,4 +1,4 @@
-"""The one choice of the device that a network runs on."""
+"""Selection of the device that a network runs on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from emoface.errors import SettingsError
 
 
 def pick_device(name: str | None = "auto") -> torch.device:
-    """The device of a name.
+    """Selects a device by name.
 
     Args:
         name: ``auto`` or None for CUDA where there is one, else the CPU; ``cpu``; ``cuda``; ``cuda:1`` for the second

@@ -12,19 +12,19 @@ from torch import nn
 
 Network = TypeVar("Network", bound=nn.Module)
 Decay = Callable[[int], float]
-"""The decay of the n-th update, n from 1: the share that the average keeps of itself."""
+"""The decay of the n-th update, n from 1: the weight of the previous average."""
 
 
 class AveragedWeights(Generic[Network]):
     """An exponential moving average of a network, its BatchNorm statistics included.
 
-    Not ``torch.optim.swa_utils.AveragedModel``: its first update replaces the average by the network, while here the
-    weights that training starts from count too and fade by a decay that grows; and its state dict has other names than
-    the network's, so that checkpoints of either training could not be read as the network they are of.
+    ``torch.optim.swa_utils.AveragedModel`` is not used for two reasons. Its first update replaces the average by the
+    network, while here the initial weights contribute too, with a decay that grows. And its state dict has other names
+    than the network, so that its checkpoints could not be loaded into the network.
 
     Attributes:
         model: The averaged network, in evaluation mode.
-        n_updates: Updates so far.
+        n_updates: Number of updates so far.
     """
 
     def __init__(self, model: Network, decay: Decay) -> None:
@@ -34,7 +34,7 @@ class AveragedWeights(Generic[Network]):
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Moves the average toward a network; whole numbers, such as BatchNorm's counter of batches, are copied.
+        """Moves the average toward a network; integers, such as BatchNorm's counter of batches, are copied.
 
         Args:
             model: The network after a step.
@@ -52,7 +52,7 @@ class AveragedWeights(Generic[Network]):
 
 
 def ratio_warmup(decay: float) -> Decay:
-    """A decay of n / (9 + n), at most ``decay``: 0.1 at the first update, for trainings of few steps.
+    """Builds a decay of n / (9 + n), at most ``decay``, which is 0.1 at the first update; for trainings of few steps.
 
     Example:
         >>> [round(ratio_warmup(0.9)(n), 3) for n in (1, 2, 1000)]
@@ -64,7 +64,7 @@ def ratio_warmup(decay: float) -> Decay:
 
 
 def exponential_warmup(decay: float, n_steps: float = 500) -> Decay:
-    """A decay of ``decay`` * (1 - exp(-n / n_steps)), for trainings of many steps.
+    """Builds a decay of ``decay`` * (1 - exp(-n / n_steps)), for trainings of many steps.
 
     Example:
         >>> [round(exponential_warmup(0.9)(n), 3) for n in (1, 500, 5000)]

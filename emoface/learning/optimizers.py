@@ -1,4 +1,4 @@
-"""Optimizers over all parameters of a network: what decays, how steps are taken, and their learning rate."""
+"""Optimizers over all parameters of a network: parameter groups with weight decay, construction, learning rate."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decays_norms: bool = False) -> list[dict[str, Any]]:
-    """Parameters by what decays: weights of convolutions and fully connected layers, and often nothing else.
+    """Splits the parameters into those with weight decay and those without.
+
+    Weights of convolutions and fully connected layers always decay.
 
     Args:
         model: The network.
-        weight_decay: Of the parameters that decay.
-        decays_norms: Biases and the parameters of normalisation, which have one dimension, decay too.
+        weight_decay: Weight decay of the parameters that decay.
+        decays_norms: Whether biases and normalisation parameters, which have one dimension, decay too.
 
     Returns:
-        One or two groups for a torch optimizer; none is empty.
+        One or two non-empty groups for a torch optimizer.
     """
     parameters = list(model.parameters())
     decay = [value for value in parameters if decays_norms or value.ndim > 1]
@@ -36,15 +38,15 @@ def build_optimizer(
     nesterov: bool = False,
     decays_norms: bool = False,
 ) -> torch.optim.Optimizer:
-    """An optimizer over all parameters of a network.
+    """Builds an optimizer over all parameters of a network.
 
     Args:
         model: The network.
-        kind: Which optimizer.
-        learning_rate: Its first learning rate; see ``set_learning_rate``.
+        kind: Kind of optimizer.
+        learning_rate: Initial learning rate; see ``set_learning_rate``.
         weight_decay: See ``parameter_groups``.
         momentum: SGD momentum.
-        nesterov: SGD looks ahead by its momentum.
+        nesterov: Whether SGD uses Nesterov momentum.
         decays_norms: See ``parameter_groups``.
     """
     groups = parameter_groups(model, weight_decay, decays_norms)

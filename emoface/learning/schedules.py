@@ -1,6 +1,7 @@
-"""How learning rates fall, as factors of the rate after the warm-up; without torch.
+"""Learning-rate schedules, as factors of the learning rate after the warm-up; importable without torch.
 
-Warm-ups are each training's own: MTER's is counted in epochs, the detector's in steps and together with the decay.
+Each training has its own warm-up: that of MTER is counted in epochs, that of the detector in steps and
+multiplied with the decay.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ COSINE_FLOOR = 0.01
 
 
 def step_factor(n_passed: int) -> float:
-    """Divides by 10 at each step of the schedule.
+    """Computes the factor of a step schedule, which divides by 10 at each decay step.
 
     Args:
-        n_passed: Steps of the schedule that lie behind.
+        n_passed: Number of decay steps passed.
 
     Example:
         >>> [round(step_factor(n), 3) for n in (0, 1, 2)]
@@ -25,10 +26,10 @@ def step_factor(n_passed: int) -> float:
 
 
 def cosine_factor(progress: float) -> float:
-    """Falls from 1 to a hundredth along half a cosine.
+    """Computes the factor of a cosine schedule, which falls from 1 to 0.01 along half a cosine.
 
     Args:
-        progress: Share of the schedule that lies behind, 0-1; more counts as 1.
+        progress: Finished share of the schedule, 0-1; more counts as 1.
 
     Example:
         >>> [round(cosine_factor(share), 3) for share in (0, 0.5, 1)]

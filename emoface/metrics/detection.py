@@ -1,4 +1,4 @@
-"""Measures of a face detector: average precision, recall by face size, landmark error."""
+"""Metrics of a face detector: average precision, recall by face size, landmark error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LabelledFaces:
 
     Attributes:
         xyxy: (n, 4) float32 boxes.
-        landmarks: (n, 5, 2) float32; nan where a face has none.
-        ignored: (n,) faces that neither help nor hurt: too small, too blurred, not labelled well.
+        landmarks: (n, 5, 2) float32 landmarks; nan where a face has none.
+        ignored: (n,) True for faces that do not count, whether found or not: too small, too blurred, not labelled well.
     """
 
     xyxy: NDArray[np.float32]
@@ -42,13 +42,13 @@ class LabelledFaces:
 
 @dataclass(frozen=True)
 class PhotoMatch:
-    """How the detections of one photo fared.
+    """The detections of one photo matched with its true faces.
 
     Attributes:
-        conf: (n,) scores, best first.
+        conf: (n,) scores in descending order.
         outcome: (n,) ``TRUE``, ``FALSE`` or ``IGNORED``.
-        face_index: (n,) the true face that a ``TRUE`` detection found, else ``UNMATCHED``.
-        detection_index: (n,) which detection of the photo each is.
+        face_index: (n,) index of the true face that a ``TRUE`` detection found, else ``UNMATCHED``.
+        detection_index: (n,) index of each entry among the detections of the photo.
     """
 
     conf: NDArray[np.float32]
@@ -58,15 +58,15 @@ class PhotoMatch:
 
 
 def match_detections(found: Detections, truth: LabelledFaces, iou_threshold: float = 0.5) -> PhotoMatch:
-    """Holds the detections of one photo against its true faces, best score first.
+    """Matches the detections of one photo with its true faces, in descending order of score.
 
-    A detection belongs to the true face that it overlaps most. The first one above the threshold is a true
-    one, a second one a false one, and one on an ignored face counts nowhere.
+    A detection belongs to the true face that it overlaps most. The first detection of a face above the threshold is
+    a true positive, each further one a false positive, and a detection of an ignored face is not counted.
 
     Args:
-        found: What the detector found.
-        truth: What is there.
-        iou_threshold: Least intersection over union of a true detection.
+        found: The detections.
+        truth: The true faces.
+        iou_threshold: Smallest intersection over union (IoU) of a true positive.
 
     Source:
         WIDER FACE's evaluation (Yang et al. 2016), ``eval_tools/image_evaluation.m``.
@@ -89,15 +89,15 @@ def match_detections(found: Detections, truth: LabelledFaces, iou_threshold: flo
 
 
 def average_precision(conf: NDArray[np.float32], is_true: NDArray[np.bool_], n_faces: int) -> float:
-    """Area under the precision-recall curve, precision made monotone from the right.
+    """Computes the area under the precision-recall curve, with precision made monotone from the right.
 
     Args:
         conf: (n,) scores of all detections of all photos; equal scores enter the curve together.
-        is_true: (n,) which of them found a face.
-        n_faces: How many faces there are to find.
+        is_true: (n,) whether each detection found a face.
+        n_faces: Number of true faces that count.
 
     Returns:
-        0-1, best 1; nan where there is no face to find.
+        0-1, best 1; nan where no true face counts.
 
     Example:
         >>> conf = np.array([0.9, 0.8, 0.7], np.float32)
@@ -105,8 +105,8 @@ def average_precision(conf: NDArray[np.float32], is_true: NDArray[np.bool_], n_f
         0.8333
 
     Source:
-        Everingham et al., "The PASCAL VOC Challenge", 2010 (the all-point form); WIDER FACE reads the same
-        curve at 1,000 thresholds, here every score is one.
+        Everingham et al., "The PASCAL VOC Challenge", 2010 (the all-point form). WIDER FACE reads the same
+        curve at 1,000 thresholds; here every score is a threshold.
     """
     if n_faces == 0:
         return float("nan")
@@ -120,16 +120,16 @@ def average_precision(conf: NDArray[np.float32], is_true: NDArray[np.bool_], n_f
 
 
 @dataclass(frozen=True)
-class DetectionMeasures:
-    """Measures over a set of photos.
+class DetectionMetrics:
+    """Metrics of a detector on a set of photos.
 
     Attributes:
-        average_precision: At the IoU threshold, 0-1; nan without faces.
-        recall: Share of the faces that some detection found, 0-1; nan without faces.
-        false_per_photo: Detections that found nothing, per photo.
-        landmark_error: Mean distance of a landmark from its true place, in shares of the square root of the
-            true box's area; nan where no found face has landmarks.
-        n_faces: Faces that count.
+        average_precision: Average precision at the IoU threshold, 0-1; nan without faces.
+        recall: Share of the true faces that were found, 0-1; nan without faces.
+        false_per_photo: Number of false positives per photo.
+        landmark_error: Mean distance between detected and true landmarks, divided by the square root of the true
+            box's area; nan where no found face has landmarks.
+        n_faces: Number of true faces that count.
     """
 
     average_precision: float
@@ -141,13 +141,13 @@ class DetectionMeasures:
 
 def measure_detections(
     found: Sequence[Detections], truth: Sequence[LabelledFaces], iou_threshold: float = 0.5
-) -> DetectionMeasures:
-    """Average precision, recall, false detections and landmark error over a set of photos.
+) -> DetectionMetrics:
+    """Computes average precision, recall, false positives per photo and landmark error on a set of photos.
 
     Args:
-        found: Per photo, what the detector found.
-        truth: Per photo, what is there.
-        iou_threshold: Least intersection over union of a true detection.
+        found: The detections of each photo.
+        truth: The true faces of each photo.
+        iou_threshold: Smallest intersection over union (IoU) of a true positive.
 
     Raises:
         ValueError: The two sequences differ in length.
@@ -160,7 +160,7 @@ def measure_detections(
     is_true = outcome == TRUE
     errors = [_landmark_errors(f, t, m) for f, t, m in zip(found, truth, matches, strict=True)]
     error = np.concatenate([np.zeros(0), *errors])
-    return DetectionMeasures(
+    return DetectionMetrics(
         average_precision=average_precision(conf[counted], is_true[counted], n_faces),
         recall=float(is_true.sum() / n_faces) if n_faces else float("nan"),
         false_per_photo=float((outcome == FALSE).sum() / len(matches)) if matches else float("nan"),
@@ -170,7 +170,7 @@ def measure_detections(
 
 
 def _landmark_errors(found: Detections, truth: LabelledFaces, match: PhotoMatch) -> NDArray[np.float64]:
-    """One error per found face that has landmarks."""
+    """Computes the mean landmark error of each found face that has true landmarks."""
     hit = match.outcome == TRUE
     faces = match.face_index[hit]
     distance = np.linalg.norm(
@@ -183,17 +183,20 @@ def _landmark_errors(found: Detections, truth: LabelledFaces, match: PhotoMatch)
 def keep_sizes(
     found: Detections, truth: LabelledFaces, min_size: float, max_size: float, iou_threshold: float = 0.5
 ) -> tuple[Detections, LabelledFaces]:
-    """One photo with only the faces of a range of sizes left to count.
+    """Restricts one photo to the faces in a range of sizes.
 
-    Faces outside the range are ignored; so are detections outside it that overlap no true face, which would
-    otherwise be false ones in every range.
+    True faces outside the range are marked as ignored. Detections outside the range that overlap no true face are
+    removed, because they would otherwise be false positives in every range.
 
     Args:
-        found: What the detector found.
-        truth: What is there.
-        min_size: Least square root of the box area, pixels, inclusive.
-        max_size: Largest, exclusive.
-        iou_threshold: Overlap from which a detection belongs to a face.
+        found: The detections.
+        truth: The true faces.
+        min_size: Smallest square root of the box area, pixels, inclusive.
+        max_size: Largest square root of the box area, pixels, exclusive.
+        iou_threshold: Smallest IoU with which a detection belongs to a face.
+
+    Returns:
+        The detections that remain, and all true faces with those outside the range ignored.
     """
     true_size, found_size = np.sqrt(box_areas(truth.xyxy)), np.sqrt(box_areas(found.xyxy))
     ignored = truth.ignored | (true_size < min_size) | (true_size >= max_size)

@@ -1,6 +1,6 @@
-"""Measuring a set of predictions: average precision with bootstrap intervals, thresholds, groups, streams, ratings.
+"""Metrics of a set of predictions: average precision with bootstrap intervals, at thresholds, by group and by stream.
 
-Everything here takes arrays and gives numbers. A measure that is undefined is nan, see ``multilabel``.
+Every function takes arrays and returns numbers. A metric that is undefined is nan, see ``multilabel``.
 """
 
 from __future__ import annotations
@@ -18,144 +18,145 @@ from emoface.metrics.multilabel import (
     f1_scores,
     jaccard_indices,
     mean_average_precision,
+    mean_of_defined,
     mean_over_labels,
     percentile_interval,
     predict_labels,
 )
 from emoface.progress import SILENT, Progress
-
-FloatArray = NDArray[np.float64]
+from emoface.vision.arrays import Float64Array
 
 INTERVAL_LEVEL = 0.95
-"""Share of the bootstrap resamples that lies inside an interval."""
+"""Share of the bootstrap resamples that are inside an interval."""
 
 
 @dataclass(frozen=True)
-class PrecisionMeasures:
+class PrecisionMetrics:
     """Average precision of n people and k labels.
 
     Attributes:
-        n_people: n.
+        n_people: Number of people, n.
         average_precision: (k,) 0-1.
-        prevalence: (k,) share of the people with the label, 0-1: what guessing comes to.
-        interval: (2, k) low and high of the average precision; nan without bootstrap.
-        mean_interval: (2,) low and high of the mean average precision; nan without bootstrap.
+        prevalence: (k,) share of the people who have the label, 0-1: the average precision of chance.
+        interval: (2, k) low and high end for the average precision; nan without bootstrap.
+        mean_interval: (2,) low and high end for the mean average precision; nan without bootstrap.
     """
 
     n_people: int
-    average_precision: FloatArray
-    prevalence: FloatArray
-    interval: FloatArray
-    mean_interval: FloatArray
+    average_precision: Float64Array
+    prevalence: Float64Array
+    interval: Float64Array
+    mean_interval: Float64Array
 
     @property
     def is_defined(self) -> NDArray[np.bool_]:
-        """(k,) whether anybody has the label."""
+        """(k,) whether at least one person has the label."""
         return np.isfinite(self.average_precision)
 
     @property
     def labels_defined(self) -> int:
-        """Labels that the means are taken over."""
+        """The number of labels whose average precision is defined; the means are taken over these."""
         return int(self.is_defined.sum())
 
     @property
     def mean_average_precision(self) -> float:
-        """Over the labels that are defined, 0-1."""
+        """The mean of the average precision over the labels where it is defined, 0-1."""
         return mean_average_precision(self.average_precision)
 
     @property
     def mean_prevalence(self) -> float:
-        """The mean prevalence of the labels that are defined."""
-        return mean_average_precision(np.where(self.is_defined, self.prevalence, np.nan))
+        """The mean prevalence of the labels whose average precision is defined: the chance level of the mAP."""
+        return mean_of_defined(np.where(self.is_defined, self.prevalence, np.nan))
 
 
 @dataclass(frozen=True)
-class ThresholdMeasures:
-    """What comes of predicting the labels whose score reaches their threshold; n people, k labels.
+class ThresholdMetrics:
+    """Metrics of the predicted labels, those whose score reaches their threshold, for n people and k labels.
 
     Attributes:
-        n_with_label: (k,) people who have the label.
-        n_predicted: (k,) people for whom it is predicted.
-        precision: (k,) of those predicted, the share who have it; nan where nobody is.
-        recall: (k,) of those who have it, the share predicted; nan where nobody has it.
-        f1: (k,)
-        jaccard: (n,) of each person.
+        n_with_label: (k,) number of people who have the label.
+        n_predicted: (k,) number of people for whom the label is predicted.
+        precision: (k,) share of the people predicted to have the label who have it; nan where there are none.
+        recall: (k,) share of the people with the label for whom it is predicted; nan where there are none.
+        f1: (k,) F1 score of each label.
+        jaccard: (n,) Jaccard index of each person.
     """
 
     n_with_label: NDArray[np.int64]
     n_predicted: NDArray[np.int64]
-    precision: FloatArray
-    recall: FloatArray
-    f1: FloatArray
-    jaccard: FloatArray
+    precision: Float64Array
+    recall: Float64Array
+    f1: Float64Array
+    jaccard: Float64Array
 
     @property
     def mean_f1(self) -> float:
-        """Over the labels that somebody has."""
-        return mean_average_precision(self.f1)
+        """The mean F1 score over the labels that at least one person has."""
+        return mean_of_defined(self.f1)
 
     @property
     def mean_jaccard(self) -> float:
-        """Over the people who have a label or are predicted one."""
-        return mean_average_precision(self.jaccard)
+        """The mean Jaccard index over the people who have a label or are predicted one."""
+        return mean_of_defined(self.jaccard)
 
 
 @dataclass(frozen=True)
 class VadErrors:
-    """Average absolute error of valence, arousal and dominance, on their own scale.
+    """Average absolute error of valence, arousal and dominance, on their own scale (1-10).
 
     Attributes:
-        errors: (3,)
-        n_people: (3,) whose truth is known.
+        errors: (3,) average absolute error of each dimension.
+        n_people: (3,) number of people whose true value is known.
     """
 
-    errors: FloatArray
+    errors: Float64Array
     n_people: NDArray[np.int64]
 
     @property
     def mean(self) -> float:
-        """Over the dimensions that are defined."""
-        return mean_average_precision(self.errors)
+        """The mean error over the dimensions where it is defined."""
+        return mean_of_defined(self.errors)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All measures of a set of predictions.
+    """All metrics of a set of predictions.
 
     Attributes:
-        everybody: Of all people, with intervals.
-        at_thresholds: Of all people, at the thresholds given.
-        groups: Of parts of the people, with intervals, by kind and name.
-        streams: Of each stream's own head, on the people of whom it sees something; without intervals.
-        vad: None where nothing is predicted.
+        overall: Average precision for all people, with intervals.
+        at_thresholds: Precision, recall, F1 and Jaccard index for all people, at the given thresholds.
+        groups: Average precision for groups of people, with intervals, by kind of group and name.
+        streams: Average precision of each stream's own head for the people who have its input, without intervals.
+        vad: Errors of valence, arousal and dominance; None where the model does not predict them.
     """
 
-    everybody: PrecisionMeasures
-    at_thresholds: ThresholdMeasures
-    groups: dict[str, dict[str, PrecisionMeasures]]
-    streams: dict[str, PrecisionMeasures]
+    overall: PrecisionMetrics
+    at_thresholds: ThresholdMetrics
+    groups: dict[str, dict[str, PrecisionMetrics]]
+    streams: dict[str, PrecisionMetrics]
     vad: VadErrors | None
 
 
 @dataclass(frozen=True)
 class PrecisionDifference:
-    """How far one model's mean average precision is above another's on the same people.
+    """The difference of two models' mean average precision on the same people.
 
     Attributes:
-        value: The second's minus the first's.
-        interval: (2,) low and high.
-        share_above_zero: Of the bootstrap resamples, those in which the second is better; nan where none is defined.
+        value: The mean average precision of the second model minus that of the first.
+        interval: (2,) low and high end of the bootstrap interval of the difference.
+        share_above_zero: Share of the bootstrap resamples in which the second model is better; nan where the
+            difference is defined in none.
     """
 
     value: float
-    interval: FloatArray
+    interval: Float64Array
     share_above_zero: float
 
 
 def measure_predictions(
     labels: NDArray[np.uint8],
     probabilities: NDArray[np.float32],
-    thresholds: FloatArray,
+    thresholds: Float64Array,
     *,
     stream_probabilities: Mapping[str, NDArray[np.float32]],
     vad: NDArray[np.float32],
@@ -165,21 +166,21 @@ def measure_predictions(
     seed: int,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Measures what a model says of n people against k labels and d ratings.
+    """Computes all metrics of a model's predictions for n people, k labels and d dimensions.
 
     Args:
-        labels: (n, k), 0 or 1.
-        probabilities: (n, k), 0-1.
-        thresholds: (k,) a label is predicted from here on; nan for nobody.
-        stream_probabilities: Of each stream's own head, (n, k), nan for a person of whom it sees nothing.
-        vad: (n, d), nan where unknown.
-        predicted_vad: (n, d), nan throughout where the model rates nobody.
-        groups: (n,) who is in each group, by kind and name.
-        n_resamples: Bootstrap resamples.
-        seed: Of the bootstrap.
-        progress: Told twice: when everybody is measured and when the groups are.
+        labels: (n, k) true labels, 0 or 1.
+        probabilities: (n, k) predicted probabilities, 0-1.
+        thresholds: (k,) a label is predicted from this probability on; with nan it is predicted for no person.
+        stream_probabilities: (n, k) for each stream with a head of its own; nan for a person without input for it.
+        vad: (n, d) true ratings, nan where unknown.
+        predicted_vad: (n, d) predicted ratings, nan throughout where the model does not predict them.
+        groups: (n,) whether each person is in the group, by kind of group and name.
+        n_resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+        progress: Advances by 1 when all people are evaluated and by 1 when the groups are.
     """
-    everybody = measure_precision(labels, probabilities, n_resamples=n_resamples, seed=seed)
+    overall = measure_precision(labels, probabilities, n_resamples=n_resamples, seed=seed)
     progress.advance()
     of_groups = {
         kind: {
@@ -190,7 +191,7 @@ def measure_predictions(
     }
     progress.advance()
     return Evaluation(
-        everybody=everybody,
+        overall=overall,
         at_thresholds=measure_at_thresholds(labels, probabilities, thresholds),
         groups=of_groups,
         streams={name: _measure_stream(labels, values) for name, values in stream_probabilities.items()},
@@ -200,21 +201,21 @@ def measure_predictions(
 
 def measure_precision(
     labels: NDArray[np.uint8], probabilities: NDArray[np.float32], *, n_resamples: int = 0, seed: int = 0
-) -> PrecisionMeasures:
-    """Average precision of each label, its mean, and the intervals of both.
+) -> PrecisionMetrics:
+    """Computes the average precision of each label, its mean, and the bootstrap intervals of both.
 
     Args:
-        labels: (n, k), 0 or 1.
-        probabilities: (n, k).
-        n_resamples: Bootstrap resamples; 0 leaves the intervals nan.
-        seed: Of the bootstrap.
+        labels: (n, k) true labels, 0 or 1.
+        probabilities: (n, k) predicted probabilities.
+        n_resamples: Number of bootstrap resamples; 0 leaves the intervals nan.
+        seed: Seed of the bootstrap.
 
     Example:
         >>> measure_precision(np.array([[1], [0], [1]]), np.array([[0.9], [0.8], [0.7]])).average_precision.round(4)
         array([0.8333])
     """
     resampled = bootstrap_average_precision(labels, probabilities, n_resamples, seed)
-    return PrecisionMeasures(
+    return PrecisionMetrics(
         n_people=len(labels),
         average_precision=average_precision(labels, probabilities),
         prevalence=labels.sum(axis=0) / len(labels) if len(labels) else np.full(labels.shape[1], np.nan),
@@ -224,19 +225,19 @@ def measure_precision(
 
 
 def measure_at_thresholds(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float32], thresholds: FloatArray
-) -> ThresholdMeasures:
-    """Counts who is predicted what, and how right that is.
+    labels: NDArray[np.uint8], probabilities: NDArray[np.float32], thresholds: Float64Array
+) -> ThresholdMetrics:
+    """Computes precision, recall, F1 and Jaccard index of the labels predicted at given thresholds.
 
     Args:
-        labels: (n, k), 0 or 1.
-        probabilities: (n, k).
-        thresholds: (k,) nan predicts nobody.
+        labels: (n, k) true labels, 0 or 1.
+        probabilities: (n, k) predicted probabilities.
+        thresholds: (k,) a label is predicted from this probability on; with nan it is predicted for no person.
     """
     predicted = predict_labels(probabilities, thresholds)
     n_with_label, n_predicted = labels.sum(axis=0).astype(np.int64), predicted.sum(axis=0)
     n_right = (labels.astype(bool) & predicted).sum(axis=0)
-    return ThresholdMeasures(
+    return ThresholdMetrics(
         n_with_label=n_with_label,
         n_predicted=n_predicted,
         precision=_divide(n_right, n_predicted),
@@ -254,19 +255,19 @@ def measure_difference(
     n_resamples: int,
     seed: int,
 ) -> PrecisionDifference:
-    """The difference of two models' mean average precision on the same people, by a paired bootstrap.
+    """Computes the difference of two models' mean average precision on the same people, with a paired bootstrap.
 
     Args:
-        labels: (n, k), 0 or 1.
-        first: (n, k) the one model's probabilities.
-        second: (n, k) the other's.
-        n_resamples: Bootstrap resamples.
-        seed: Of the bootstrap.
+        labels: (n, k) true labels, 0 or 1.
+        first: (n, k) probabilities of the first model.
+        second: (n, k) probabilities of the second model.
+        n_resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
     """
-    sides = (first, second)
-    values = [mean_average_precision(average_precision(labels, side)) for side in sides]
-    # The same seed and number of people draw the same people for both.
-    resampled = [mean_over_labels(bootstrap_average_precision(labels, side, n_resamples, seed)) for side in sides]
+    models = (first, second)
+    values = [mean_average_precision(average_precision(labels, scores)) for scores in models]
+    # With the same seed and number of people, both bootstraps resample the same people.
+    resampled = [mean_over_labels(bootstrap_average_precision(labels, scores, n_resamples, seed)) for scores in models]
     differences = resampled[1] - resampled[0]
     defined = differences[np.isfinite(differences)]
     return PrecisionDifference(
@@ -276,15 +277,15 @@ def measure_difference(
     )
 
 
-def _measure_stream(labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> PrecisionMeasures:
-    seen = np.isfinite(probabilities).all(axis=1)
-    return measure_precision(labels[seen], probabilities[seen])
+def _measure_stream(labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> PrecisionMetrics:
+    has_input = np.isfinite(probabilities).all(axis=1)
+    return measure_precision(labels[has_input], probabilities[has_input])
 
 
 def _measure_vad(vad: NDArray[np.float32], predicted_vad: NDArray[np.float32]) -> VadErrors:
     return VadErrors(average_absolute_error(vad, predicted_vad), np.isfinite(vad).sum(axis=0))
 
 
-def _divide(part: NDArray[np.int64], whole: NDArray[np.int64]) -> FloatArray:
-    shares: FloatArray = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _divide(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Float64Array:
+    shares: Float64Array = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
     return shares

@@ -1,7 +1,8 @@
-"""How well scores predict labels: average precision, its bootstrap interval, thresholds, F1, Jaccard index, curves.
+"""Multi-label metrics: average precision, its bootstrap interval, thresholds, F1, Jaccard index and curves.
 
-A label that nobody has is undefined: its measures are nan, never 0 or 1, and means are taken over the defined ones.
-Average precision ranks: scores may be logits or probabilities. Thresholds are on the scale of the scores given.
+The metrics of a label that no person has are undefined: they are nan, never 0 or 1, and means are taken over the
+defined values. Average precision depends on the order of the scores alone, so scores may be logits or probabilities.
+Thresholds are on the scale of the given scores.
 """
 
 from __future__ import annotations
@@ -12,23 +13,24 @@ import numpy as np
 import sklearn.metrics
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray = NDArray[np.float64]
+from emoface.vision.arrays import Float64Array
 
-_DRAWS_AT_ONCE = 64
+_RESAMPLES_AT_ONCE = 64
 
 
-def average_precision(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
-    """Average precision of each label: the sum of precision times the step in recall, ties in one step.
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> Float64Array:
+    """Computes the average precision of each label: the sum of precision times the step in recall.
 
-    Computed as in ``bootstrap_average_precision``, with everybody there once, so that a measure and its interval agree
-    to the last digit; scikit-learn's may differ there, and takes a label that nobody has for 0.
+    People with equal scores enter in one step. The computation is that of ``bootstrap_average_precision`` with each
+    person counted once, so that the value and its interval agree to the last digit. scikit-learn's value may differ in
+    the last digit, and is 0 for a label that no person has.
 
     Args:
-        labels: (n, k), 0 or 1.
-        scores: (n, k), higher is more certain.
+        labels: (n, k) true labels, 0 or 1.
+        scores: (n, k) logits or probabilities; a higher score is more certain.
 
     Returns:
-        (k,), 0-1, higher is better; nan for a label that nobody has.
+        (k,), 0-1, higher is better; nan for a label that no person has.
 
     Example:
         >>> average_precision([[1], [0], [1]], [[0.9], [0.8], [0.7]]).round(4).tolist()
@@ -36,72 +38,91 @@ def average_precision(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
 
     Source: the formula of scikit-learn's ``average_precision_score``.
     """
-    indicator, ranked = _check(labels, scores)
-    everybody_once = np.ones((1, len(indicator)), np.int32)
+    indicator, checked_scores = _check(labels, scores)
+    once_each = np.ones((1, len(indicator)), np.int32)
     return np.array(
-        [_weighted_precision(indicator[:, k], ranked[:, k], everybody_once)[0] for k in range(indicator.shape[1])]
+        [_weighted_precision(indicator[:, k], checked_scores[:, k], once_each)[0] for k in range(indicator.shape[1])]
     )
 
 
-def mean_average_precision(precision: ArrayLike) -> float:
-    """The plain mean over the labels whose average precision is defined.
+def mean_of_defined(values: ArrayLike) -> float:
+    """Computes the plain mean of the values that are defined.
 
     Args:
-        precision: (k,), nan where undefined.
+        values: (k,) any metric, nan where it is undefined.
 
     Returns:
-        0-1; nan where none is defined.
+        The mean; nan where no value is defined.
+
+    Example:
+        >>> mean_of_defined([3.0, float("nan"), 1.0])
+        2.0
+    """
+    defined = np.asarray(values, np.float64)
+    defined = defined[np.isfinite(defined)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def mean_average_precision(precision: ArrayLike) -> float:
+    """Computes the mean average precision (mAP): the mean over the labels whose average precision is defined.
+
+    Args:
+        precision: (k,) average precision of each label, nan where undefined.
+
+    Returns:
+        0-1, higher is better; nan where no average precision is defined.
 
     Example:
         >>> mean_average_precision([0.5, float("nan"), 0.25])
         0.375
     """
-    defined = np.asarray(precision, np.float64)
-    defined = defined[np.isfinite(defined)]
-    return float(defined.mean()) if len(defined) else float("nan")
+    return mean_of_defined(precision)
 
 
-def bootstrap_average_precision(labels: ArrayLike, scores: ArrayLike, n_draws: int = 1000, seed: int = 0) -> FloatArray:
-    """Average precision on people drawn anew, with replacement, as often as there are people.
+def bootstrap_average_precision(
+    labels: ArrayLike, scores: ArrayLike, n_resamples: int = 1000, seed: int = 0
+) -> Float64Array:
+    """Computes the average precision of bootstrap resamples: n of the n people, sampled with replacement.
 
-    The draws depend on the seed and the number of people alone: two models with the same people in the same order get
-    the same draws, so the difference of their rows is a paired bootstrap.
+    The resamples depend on the seed and the number of people alone: two models with the same people in the same order
+    get the same resamples, so the difference of their rows is a paired bootstrap.
 
     Args:
-        labels: (n, k), 0 or 1.
-        scores: (n, k).
-        n_draws: How often all people are drawn.
-        seed: Decides who is drawn.
+        labels: (n, k) true labels, 0 or 1.
+        scores: (n, k) logits or probabilities.
+        n_resamples: Number of bootstrap resamples.
+        seed: Seed of the random generator that samples the people.
 
     Returns:
-        (n_draws, k); nan where nobody who was drawn has the label.
+        (n_resamples, k), 0-1; nan where no person of the resample has the label.
 
-    Source: Efron 1979.
+    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
     """
-    indicator, ranked = _check(labels, scores)
+    indicator, checked_scores = _check(labels, scores)
     n, k = indicator.shape
     rng = np.random.default_rng(seed)
-    drawn = np.full((n_draws, k), np.nan)
-    for start in range(0, n_draws, _DRAWS_AT_ONCE):
-        size = min(_DRAWS_AT_ONCE, n_draws - start)
+    resampled = np.full((n_resamples, k), np.nan)
+    for start in range(0, n_resamples, _RESAMPLES_AT_ONCE):
+        size = min(_RESAMPLES_AT_ONCE, n_resamples - start)
         times = np.zeros((size, n), np.int32)
         if n:
             for row in times:
                 row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
         for label in range(k):
-            drawn[start : start + size, label] = _weighted_precision(indicator[:, label], ranked[:, label], times)
-    return drawn
+            precision = _weighted_precision(indicator[:, label], checked_scores[:, label], times)
+            resampled[start : start + size, label] = precision
+    return resampled
 
 
-def percentile_interval(values: FloatArray, level: float = 0.95) -> FloatArray:
-    """The middle share of drawn values.
+def percentile_interval(values: Float64Array, level: float = 0.95) -> Float64Array:
+    """Computes the percentile interval of bootstrap values.
 
     Args:
-        values: (n_draws,) or (n_draws, k); nan is left out.
-        level: Share that lies inside, 0-1.
+        values: (n_resamples,) or (n_resamples, k), one value or one row per resample; nan is left out.
+        level: Share of the values inside the interval, 0-1.
 
     Returns:
-        (2,) or (2, k), low and high; nan where no draw is defined.
+        (2,) or (2, k), low and high end; nan where no value is defined.
 
     Example:
         >>> percentile_interval(np.arange(101.0), 0.9).round(6).tolist()
@@ -116,46 +137,46 @@ def percentile_interval(values: FloatArray, level: float = 0.95) -> FloatArray:
     return ends if values.ndim == 2 else ends[:, 0]
 
 
-def mean_over_labels(precision: FloatArray) -> FloatArray:
-    """``mean_average_precision`` of each draw.
+def mean_over_labels(precision: Float64Array) -> Float64Array:
+    """Computes the mean average precision of each bootstrap resample.
 
     Args:
-        precision: (n_draws, k).
+        precision: (n_resamples, k), nan where undefined.
 
     Returns:
-        (n_draws,).
+        (n_resamples,), 0-1; nan where no average precision of the resample is defined.
     """
     defined = np.isfinite(precision)
     n_defined = defined.sum(axis=1)
     total = np.where(defined, precision, 0.0).sum(axis=1)
-    mean: FloatArray = np.divide(total, n_defined, out=np.full(len(precision), np.nan), where=n_defined > 0)
+    mean: Float64Array = np.divide(total, n_defined, out=np.full(len(precision), np.nan), where=n_defined > 0)
     return mean
 
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """One label's curve, from the highest threshold to the lowest, each different score once.
+    """The precision-recall curve of one label, from the highest threshold to the lowest; m distinct scores.
 
     Attributes:
-        recall: (m,) 0-1, never falling.
+        recall: (m,) 0-1, never decreasing.
         precision: (m,) 0-1.
-        threshold: (m,) a person is predicted where the score is this or higher.
+        threshold: (m,) distinct scores; the label is predicted where the score is this or higher.
     """
 
-    recall: FloatArray
-    precision: FloatArray
-    threshold: FloatArray
+    recall: Float64Array
+    precision: Float64Array
+    threshold: Float64Array
 
 
 def precision_recall_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecallCurve:
-    """Precision against recall at each different score of one label.
+    """Computes precision and recall of one label at each distinct score.
 
     Args:
-        label: (n,) 0 or 1.
-        score: (n,), finite.
+        label: (n,) true label, 0 or 1.
+        score: (n,) logit or probability, finite.
 
     Returns:
-        The curve; empty for a label that nobody has.
+        The curve; empty for a label that no person has.
 
     Example:
         >>> precision_recall_curve([1, 0, 1], [0.9, 0.8, 0.8]).precision.round(3).tolist()
@@ -165,29 +186,29 @@ def precision_recall_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecal
     if not truth.any():
         return PrecisionRecallCurve(*(np.zeros(0) for _ in range(3)))
     precision, recall, threshold = sklearn.metrics.precision_recall_curve(truth, values)
-    # scikit-learn begins with the lowest threshold, and ends with a point that has none.
+    # scikit-learn begins with the lowest threshold, and ends with a point that has no threshold.
     return PrecisionRecallCurve(recall[-2::-1], precision[-2::-1], threshold[::-1])
 
 
-def fit_thresholds(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
-    """For each label the threshold with the best F1; of equals the highest.
+def fit_thresholds(labels: ArrayLike, scores: ArrayLike) -> Float64Array:
+    """Finds the threshold of each label with the best F1 score; the highest one where several are equally good.
 
     Args:
-        labels: (n, k), 0 or 1.
-        scores: (n, k), finite.
+        labels: (n, k) true labels, 0 or 1.
+        scores: (n, k) logits or probabilities, finite.
 
     Returns:
-        (k,) a label is predicted where its score is this or higher; nan, which predicts it for nobody, for a label
-        that nobody has.
+        (k,) a label is predicted where its score is this or higher. The threshold of a label that no person has is
+        nan, which predicts the label for no person.
 
     Example:
         >>> fit_thresholds([[1], [1], [0]], [[0.9], [0.4], [0.2]]).tolist()
         [0.4]
     """
-    indicator, ranked = _check(labels, scores)
+    indicator, checked_scores = _check(labels, scores)
     thresholds = np.full(indicator.shape[1], np.nan)
     for k in range(indicator.shape[1]):
-        curve = precision_recall_curve(indicator[:, k], ranked[:, k])
+        curve = precision_recall_curve(indicator[:, k], checked_scores[:, k])
         if len(curve.threshold):
             sums = np.maximum(curve.precision + curve.recall, np.finfo(np.float64).tiny)
             thresholds[k] = curve.threshold[np.argmax(2 * curve.precision * curve.recall / sums)]
@@ -195,28 +216,28 @@ def fit_thresholds(labels: ArrayLike, scores: ArrayLike) -> FloatArray:
 
 
 def predict_labels(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_]:
-    """Who is predicted to have which label.
+    """Predicts the labels whose score reaches their threshold.
 
     Args:
-        scores: (n, k).
-        thresholds: (k,); nan predicts nobody.
+        scores: (n, k) logits or probabilities.
+        thresholds: (k,) on the scale of the scores; nan predicts a label for no person.
 
     Returns:
-        (n, k).
+        (n, k), True where the label is predicted.
     """
     predicted: NDArray[np.bool_] = np.asarray(scores, np.float64) >= np.asarray(thresholds, np.float64)
     return predicted
 
 
-def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArray:
-    """F1 of each label, the harmonic mean of precision and recall.
+def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:
+    """Computes the F1 score of each label, the harmonic mean of precision and recall.
 
     Args:
-        labels: (n, k), 0 or 1.
-        predicted: (n, k).
+        labels: (n, k) true labels, 0 or 1.
+        predicted: (n, k) predicted labels.
 
     Returns:
-        (k,), 0-1, higher is better; nan for a label that nobody has.
+        (k,), 0-1, higher is better; nan for a label that no person has.
 
     Example:
         >>> f1_scores([[1], [1], [0]], np.array([[True], [False], [True]])).tolist()
@@ -227,17 +248,18 @@ def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArray:
     return np.array(f1, np.float64)
 
 
-def jaccard_indices(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArray:
-    """Per person: labels that are both true and predicted over labels that are either.
+def jaccard_indices(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:
+    """Computes the Jaccard index of each person: labels both true and predicted over labels true or predicted.
 
-    scikit-learn's ``jaccard_score`` has the mean over people alone, and people with neither count in it.
+    scikit-learn's ``jaccard_score`` gives only the mean over people, and includes people without any true or predicted
+    label in it.
 
     Args:
-        labels: (n, k), 0 or 1.
-        predicted: (n, k).
+        labels: (n, k) true labels, 0 or 1.
+        predicted: (n, k) predicted labels.
 
     Returns:
-        (n,), 0-1, higher is better; nan for a person with neither.
+        (n,), 0-1, higher is better; nan for a person without any true or predicted label.
 
     Example:
         >>> jaccard_indices([[1, 1, 0]], np.array([[True, False, True]])).round(4).tolist()
@@ -247,19 +269,19 @@ def jaccard_indices(labels: ArrayLike, predicted: NDArray[np.bool_]) -> FloatArr
     """
     has_label = np.asarray(labels).astype(bool)
     both, either = (has_label & predicted).sum(axis=1), (has_label | predicted).sum(axis=1)
-    index: FloatArray = np.divide(both, either, out=np.full(len(either), np.nan), where=either > 0)
+    index: Float64Array = np.divide(both, either, out=np.full(len(either), np.nan), where=either > 0)
     return index
 
 
-def average_absolute_error(truth: ArrayLike, predicted: ArrayLike) -> FloatArray:
-    """Mean absolute error of each dimension over the people whose truth is known.
+def average_absolute_error(truth: ArrayLike, predicted: ArrayLike) -> Float64Array:
+    """Computes the mean absolute error of each dimension over the people whose true value is known.
 
     Args:
-        truth: (n, d), nan where unknown.
-        predicted: (n, d), same scale.
+        truth: (n, d) true values, nan where unknown.
+        predicted: (n, d) predicted values, on the same scale.
 
     Returns:
-        (d,), lower is better; nan where no truth is known.
+        (d,), lower is better; nan where no true value is known.
 
     Example:
         >>> average_absolute_error([[1.0], [float("nan")], [4.0]], [[2.0], [9.0], [1.0]]).tolist()
@@ -269,44 +291,44 @@ def average_absolute_error(truth: ArrayLike, predicted: ArrayLike) -> FloatArray
     known = np.isfinite(errors)
     n_known = known.sum(axis=0)
     total = np.where(known, errors, 0.0).sum(axis=0)
-    mean: FloatArray = np.divide(total, n_known, out=np.full(total.shape, np.nan), where=n_known > 0)
+    mean: Float64Array = np.divide(total, n_known, out=np.full(total.shape, np.nan), where=n_known > 0)
     return mean
 
 
-def _check(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], FloatArray]:
-    indicator, ranked = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
-    if indicator.ndim != 2 or indicator.shape != ranked.shape:
-        raise ValueError(f"labels have shape {indicator.shape}, scores {ranked.shape}, expected both (n, k)")
-    if np.isnan(ranked).any():
-        raise ValueError(f"{int(np.isnan(ranked).any(axis=1).sum())} rows of scores hold nan")
-    return indicator, ranked
+def _check(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Float64Array]:
+    indicator, as_floats = np.asarray(labels).astype(bool), np.asarray(scores, np.float64)
+    if indicator.ndim != 2 or indicator.shape != as_floats.shape:
+        raise ValueError(f"labels have shape {indicator.shape}, scores {as_floats.shape}, expected both (n, k)")
+    if np.isnan(as_floats).any():
+        raise ValueError(f"{int(np.isnan(as_floats).any(axis=1).sum())} rows of scores hold nan")
+    return indicator, as_floats
 
 
-def _weighted_precision(label: NDArray[np.bool_], score: FloatArray, times: NDArray[np.int32]) -> FloatArray:
-    """Average precision of one label where person i is there ``times[:, i]`` times, for each row of ``times``.
+def _weighted_precision(label: NDArray[np.bool_], score: Float64Array, times: NDArray[np.int32]) -> Float64Array:
+    """Computes the average precision of one label for each resample.
 
     Args:
-        label: (n,).
-        score: (n,).
-        times: (draws, n).
+        label: (n,) whether each person has the label.
+        score: (n,) logit or probability.
+        times: (resamples, n) how often each resample contains each person.
 
     Returns:
-        (draws,), nan where nobody with the label is there.
+        (resamples,), 0-1; nan where the resample contains no person with the label.
     """
     order = np.argsort(-score, kind="stable")
     positives = np.flatnonzero(label[order])
     if not len(positives):
         return np.full(len(times), np.nan)
-    # Precision counts only where somebody has the label; people of equal scores come in together.
+    # Precision is needed only at people with the label; people with equal scores enter together.
     last_of_tie = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
     ends = last_of_tie[np.searchsorted(last_of_tie, positives)]
     last_positive = np.searchsorted(positives, ends, side="right") - 1
     weights = times[:, order[positives]]
-    # Sums run along rows, which numpy does several times as fast as along columns.
-    seen = np.cumsum(times[:, order], axis=1, dtype=np.int32)[:, ends]
-    true = np.cumsum(weights, axis=1, dtype=np.int32)
-    total = true[:, -1]
-    precision = true[:, last_positive] / np.maximum(seen, 1)
+    # Sums run along rows, which is several times as fast in numpy as along columns.
+    n_above = np.cumsum(times[:, order], axis=1, dtype=np.int32)[:, ends]
+    n_true = np.cumsum(weights, axis=1, dtype=np.int32)
+    total = n_true[:, -1]
+    precision = n_true[:, last_positive] / np.maximum(n_above, 1)
     summed = np.einsum("dn,dn->d", precision, weights)
-    averaged: FloatArray = np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
+    averaged: Float64Array = np.divide(summed, total, out=np.full(len(total), np.nan), where=total > 0)
     return averaged

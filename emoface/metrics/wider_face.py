@@ -1,11 +1,11 @@
 """WIDER FACE's own protocol: its ground truth in MATLAB files, and its easy, medium and hard average precision.
 
-``wider_face_val.mat`` holds events, photos and boxes; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and
-``wider_hard_val.mat`` say which boxes count in each setting. The rest are ignored there.
+``wider_face_val.mat`` contains events, photos and boxes; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and
+``wider_hard_val.mat`` list the boxes that count in each setting. All other boxes are ignored in that setting.
 
-Source: Yang et al., "WIDER FACE", 2016, ``eval_tools``. Kept as there: a side of a box is its difference plus 1; scores
-are stretched to 0-1 over all photos and the curve is read at 1,000 thresholds; a photo with no box or no detection adds
-its faces to find, but no detections.
+Source: Yang et al., "WIDER FACE", 2016, ``eval_tools``. As in that code, the width and height of a box are the
+difference of its corners plus 1; scores are scaled to 0-1 over all photos and the curve is read at 1,000 thresholds; a
+photo without boxes or without detections adds its faces to the total, but no detections.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class WiderTruth:
     """The ground truth of WIDER FACE's validation photos.
 
     Attributes:
-        images: ``event/photo``, without suffix.
-        xywh: Per photo (n, 4), pixels.
-        counts: Per setting and photo (n,) whether a box counts there.
+        images: ``event/photo`` of each photo, without suffix.
+        xywh: (n, 4) true boxes of each photo, pixels.
+        counts: (n,) whether each box counts, by setting and photo.
     """
 
     images: tuple[str, ...]
@@ -50,21 +50,22 @@ def read_wider_truth(folder: Path) -> WiderTruth:
     """Reads the four files of ``eval_tools/ground_truth``.
 
     Args:
-        folder: Holds ``wider_face_val.mat`` and one ``wider_*_val.mat`` per setting.
+        folder: The folder that contains ``wider_face_val.mat`` and one ``wider_*_val.mat`` per setting.
 
     Raises:
-        AnnotationsError: A file is missing, damaged or of another layout.
+        AnnotationsError: A file is missing, damaged or has another layout.
     """
     path = folder / "wider_face_val.mat"
-    held = _load(path, ("event_list", "file_list", "face_bbx_list"))
+    variables = _load(path, ("event_list", "file_list", "face_bbx_list"))
     kept = {name: _load(folder / f"wider_{name}_val.mat", ("gt_list",))["gt_list"] for name in SETTINGS}
     images: list[str] = []
     boxes: list[NDArray[np.float64]] = []
     counts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in SETTINGS}
     try:
-        for event_index, event in enumerate(held["event_list"].ravel()):
-            for photo_index, photo in enumerate(held["file_list"].ravel()[event_index].ravel()):
-                xywh = held["face_bbx_list"].ravel()[event_index].ravel()[photo_index].astype(np.float64).reshape(-1, 4)
+        for event_index, event in enumerate(variables["event_list"].ravel()):
+            for photo_index, photo in enumerate(variables["file_list"].ravel()[event_index].ravel()):
+                xywh = variables["face_bbx_list"].ravel()[event_index].ravel()[photo_index]
+                xywh = xywh.astype(np.float64).reshape(-1, 4)
                 images.append(f"{_word(event)}/{_word(photo)}")
                 boxes.append(xywh)
                 for name in SETTINGS:
@@ -80,11 +81,11 @@ def read_wider_truth(folder: Path) -> WiderTruth:
 
 
 def wider_average_precision(found: Sequence[Detections], truth: WiderTruth, setting: str) -> float:
-    """Average precision as WIDER FACE's evaluation code says it.
+    """Computes average precision as WIDER FACE's evaluation code does.
 
     Args:
-        found: Per photo of ``truth``, what the detector found.
-        truth: What is there.
+        found: The detections of each photo of ``truth``.
+        truth: The true faces.
         setting: ``easy``, ``medium`` or ``hard``.
 
     Returns:
@@ -93,7 +94,7 @@ def wider_average_precision(found: Sequence[Detections], truth: WiderTruth, sett
     n_faces = sum(int(mask.sum()) for mask in truth.counts[setting])
     if n_faces == 0:
         return float("nan")
-    conf = _stretch([one.conf for one in found])
+    conf = _scale_scores([one.conf for one in found])
     thresholds = 1 - np.arange(1, _N_THRESHOLDS + 1) / _N_THRESHOLDS
     n_found, n_true = np.zeros(_N_THRESHOLDS), np.zeros(_N_THRESHOLDS)
     for one, score, xywh, counts in zip(found, conf, truth.xywh, truth.counts[setting], strict=True):
@@ -113,7 +114,7 @@ def wider_average_precision(found: Sequence[Detections], truth: WiderTruth, sett
 def _match(
     xyxy: NDArray[np.float64], xywh: NDArray[np.float64], counts: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which detections of one photo, best first, count at all, and which are the first on a face that counts."""
+    """Finds which detections of one photo, best first, count, and which are the first on a face that counts."""
     iou = _iou_of_whole_pixels(xyxy, xywh)
     is_counted, is_true = np.ones(len(xyxy), np.bool_), np.zeros(len(xyxy), np.bool_)
     taken = np.zeros(len(xywh), np.bool_)
@@ -128,7 +129,7 @@ def _match(
 
 
 def _iou_of_whole_pixels(xyxy: NDArray[np.float64], xywh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n, m) overlap of boxes whose corners are pixels that belong to them."""
+    """Computes the (n, m) IoU of boxes whose corner pixels belong to the box."""
     true_xyxy = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
     low = np.maximum(xyxy[:, None, :2], true_xyxy[None, :, :2])
     high = np.minimum(xyxy[:, None, 2:], true_xyxy[None, :, 2:])
@@ -137,8 +138,8 @@ def _iou_of_whole_pixels(xyxy: NDArray[np.float64], xywh: NDArray[np.float64]) -
     return np.asarray(shared / (areas[0][:, None] + areas[1][None] - shared))
 
 
-def _stretch(conf: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float64]]:
-    """Scores of all photos, the lowest at 0 and the highest at 1."""
+def _scale_scores(conf: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float64]]:
+    """Scales the scores of all photos so that the lowest is 0 and the highest is 1."""
     whole = np.concatenate([np.zeros(0), *conf]).astype(np.float64)
     if whole.size == 0 or whole.max() == whole.min():
         return [np.ones(len(one)) for one in conf]
@@ -150,13 +151,13 @@ def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     if not path.is_file():
         raise AnnotationsError(f"{path}: no such file; it is in WIDER FACE's eval_tools/ground_truth")
     try:
-        held: dict[str, Any] = scipy.io.loadmat(str(path), variable_names=names)
+        variables: dict[str, Any] = scipy.io.loadmat(str(path), variable_names=names)
     except _DAMAGE as error:
         raise AnnotationsError(f"{path}: is no MATLAB 5 file ({error}); download it again") from error
-    missing = [name for name in names if name not in held]
+    missing = [name for name in names if name not in variables]
     if missing:
         raise AnnotationsError(f"{path}: has no {', '.join(missing)}; expected WIDER FACE's ground truth")
-    return held
+    return variables
 
 
 def _word(cell: NDArray[Any]) -> str:

@@ -1,6 +1,6 @@
 """MTER: emotion recognition from a person's face, body and surroundings.
 
-Networks are imported when they are asked for, so that names and recipes can be read without torch.
+Networks are imported on first use, so that names and recipes can be read without torch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every model of people's emotions has in common: its streams, its inputs and its outputs."""
+"""The interface of every emotion model: its streams, its inputs and its outputs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from emoface.mter.blocks import Backbone
 from emoface.mter.names import STREAMS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB, 0-1: subtracted from a photo before it goes in, as the public checkpoints expect."""
+"""RGB, 0-1: subtracted from a photo before the network, as the public checkpoints expect."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB, 0-1: what the photo is divided by then."""
+"""RGB, 0-1: the photo is divided by it after the subtraction."""
 
 
 class MterOutput(NamedTuple):
     """A model's output for b people.
 
     Attributes:
-        logits: (b, 26), of the whole system.
-        stream_logits: Of each stream that has a head of its own, (b, 26).
-        vad_unit: (b, 3), valence, arousal, dominance 0-1; None where the model has no such head.
+        logits: (b, 26), logits of the whole model.
+        stream_logits: Per stream with its own head, (b, 26) logits of that head.
+        vad_unit: (b, 3), valence, arousal, dominance 0-1; None where the model has no head for them.
     """
 
     logits: Tensor
@@ -34,12 +34,12 @@ class MterOutput(NamedTuple):
 
 
 class Mter(nn.Module):
-    """A model that reads some of the three streams and gives the logits of a person's 26 categories.
+    """A model that takes some of the three streams as input and returns logits of a person's 26 categories.
 
     Attributes:
-        name: As in ``names.MODEL_NAMES``.
-        streams: The inputs that it reads, in the order of ``STREAMS``.
-        masks_face_in_context: Whether the context input must come with the person's face blanked.
+        name: One of ``names.MODEL_NAMES``.
+        streams: The streams that it takes as input, in the order of ``STREAMS``.
+        masks_face_in_context: Whether the person's face must be blanked in the context input.
     """
 
     def __init__(self, name: str, streams: tuple[str, ...], *, masks_face_in_context: bool = False) -> None:
@@ -49,44 +49,46 @@ class Mter(nn.Module):
         self.masks_face_in_context = masks_face_in_context
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
-        """The output for b people.
+        """Computes the output for b people.
 
         Args:
             inputs: Per stream (b, 3, s, s), RGB, normalised by ``IMAGENET_MEAN`` and ``IMAGENET_STD``.
-            has_face: (b,) bool; where False the face input is not looked at, in training and in evaluation.
+            has_face: (b,) bool; where False the face input is ignored, in training and in evaluation.
         """
         raise NotImplementedError
 
     @property
     def reads_face_alone(self) -> bool:
-        """Whether it sees nothing of a person without a face."""
+        """Whether the face is its only input, so that it cannot use people without a face."""
         return self.streams == ("face",)
 
-    def sees_people(self, has_face: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which people it is trained and measured on: those with a face if it reads the face alone, else everybody.
+    def select_people(self, has_face: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Selects the people that the model can be trained and evaluated on.
+
+        These are the people with a face if the face is the only input, else all people.
 
         Args:
-            has_face: (n,).
+            has_face: (n,) bool.
 
         Returns:
-            (n,).
+            (n,) bool.
         """
         return has_face if self.reads_face_alone else np.ones_like(has_face)
 
     def backbones(self) -> dict[str, Backbone]:
-        """The network of each stream up to its feature."""
+        """Per stream, the network that computes the stream's features."""
         raise NotImplementedError
 
     def last_maps(self) -> dict[str, nn.Module]:
-        """Per stream the layer whose output is its last feature map, for class activation maps."""
+        """Per stream, the layer whose output is the last feature map, for class activation maps."""
         return {stream: backbone.last_map for stream, backbone in self.backbones().items()}
 
 
-def need_inputs(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> None:
-    """Checks what a model is given.
+def check_inputs(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> None:
+    """Checks the inputs of a model.
 
     Raises:
-        ValueError: A stream is missing, or shapes or types do not fit.
+        ValueError: A stream is missing, or a shape or type is wrong.
     """
     for stream in model.streams:
         if stream not in inputs:
@@ -99,14 +101,14 @@ def need_inputs(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> 
 
 
 def masked_features(backbone: Backbone, x: Tensor, has_face: Tensor) -> Tensor:
-    """Features of the people with a face, zeros for the others.
+    """Computes the features of the people with a face; the features of the others are zeros.
 
-    The backbone runs on rows with a face alone, so the others reach neither its BatchNorm statistics nor its
-    gradients. With none in the batch, its parameters stay in the graph with gradients of zero while training: all
-    processes of a distributed run then reduce the same tensors.
+    The backbone runs only on rows with a face, so the other rows affect neither its BatchNorm statistics nor its
+    gradients. If no person of a training batch has a face, the parameters stay in the graph with gradients of zero, so
+    that all processes of a distributed run reduce the same tensors.
 
     Args:
-        backbone: (n, 3, s, s) to (n, n_features).
+        backbone: Network from (n, 3, s, s) to (n, n_features).
         x: (b, 3, s, s).
         has_face: (b,) bool.
 
@@ -118,8 +120,8 @@ def masked_features(backbone: Backbone, x: Tensor, has_face: Tensor) -> Tensor:
         return features
     rows = has_face.nonzero().squeeze(1)
     if len(rows):
-        seen = backbone(x[rows])
-        return torch.zeros(len(x), seen.shape[1], dtype=seen.dtype, device=seen.device).index_copy(0, rows, seen)
+        found = backbone(x[rows])
+        return torch.zeros(len(x), found.shape[1], dtype=found.dtype, device=found.device).index_copy(0, rows, found)
     features = x.new_zeros(len(x), backbone.n_features)
     if backbone.training and torch.is_grad_enabled():
         features = features + 0.0 * torch.stack([one.sum() for one in backbone.parameters()]).sum()

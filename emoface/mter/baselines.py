@@ -1,4 +1,4 @@
-"""The published systems that the thesis compares itself with and that need no other data: Kosti's and CAER-Net-S."""
+"""The published baselines of the thesis that need no additional data: Kosti et al. and CAER-Net-S."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from emoface.mter.base import Mter, MterOutput, masked_features, need_inputs
+from emoface.mter.base import Mter, MterOutput, check_inputs, masked_features
 from emoface.mter.blocks import Backbone, FeatureNorm
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
@@ -22,13 +22,13 @@ class Kosti(Mter):
     """The two-branch network of EMOTIC's authors: body and whole photo, fused at 256.
 
     Args:
-        dropout: Before the last layer.
-        predicts_vad: Whether it has a head for valence, arousal and dominance; the paper's always has.
+        dropout: Dropout probability before the last layer.
+        predicts_vad: Whether the network has a head for valence, arousal and dominance; the paper's always has.
 
     Source: Kosti et al. 2019, "Context Based Emotion Recognition Using EMOTIC Dataset". What differs: their branches
-    are 16-layer networks of one-dimensional filters, of which no trained weights are public; ours are ResNet18
-    without its last layer, as in the code that others published. The heads, the fusion and the inputs (body 128,
-    photo 224) are theirs.
+    are 16-layer networks of one-dimensional filters, whose trained weights are not public; ours are ResNet18 without
+    its last layer, as in third-party implementations. The heads, the fusion and the input sizes (body 128, photo 224)
+    are the paper's.
     """
 
     def __init__(self, *, dropout: float = 0.5, predicts_vad: bool = False) -> None:
@@ -46,7 +46,7 @@ class Kosti(Mter):
         return {"body": self.body, "context": self.context}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
-        need_inputs(self, inputs, has_face)
+        check_inputs(self, inputs, has_face)
         features = torch.cat((self.body(inputs["body"]), self.context(inputs["context"])), dim=1)  # (b, 1024)
         fused = self.dropout(self.act(self.norm(self.reduce(features))))
         vad_unit = None if self.vad_head is None else self.vad_head(fused).sigmoid()
@@ -90,7 +90,7 @@ class CaerFace(Backbone):
 
 
 class CaerContext(Backbone):
-    """The context stream: an encoder whose positions are weighed by an attention map of sum 1, to (b, 256)."""
+    """The context stream: encoder and attention-weighted pooling (weights of sum 1), (b, 3, h, w) to (b, 256)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,16 +115,17 @@ class CaerContext(Backbone):
 
 
 class CaerNetS(Mter):
-    """CAER-Net-S: the face, and the photo with that face blanked, weighed against each other.
+    """CAER-Net-S: the face, and the photo with that face blanked, fused by attention weights.
 
-    A person without a face has the weight 0 for it and 1 for the context.
+    For a person without a face the weight of the face is 0 and that of the context 1.
 
     Args:
-        dropout: Before the last layer.
-        predicts_vad: Adds a head for valence, arousal and dominance, which the paper has not.
+        dropout: Dropout probability before the last layer.
+        predicts_vad: Adds a head for valence, arousal and dominance, which the paper does not have.
 
-    Source: Lee et al. 2019, "Context-Aware Emotion Recognition Networks". What differs: 26 independent logits for 7
-    classes, inputs of 128 and 224 pixels as in MTER, and people without a face, whom the paper does not have.
+    Source: Lee et al. 2019, "Context-Aware Emotion Recognition Networks". What differs: 26 independent logits in
+    place of 7 classes, inputs of 128 and 224 pixels as in MTER, and support for people without a face, which the
+    paper's data does not contain.
     """
 
     def __init__(self, *, dropout: float = 0.5, predicts_vad: bool = False) -> None:
@@ -144,7 +145,7 @@ class CaerNetS(Mter):
         return {"face": self.face, "context": self.context}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
-        need_inputs(self, inputs, has_face)
+        check_inputs(self, inputs, has_face)
         face = masked_features(self.face, inputs["face"], has_face)
         context = self.context(inputs["context"])
         weights = self.stream_weights(face, context, has_face)  # (b, 2)
@@ -154,7 +155,7 @@ class CaerNetS(Mter):
         return MterOutput(self.head(fused), {}, vad_unit)
 
     def stream_weights(self, face: Tensor, context: Tensor, has_face: Tensor) -> Tensor:
-        """How much each stream counts, (b, 2) of sum 1: face, context."""
+        """Computes the attention weights of face and context, (b, 2) with sum 1 per person."""
         face_score = self.face_weight(face).masked_fill(~has_face[:, None], float("-inf"))
         return torch.cat((face_score, self.context_weight(context)), dim=1).softmax(dim=1)
 

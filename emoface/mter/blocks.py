@@ -1,7 +1,7 @@
 """The building blocks of MTER; attribute names are those of the public ImageNet checkpoints.
 
-What those checkpoints have not, such as the squeeze-and-excitation unit, stands beside the named layers and never
-between them, so that no name shifts and a checkpoint loads without a map of names.
+Modules that those checkpoints do not contain, such as the squeeze-and-excitation unit, are separate attributes and
+never entries of the named sequences, so that no layer index shifts and a checkpoint loads without a map of names.
 
 Source: Sandler et al. 2018 (inverted residual), Hu et al. 2018 (squeeze and excitation), He et al. 2016 (basic
 block); names as in torchvision's mobilenet_v2 and resnet18.
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 MIN_SQUEEZED = 8
-"""A squeezed width never falls below this, however strong the reduction."""
+"""Least width of the squeezed layer, for any reduction."""
 
 Gate = Literal["sigmoid", "relu"]
 
 
 def start_as_identity(last_norm: nn.Module) -> None:
-    """Scales the end of a residual branch by 0, so that a fresh block passes its input on.
+    """Sets the last normalisation of a residual branch to 0, so that the block starts as an identity.
 
-    A fresh network is shallow then and learns sooner; the figures are in ``docs/mter.md``. A checkpoint overwrites it.
+    A randomly initialised network is then effectively shallow and learns faster; ``docs/mter.md`` has the measurements.
+    Loading a checkpoint overwrites these values.
 
     Source: Goyal et al. 2017, section 5.1.
     """
@@ -45,15 +46,15 @@ class ConvBNReLU6(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs the channels of a map by what the whole map holds; (b, c, h, w) to the same shape.
+    """Scales the channels of a feature map by gates computed from their global averages; (b, c, h, w), same shape out.
 
-    The thesis puts a ReLU after both layers; a ReLU gate is unbounded and a channel whose gate is 0 learns no
-    more. The paper that it cites uses a sigmoid, which is the default here.
+    The thesis puts a ReLU after both layers; a ReLU gate is unbounded, and a channel whose gate is 0 stops learning.
+    The paper that it cites uses a sigmoid, which is the default here.
 
     Args:
-        channels: Of the map.
+        channels: Channels of the feature map.
         reduction: The squeezed width is ``channels / reduction``, at least ``MIN_SQUEEZED``.
-        gate: ``sigmoid``, or ``relu`` for the thesis to the letter.
+        gate: ``sigmoid``, or ``relu`` exactly as in the thesis.
 
     Source: thesis, section 3.3 and figure 3-5; Hu et al. 2018.
     """
@@ -75,12 +76,12 @@ class InvertedResidual(nn.Module):
     """Inverted residual with a linear bottleneck and squeeze and excitation before the projection.
 
     Args:
-        in_channels: Of the input.
-        out_channels: Of the output; the input is added where shapes agree.
-        stride: Of the depthwise convolution.
-        expansion: Width inside over ``in_channels``; with 1 there is no expanding convolution.
-        reduction: Of the squeeze-and-excitation unit.
-        gate: Of the squeeze-and-excitation unit.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output; the input is added where the shapes are equal.
+        stride: Stride of the depthwise convolution.
+        expansion: Ratio of the hidden width to ``in_channels``; with 1 there is no expanding convolution.
+        reduction: Reduction of the squeeze-and-excitation unit.
+        gate: Gate of the squeeze-and-excitation unit.
 
     Source: thesis, figure 3-5.
     """
@@ -137,7 +138,7 @@ class BasicBlock(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Photo to feature: (b, 3, h, w) to (b, ``n_features``)."""
+    """A feature extractor: photos (b, 3, h, w) to features (b, ``n_features``)."""
 
     n_features: int
 
@@ -148,9 +149,9 @@ class Backbone(nn.Module):
 
 
 class FeatureNorm(nn.BatchNorm1d):
-    """BatchNorm over features (b, c) that takes a batch of one.
+    """BatchNorm over features (b, c) that accepts a batch of one.
 
-    One row has no spread to normalise by: it is normalised by the running statistics, as in evaluation, and does
+    A single row has no variance to normalise by: it is normalised by the running statistics, as in evaluation, and does
     not change them.
     """
 

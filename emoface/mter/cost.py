@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-adds and latency, and its layers as the thesis tabulates them."""
+"""The cost of a model: parameters, MACs (multiply-accumulate operations) and latency, and its layer table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from emoface.mter.networks import StreamsModel
 from emoface.mter.resnet import ResNet18
 
 _ROWS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
-"""Layers with weights, each a row of its own where it is in no row of the thesis."""
+"""Layers with weights; those that are in no row of the thesis's tables have a row each."""
 
 _SHORTCUT = "shortcut"
 _TABLES: dict[tuple[str, type[Backbone]], str] = {
@@ -33,16 +33,16 @@ _TABLES: dict[tuple[str, type[Backbone]], str] = {
 
 @dataclass(frozen=True)
 class LayerRow:
-    """A row of the layer table: one layer, or a stage of blocks as the thesis has it.
+    """A row of the layer table: one layer, or a stage of blocks as in the thesis.
 
     Attributes:
         part: The stream, or ``fusion``.
-        operator: In words.
-        input_shape: (c, h, w) or (c,) of one person.
-        output_shape: Likewise.
-        n_parameters: Of all modules of the row.
-        n_macs: Multiply-adds for one person.
-        table_row: Which row of which table of the thesis it is, from 0.
+        operator: Description of the layer as text, such as ``conv 3x3 s=2``.
+        input_shape: (c, h, w) or (c,) for one person.
+        output_shape: (c, h, w) or (c,) for one person.
+        n_parameters: Parameters of all modules of the row.
+        n_macs: MACs for one person.
+        table_row: Table of the thesis and index of the row in it, from 0; None where the thesis has no such row.
     """
 
     part: str
@@ -56,12 +56,12 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What a model costs for one person with a face.
+    """The cost of a model for one person with a face.
 
     Attributes:
-        model: Its name.
-        n_parameters: Trainable numbers.
-        n_macs: Multiply-adds of convolutions and fully connected layers; BatchNorm (which folds into them),
+        model: Name of the model.
+        n_parameters: Number of trainable parameters.
+        n_macs: MACs of convolutions and fully connected layers; BatchNorm (which can be folded into them),
             activations, pooling and the scaling by a gate are not counted, as is usual.
         rows: The layer table, in the order in which layers run.
     """
@@ -74,15 +74,15 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long one batch takes where this runs.
+    """The time that one batch takes on this machine.
 
     Attributes:
-        median_ms: Of the runs, milliseconds.
-        fastest_ms: Of the runs.
+        median_ms: Median time of the runs, milliseconds.
+        fastest_ms: Time of the fastest run, milliseconds.
         batch_size: People per batch.
-        n_runs: Timed, after some that were not.
-        device: ``cpu``, or the accelerator's name.
-        n_threads: That torch uses on the CPU.
+        n_runs: Number of timed runs, which follow untimed warm-up runs.
+        device: ``cpu``, or the name of the GPU.
+        n_threads: Number of threads that torch uses on the CPU.
     """
 
     median_ms: float
@@ -95,12 +95,12 @@ class Latency:
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One module as it ran.
+    """The traced forward call of one module.
 
     Attributes:
-        input_shape: Without the batch.
-        output_shape: Without the batch.
-        n_macs: Multiply-adds of this module alone, not of those inside.
+        input_shape: Shape of the input without the batch dimension.
+        output_shape: Shape of the output without the batch dimension.
+        n_macs: MACs of this module without its submodules.
     """
 
     input_shape: tuple[int, ...]
@@ -109,12 +109,12 @@ class LayerCall:
 
 
 def measure_cost(model: Mter, sizes: Mapping[str, int] = STREAM_SIZES) -> ModelCost:
-    """Counts a model's parameters and multiply-adds by running it once on empty inputs.
+    """Counts a model's parameters and MACs by running it once on inputs of zeros.
 
-    The model's mode and weights are left as they were.
+    The mode and the weights of the model do not change.
 
     Args:
-        model: Any.
+        model: The model.
         sizes: Side of each stream's input, pixels.
 
     Example:
@@ -137,11 +137,14 @@ def measure_cost(model: Mter, sizes: Mapping[str, int] = STREAM_SIZES) -> ModelC
 
 
 def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]:
-    """Runs a model once and notes each module that ran, in order of its start, with shapes without the batch.
+    """Runs a model once and records every module call, in the order of execution.
 
     Args:
-        model: Left in the mode that it was in.
-        inputs: Per stream, for any number of people; all are taken to have a face.
+        model: The model; its mode does not change.
+        inputs: Per stream (b, 3, side, side), for b people who all count as having a face.
+
+    Returns:
+        The calls by module name.
     """
     first = next(iter(inputs.values()))
     calls: dict[str, LayerCall] = {}
@@ -151,9 +154,9 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
     def before(module: nn.Module, _: object) -> None:
         order.append(names[module])
 
-    def after(module: nn.Module, given: tuple[Tensor, ...], result: object) -> None:
-        if given and isinstance(given[0], Tensor) and isinstance(result, Tensor):
-            shapes = tuple(given[0].shape[1:]), tuple(result.shape[1:])
+    def after(module: nn.Module, arguments: tuple[Tensor, ...], result: object) -> None:
+        if arguments and isinstance(arguments[0], Tensor) and isinstance(result, Tensor):
+            shapes = tuple(arguments[0].shape[1:]), tuple(result.shape[1:])
             calls[names[module]] = LayerCall(*shapes, count_macs(module, *shapes))
 
     was_training = {module: module.training for module in names}
@@ -171,12 +174,12 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
 
 
 def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one layer for one input.
+    """Counts the MACs of one layer for one input.
 
     Args:
-        module: Any; only convolutions and fully connected layers count.
-        input_shape: Without the batch.
-        output_shape: Without the batch.
+        module: The layer; all but convolutions and fully connected layers count 0.
+        input_shape: Shape without the batch dimension.
+        output_shape: Shape without the batch dimension.
 
     Example:
         >>> count_macs(nn.Conv2d(3, 8, 3, padding=1), (3, 4, 5), (8, 4, 5))  # 8 * 4 * 5 values of 3 * 3 * 3
@@ -195,15 +198,18 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
 def measure_latencies(
     models: Sequence[Mter], *, batch_size: int = 1, n_runs: int = 20, device: str | None = "cpu"
 ) -> tuple[Latency, ...]:
-    """Times models in evaluation mode on empty inputs, everybody with a face.
+    """Times models in evaluation mode on inputs of zeros, for people with a face.
 
-    The models take turns, so that whatever else the machine does meanwhile meets all of them alike.
+    The models take turns, so that other load of the machine affects all of them alike.
 
     Args:
-        models: Moved to the device, left in evaluation mode.
+        models: The models; they are moved to the device and stay in evaluation mode.
         batch_size: People per batch.
-        n_runs: Timed runs of each model; a quarter as many go before.
+        n_runs: Timed runs of each model; a quarter as many untimed warm-up runs come first.
         device: See ``learning.devices.pick_device``.
+
+    Returns:
+        One latency per model, in that order.
 
     Raises:
         SettingsError: There is no such device.
@@ -215,9 +221,9 @@ def measure_latencies(
     times_ms: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():
         for run in range(-max(n_runs // 4, 1), n_runs):
-            for model, given, times in zip(models, inputs, times_ms, strict=True):
+            for model, zeros, times in zip(models, inputs, times_ms, strict=True):
                 start = time.perf_counter()
-                model(given, has_face)
+                model(zeros, has_face)
                 if place.type == "cuda":
                     torch.cuda.synchronize(place)
                 if run >= 0:
@@ -236,13 +242,13 @@ def measure_latencies(
 
 
 def empty_inputs(model: Mter, n_people: int, sizes: Mapping[str, int] = STREAM_SIZES) -> dict[str, Tensor]:
-    """Zeros of the right shape for every stream of a model, where the model is."""
+    """Builds inputs of zeros for every stream of a model, (n_people, 3, side, side), on the device of the model."""
     device = next(model.parameters()).device
     return {stream: torch.zeros(n_people, 3, sizes[stream], sizes[stream], device=device) for stream in model.streams}
 
 
 class _Group(NamedTuple):
-    """Modules that make one row of the layer table, in the order in which they run."""
+    """The modules of one row of the layer table, in the order of execution."""
 
     part: str
     operator: str
@@ -264,7 +270,7 @@ def _to_row(model: Mter, calls: Mapping[str, LayerCall], group: _Group) -> Layer
 
 
 def _loose_groups(model: Mter, calls: Mapping[str, LayerCall], grouped: set[str]) -> Iterator[_Group]:
-    """Layers with weights that are in no row of the thesis' tables, each a row of its own."""
+    """Groups for the layers with weights that are in no row of the thesis's tables, one row per layer."""
     prefixes = tuple(f"{name}." for name in grouped)
     for name in calls:
         module = model.get_submodule(name)
@@ -274,9 +280,9 @@ def _loose_groups(model: Mter, calls: Mapping[str, LayerCall], grouped: set[str]
 
 
 def _table_groups(model: Mter) -> Iterator[_Group]:
-    """Rows as the thesis has them.
+    """Groups for the rows of the thesis's tables.
 
-    Table 3-1 is printed for the face and the body, table 3-2 for the context; the shortcuts of ResNet18 are in none.
+    Table 3-1 is for the face and the body, table 3-2 for the context; the shortcuts of ResNet18 are in neither table.
     """
     names = {module: name for name, module in model.named_modules()}
     is_ours = isinstance(model, StreamsModel)
@@ -299,7 +305,7 @@ def _backbone_rows(backbone: Backbone) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _mobilenet_rows(backbone: MobileNetV2SE) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Table 3-1: a row per stage."""
+    """Rows of table 3-1: one per stage."""
     yield _operator(backbone.features[0]), ("features.0",)
     first = 1
     for stage in backbone.stages:
@@ -311,7 +317,7 @@ def _mobilenet_rows(backbone: MobileNetV2SE) -> Iterator[tuple[str, tuple[str, .
 
 
 def _resnet_rows(backbone: ResNet18) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Table 3-2: a row per convolution, which the BatchNorm after it belongs to."""
+    """Rows of table 3-2: one per convolution, together with the BatchNorm after it."""
     yield _operator(backbone.conv1), ("conv1", "bn1")
     yield "max pooling 3x3 s=2", ("maxpool",)
     for layer in ("layer1", "layer2", "layer3", "layer4"):

@@ -1,7 +1,7 @@
-"""People as a network's inputs: read from the stream cache, augmented as section 4.4 of the thesis, put into batches.
+"""People as inputs of a network: read from the stream cache, augmented as in section 4.4 of the thesis, batched.
 
-What is drawn for sample k of epoch e depends on the seed, e and k alone, whatever the number of workers or processes,
-and whichever streams a model reads.
+The augmentation of sample k of epoch e depends only on the seed, e and k, and not on the number of workers or processes
+or on the streams of the model.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.datasets.stream_cache import PersonPixels, StreamCache, cut_person
+from emoface.datasets.stream_cache import PersonPixels, StreamCache, crop_person
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
 from emoface.mter.names import STREAM_SIZES, STREAMS
 from emoface.mter.vad import to_vad_unit
@@ -27,20 +27,20 @@ from emoface.vision.augmentation import CROP_SHARES, distort_colors
 from emoface.vision.crops import Photo
 
 BLANK = tuple(round(255 * value) for value in IMAGENET_MEAN)
-"""The colour of a blanked face: 0 after normalisation, as near as 8 bits allow."""
+"""The colour of a blanked face: after normalisation as close to 0 as 8 bits allow."""
 
 _AVERAGE_FROM = 2.0
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training inputs are varied; the defaults are those of section 4.4.
+    """Settings of the data augmentation; the defaults are those of section 4.4 of the thesis.
 
     Attributes:
-        crop_shares: Side of the random square that is cut out of a face and out of a body, in shares of its side.
-        context_crop_shares: The same of the whole photo, which the thesis does not crop.
-        mirror_probability: All streams of a person are mirrored, or none.
-        distort_probability: All streams of a person change their colours, by the same amounts, or none.
+        crop_shares: Smallest and largest side of the random square crop of a face or a body, as a share of its side.
+        context_crop_shares: The same for the whole photo, which the thesis does not crop.
+        mirror_probability: Probability that all streams of a person are mirrored together.
+        distort_probability: Probability that the colours of all streams of a person change, by the same amounts.
     """
 
     crop_shares: tuple[float, float] = CROP_SHARES
@@ -49,13 +49,13 @@ class Augmentation:
     distort_probability: float = 0.5
 
 
-class Draw(NamedTuple):
-    """Which person is sample ``number`` of an epoch.
+class SampleKey(NamedTuple):
+    """Identifies a training sample: its epoch, its number in the epoch, and its person.
 
     Attributes:
-        epoch: From 0.
-        number: From 0, over all batches and processes of the epoch.
-        position: In the stream cache.
+        epoch: Index of the epoch, from 0.
+        number: Index of the sample among all batches and processes of the epoch, from 0.
+        position: Position of the person in the stream cache.
     """
 
     epoch: int
@@ -65,7 +65,7 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """One person, ready to be stacked; pixels are uint8 RGB (side, side, 3) per stream."""
+    """One person, ready for batching; ``pixels`` are uint8 RGB (side, side, 3) per stream."""
 
     pixels: dict[str, Photo]
     has_face: bool
@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class PersonBatch:
-    """b people.
+    """A batch of b people.
 
     Attributes:
         pixels: Per stream (b, side, side, 3) uint8, RGB; all 0 where a person has no face.
@@ -97,12 +97,12 @@ class PersonBatch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """Per stream (b, 3, side, side), normalised; what ``Mter.forward`` takes."""
+        """Per stream (b, 3, side, side), normalised; the inputs of ``Mter.forward``."""
         return {stream: normalise_pixels(pixels) for stream, pixels in self.pixels.items()}
 
     @property
     def vad_unit(self) -> Tensor:
-        """(b, 3) ``vad`` as 0-1, nan where EMOTIC has none."""
+        """(b, 3) ``vad`` scaled to 0-1, nan where EMOTIC has no rating."""
         return to_vad_unit(self.vad)
 
     def to(self, device: torch.device) -> PersonBatch:
@@ -117,13 +117,13 @@ class PersonBatch:
 
 
 def normalise_pixels(pixels: Tensor) -> Tensor:
-    """Pixels as a network takes them.
+    """Normalises pixels for the network.
 
     Args:
         pixels: (b, height, width, 3) uint8, RGB.
 
     Returns:
-        (b, 3, height, width) float, minus ``IMAGENET_MEAN``, by ``IMAGENET_STD``; channels last in memory.
+        (b, 3, height, width) float, (pixels / 255 - ``IMAGENET_MEAN``) / ``IMAGENET_STD``; channels last in memory.
     """
     mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)
     std = torch.tensor(IMAGENET_STD, device=pixels.device)
@@ -133,14 +133,15 @@ def normalise_pixels(pixels: Tensor) -> Tensor:
 class PeopleDataset:
     """The people of a stream cache as samples.
 
-    ``dataset[position]`` is a person as evaluation sees them, ``dataset[Draw(...)]`` as training does.
+    ``dataset[position]`` is a sample without augmentation, for evaluation; ``dataset[SampleKey(...)]`` is augmented,
+    for training.
 
     Args:
         cache: Pixels and labels of a split.
-        streams: What to read.
-        sizes: Side of each stream's input.
-        augmentation: How training inputs are varied.
-        seed: Decides how.
+        streams: Streams to read.
+        sizes: Side of each stream's input, pixels.
+        augmentation: Settings of the augmentation; None takes the defaults.
+        seed: Seed of the augmentation.
         masks_face_in_context: Blank the person's face in the context.
     """
 
@@ -171,7 +172,7 @@ class PeopleDataset:
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> PeopleDataset:
-        """The people as one model reads them."""
+        """The dataset with the streams and the face masking of one model."""
         return cls(
             cache,
             model.streams,
@@ -184,16 +185,16 @@ class PeopleDataset:
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, which: int | Draw) -> Sample:
-        position = which.position if isinstance(which, Draw) else which
+    def __getitem__(self, which: int | SampleKey) -> Sample:
+        position = which.position if isinstance(which, SampleKey) else which
         people = self.cache.people
-        kept = {stream: self._read(position, stream) for stream in self.streams}
-        seen = {stream: pixels for stream, pixels in kept.items() if pixels is not None}
-        if isinstance(which, Draw):
-            seen = augment_streams(seen, self.augmentation, (self.seed, which.epoch, which.number), self.sizes)
-        no_face = {"face": _no_face(self.sizes["face"])} if "face" in kept and kept["face"] is None else {}
+        cached = {stream: self._read(position, stream) for stream in self.streams}
+        present = {stream: pixels for stream, pixels in cached.items() if pixels is not None}
+        if isinstance(which, SampleKey):
+            present = augment_streams(present, self.augmentation, (self.seed, which.epoch, which.number), self.sizes)
+        no_face = {"face": _no_face(self.sizes["face"])} if "face" in cached and cached["face"] is None else {}
         return Sample(
-            pixels={**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in seen.items()}},
+            pixels={**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}},
             has_face=bool(people.has_face[position]),
             labels=people.labels[position],
             vad=people.vad[position],
@@ -218,52 +219,52 @@ def to_stream_inputs(
     sizes: Mapping[str, int] = STREAM_SIZES,
     masks_face_in_context: bool = False,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """One person of any photo as a network's inputs: what evaluation would see of them, to the bit.
+    """Builds the inputs of a network for one person of any photo, bit for bit those of an evaluation.
 
     Args:
         photo: (height, width, 3), RGB.
         body_xyxy: (4,) body box, original pixels.
-        face: (side, side, 3) crop of the face, as the faces job cuts it; None without one.
+        face: (side, side, 3) crop of the face, made as by the faces job; None without one.
         face_xyxy: (4,) face box, original pixels; None without one.
-        streams: What the model reads.
-        sizes: Side of each stream's input.
+        streams: Input streams of the model.
+        sizes: Side of each stream's input, pixels.
         masks_face_in_context: Blank the person's face in the context.
 
     Returns:
         Per stream (1, 3, side, side), normalised, and has_face, (1,) bool.
     """
-    cut = cut_person(photo, body_xyxy, face, face_xyxy)
-    pixels = person_pixels(cut, streams, sizes, masks_face_in_context)
+    person = crop_person(photo, body_xyxy, face, face_xyxy)
+    pixels = person_pixels(person, streams, sizes, masks_face_in_context)
     inputs = {stream: normalise_pixels(torch.from_numpy(one)[None]) for stream, one in pixels.items()}
     return inputs, torch.tensor([face is not None])
 
 
 def person_pixels(
-    cut: PersonPixels, streams: Sequence[str], sizes: Mapping[str, int], masks_face_in_context: bool
+    person: PersonPixels, streams: Sequence[str], sizes: Mapping[str, int], masks_face_in_context: bool
 ) -> dict[str, Photo]:
-    """A person's pixels at the sides of a network's inputs, not varied.
+    """Scales a person's pixels to the input sizes of a network, without augmentation.
 
     Returns:
         Per stream (side, side, 3); black where there is no face.
     """
-    context = cut.context
-    if masks_face_in_context and cut.face_in_context is not None:
-        context = blank_box(context, cut.face_in_context)
-    face = _no_face(sizes["face"]) if cut.face is None else cut.face
-    kept = {"face": face, "body": cut.body, "context": context}
-    return {stream: fit_input(kept[stream], sizes[stream]) for stream in streams}
+    context = person.context
+    if masks_face_in_context and person.face_in_context is not None:
+        context = blank_box(context, person.face_in_context)
+    face = _no_face(sizes["face"]) if person.face is None else person.face
+    pixels = {"face": face, "body": person.body, "context": context}
+    return {stream: fit_input(pixels[stream], sizes[stream]) for stream in streams}
 
 
 def augment_streams(
-    kept: Mapping[str, Photo], augmentation: Augmentation, seed: tuple[int, ...], sizes: Mapping[str, int]
+    stream_pixels: Mapping[str, Photo], augmentation: Augmentation, seed: tuple[int, ...], sizes: Mapping[str, int]
 ) -> dict[str, Photo]:
-    """Varies a person's streams: each cropped for itself, all mirrored and recoloured alike.
+    """Augments a person's streams: each stream has its own random crop, all share mirroring and colour changes.
 
     Args:
-        kept: Per stream (side, side, 3).
-        augmentation: By how much.
-        seed: Numbers that decide it.
-        sizes: Side of each stream's result.
+        stream_pixels: Per stream (side, side, 3).
+        augmentation: Settings of the augmentation.
+        seed: Numbers that seed the random generators.
+        sizes: Side of each stream's result, pixels.
 
     Returns:
         Per stream (size, size, 3).
@@ -272,8 +273,8 @@ def augment_streams(
     is_mirrored = rng.random() < augmentation.mirror_probability
     is_distorted = rng.random() < augmentation.distort_probability
     colors_seed = int(rng.integers(2**62))
-    varied = {}
-    for stream, pixels in kept.items():
+    augmented = {}
+    for stream, pixels in stream_pixels.items():
         shares = augmentation.context_crop_shares if stream == "context" else augmentation.crop_shares
         crop_rng = np.random.default_rng((*seed, 1 + STREAMS.index(stream)))
         pixels = fit_input(crop_random_square(crop_rng, pixels, shares), sizes[stream])
@@ -281,17 +282,17 @@ def augment_streams(
             pixels = np.ascontiguousarray(pixels[:, ::-1])
         if is_distorted:
             pixels = distort_colors(np.random.default_rng(colors_seed), pixels)
-        varied[stream] = pixels
-    return varied
+        augmented[stream] = pixels
+    return augmented
 
 
 def crop_random_square(rng: np.random.Generator, photo: Photo, shares: tuple[float, float]) -> Photo:
-    """Cuts a square whose side is a random share of the photo's shorter side, at a random place.
+    """Crops a square of random size at a random place.
 
     Args:
-        rng: Decides side and place.
+        rng: Random generator of size and place.
         photo: (height, width, 3).
-        shares: Smallest and largest share.
+        shares: Smallest and largest side, as a share of the photo's shorter side.
 
     Returns:
         (side, side, 3), a view.
@@ -303,11 +304,13 @@ def crop_random_square(rng: np.random.Generator, photo: Photo, shares: tuple[flo
 
 
 def fit_input(photo: Photo, size: int) -> Photo:
-    """Scales a square to a network's input; by averaging only where it shrinks to half or less, which is slower.
+    """Scales a square to the input size of a network.
+
+    It averages pixels where the square shrinks to half or less, and else interpolates linearly, which is faster.
 
     Args:
         photo: (side, side, 3).
-        size: Side of the result.
+        size: Side of the result, pixels.
     """
     if photo.shape[0] == size:
         return np.ascontiguousarray(photo)
@@ -316,11 +319,11 @@ def fit_input(photo: Photo, size: int) -> Photo:
 
 
 def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32]) -> Photo:
-    """Paints a box over, in a copy.
+    """Fills a box with the colour ``BLANK``, in a copy of the photo.
 
     Args:
         photo: (height, width, 3).
-        shares_xyxy: (4,) the box in shares of width and height.
+        shares_xyxy: (4,) the box as shares of width and height, 0-1.
     """
     height, width = photo.shape[:2]
     left, top, right, bottom = shares_xyxy * np.array([width, height, width, height])
@@ -331,7 +334,7 @@ def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32]) -> Photo:
 
 
 def stack_samples(samples: Sequence[Sample]) -> PersonBatch:
-    """Samples as a batch."""
+    """Stacks samples into a batch."""
     streams = samples[0].pixels.keys()
     return PersonBatch(
         pixels={stream: torch.from_numpy(np.stack([one.pixels[stream] for one in samples])) for stream in streams},
@@ -342,20 +345,20 @@ def stack_samples(samples: Sequence[Sample]) -> PersonBatch:
     )
 
 
-def load_batch(dataset: PeopleDataset, which: Sequence[int | Draw]) -> PersonBatch:
-    """The people asked for, in that order."""
+def load_batch(dataset: PeopleDataset, which: Sequence[int | SampleKey]) -> PersonBatch:
+    """Loads samples as one batch, in the given order."""
     return stack_samples([dataset[one] for one in which])
 
 
 def iterate_batches(
-    dataset: PeopleDataset, batches: Iterable[Sequence[int | Draw]], workers: int = 0
+    dataset: PeopleDataset, batches: Iterable[Sequence[int | SampleKey]], workers: int = 0
 ) -> Iterator[PersonBatch]:
-    """Batches in order, read ahead by worker threads; OpenCV and numpy do the work outside Python's lock.
+    """Yields batches in order, read ahead by worker threads; OpenCV and numpy release Python's global lock.
 
     Args:
         dataset: The people.
-        batches: Who is in each batch.
-        workers: Threads that read; 0 reads in this one.
+        batches: The samples of each batch, by position or sample key.
+        workers: Number of threads that read ahead; 0 reads in the calling thread.
     """
     load = partial(load_batch, dataset)
     if not workers:

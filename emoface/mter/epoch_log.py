@@ -1,4 +1,4 @@
-"""What a training run logs of an epoch: a line of ``log.jsonl``, a sentence, and points of TensorBoard's curves."""
+"""The log of a training epoch: a line of ``log.jsonl``, a sentence, and points of TensorBoard's curves."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ValMetrics:
-    """How good a model is on the people of val.
+    """Losses and metrics of a model on the people of val.
 
     Attributes:
         losses: The terms of the loss and their sum ``loss``.
-        average_precision: (26,), nan where nobody has the label.
-        mean_average_precision: Over the labels that somebody has; nan where there is none.
-        average_absolute_error: Of valence, arousal, dominance on 1-10; empty without such a head, nan without truth.
+        average_precision: (26,), nan for a label that no person has.
+        mean_average_precision: Mean over the labels that at least one person has; nan where there is no such label.
+        average_absolute_error: Errors of valence, arousal, dominance on 1-10; empty if the model has no head for them,
+            nan where EMOTIC has no rating.
     """
 
     losses: dict[str, float]
@@ -34,13 +35,13 @@ class ValMetrics:
 
 
 def to_line(epoch: int, learning_rate: float, losses: Mapping[str, float], metrics: ValMetrics) -> dict[str, Any]:
-    """An epoch's line of ``log.jsonl``; what is undefined is null. The trainer adds how long the epoch took.
+    """Builds an epoch's line of ``log.jsonl``; undefined values are null. The trainer adds the duration of the epoch.
 
     Args:
-        epoch: From 0.
-        learning_rate: Of the epoch's last step.
+        epoch: Index of the epoch, from 0.
+        learning_rate: Learning rate of the epoch's last step.
         losses: Mean of each term of the training loss, and their sum ``loss``.
-        metrics: On val.
+        metrics: Losses and metrics on val.
     """
     line: dict[str, Any] = {
         "epoch": epoch + 1,
@@ -59,18 +60,18 @@ def to_line(epoch: int, learning_rate: float, losses: Mapping[str, float], metri
 
 
 def score_line(line: Mapping[str, Any]) -> float:
-    """What the best epoch is picked by: mAP on val, or minus the loss where no label of val has a person.
+    """Scores an epoch, higher is better: mAP on val, or minus the loss on val where the mAP is undefined.
 
     Example:
         >>> score_line({"val_map": 0.25, "val_loss": 7.0}), score_line({"val_map": None, "val_loss": 7.0})
         (0.25, -7.0)
     """
-    found = line["val_map"]
-    return -float(line["val_loss"]) if found is None else float(found)
+    precision = line["val_map"]
+    return -float(line["val_loss"]) if precision is None else float(precision)
 
 
 def describe_line(line: Mapping[str, Any], epochs: int) -> str:
-    """An epoch in one sentence."""
+    """Summarises an epoch in one sentence."""
     precision = "undefined" if line["val_map"] is None else f"{100 * line['val_map']:.2f}"
     return (
         f"epoch {line['epoch']}/{epochs}: loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}, "
@@ -79,7 +80,7 @@ def describe_line(line: Mapping[str, Any], epochs: int) -> str:
 
 
 def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
-    """What was reached so far, as the end of a sentence; empty before the first epoch's end."""
+    """Latest and best mAP on val so far, as the end of a sentence; empty before the first epoch has finished."""
     reached = [line["val_map"] for line in lines if line["val_map"] is not None]
     return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}" if reached else ""
 

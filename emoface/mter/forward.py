@@ -22,9 +22,9 @@ class ModelOutputs:
     """A model's outputs for n people.
 
     Attributes:
-        probabilities: (n, 26), 0-1; nan for a person whom the model does not see.
-        stream_probabilities: Of each stream with a head of its own, (n, 26); the face's is nan without a face.
-        vad: (n, 3) valence, arousal, dominance, 1-10; None where the model has no such head.
+        probabilities: (n, 26), 0-1; nan for a person that the model cannot use.
+        stream_probabilities: Per stream with its own head, (n, 26); those of the face are nan without a face.
+        vad: (n, 3) valence, arousal, dominance, 1-10; None where the model has no head for them.
     """
 
     probabilities: NDArray[np.float32]
@@ -34,10 +34,10 @@ class ModelOutputs:
 
 @torch.inference_mode()
 def forward_batch(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -> ModelOutputs:
-    """A model's outputs for one batch.
+    """Computes the outputs of a model for one batch.
 
     Args:
-        model: In evaluation mode.
+        model: The model, in evaluation mode.
         inputs: Per stream (b, 3, side, side), normalised, on the model's device.
         has_face: (b,) bool.
     """
@@ -48,10 +48,10 @@ def forward_batch(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -
         streams["face"][~face] = np.nan
     probabilities = _to_probabilities(output.logits)
     vad = None if output.vad_unit is None else from_vad_unit(output.vad_unit.float()).cpu().numpy()
-    unseen = ~model.sees_people(face)
-    probabilities[unseen] = np.nan
+    unusable = ~model.select_people(face)
+    probabilities[unusable] = np.nan
     if vad is not None:
-        vad[unseen] = np.nan
+        vad[unusable] = np.nan
     return ModelOutputs(probabilities, streams, vad)
 
 
@@ -64,15 +64,15 @@ def forward_people(
     workers: int = 0,
     progress: Progress = SILENT,
 ) -> ModelOutputs:
-    """A model's outputs for people of a data set, not augmented.
+    """Computes the outputs of a model for people of a data set, without augmentation.
 
     Args:
-        model: In evaluation mode.
-        dataset: The people as the model reads them.
-        positions: (n,) which of them.
-        batch_size: People per step.
-        workers: Threads that read ahead.
-        progress: Told of each person.
+        model: The model, in evaluation mode.
+        dataset: The people, with the input streams of the model.
+        positions: (n,) positions of the people in ``dataset``.
+        batch_size: People per batch.
+        workers: Number of threads that read ahead.
+        progress: Receives one step per person.
     """
     device = next(model.parameters()).device
     chosen = positions.tolist()
@@ -96,5 +96,5 @@ def forward_people(
 
 
 def _to_probabilities(logits: Tensor) -> NDArray[np.float32]:
-    # In double precision, so that large logits stay apart for as long as float32 can tell them apart from 1.
+    # In double precision, so that the probabilities of large logits differ for as long as float32 can represent it.
     return logits.double().sigmoid().float().cpu().numpy()

@@ -1,8 +1,8 @@
-"""What training minimises: label terms of the system and of each stream's own head, and valence-arousal-dominance.
+"""The training loss: label terms of the whole model and of each stream's own head, and valence-arousal-dominance.
 
-Every term is summed over its labels and averaged over all people of the batch; people whom a term does not concern
-(no face, no rating) count 0 in it. So the terms of two halves of a batch average to those of the whole, whoever has
-a face, which is what distributed training does.
+Every term is summed over its labels and averaged over all people of the batch; people to whom a term does not apply
+(no face, no rating) contribute 0 to it. Therefore the mean of the terms of two half batches equals the terms of the
+whole batch, regardless of who has a face; distributed training relies on this.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from emoface.mter.vad import VAD_SPAN
 
 
 def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
-    """Weights of the discrete loss: the rarer a label, the more it counts.
+    """Computes the label weights of the discrete loss: the rarer a label, the higher its weight.
 
     Args:
-        prevalences: (26,) share of the training people who have each label, 0-1.
-        c: Keeps the weights finite; with 1.2 they lie between 1.27 and 5.48.
+        prevalences: (26,) share of the training people with each label, 0-1.
+        c: Keeps the weights finite; with 1.2 they are between 1.27 and 5.48.
 
     Returns:
         (26,) ``1 / ln(c + p)``.
@@ -42,16 +42,16 @@ def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
     if c <= 1:
         raise ValueError(f"c is {c}, expected more than 1")
     if not bool(((prevalences >= 0) & (prevalences <= 1)).all()):
-        raise ValueError(f"prevalences lie outside 0-1: {prevalences.tolist()}")
+        raise ValueError(f"prevalences are outside 0-1: {prevalences.tolist()}")
     return 1 / torch.log(c + prevalences)
 
 
 def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """What each label counts in the loss.
+    """Computes the weight of each label in the loss.
 
     Args:
         kind: ``none``, ``kosti`` or ``root``, see ``Recipe.label_weights``.
-        indicator: (n, 26) of the training people, which decides the shares p.
+        indicator: (n, 26) labels of the training people, from which the prevalences p are computed.
 
     Returns:
         (26,), or None for ``none``; for ``root`` scaled to a mean of 1.
@@ -81,22 +81,22 @@ def label_losses(
     vad_unit: Tensor | None = None,
     vad_weight: float = 0.5,
 ) -> dict[str, Tensor]:
-    """The terms of a batch by name, weighted already; their sum is minimised.
+    """Computes the weighted loss terms of a batch by name; training minimises their sum.
 
-    ``labels`` is the term of the whole system; ``labels_face``, ``labels_body`` and ``labels_context`` those of the
-    streams' own heads, where the system is more than one stream; ``vad`` that of valence, arousal and dominance, where
-    the model has that head.
+    ``labels`` is the term of the whole model; ``labels_face``, ``labels_body`` and ``labels_context`` are those of the
+    streams' own heads, if the model has more than one stream; ``vad`` is the term of valence, arousal and dominance, if
+    the model has a head for them.
 
     Args:
-        output: Of a model, for b people.
+        output: Output of a model for b people.
         labels: (b, 26), 0 or 1.
-        has_face: (b,) bool; the terms of a face head concern these people only.
+        has_face: (b,) bool; the term of the face head applies only to people with a face.
         kind: The label loss, one of ``LOSS_KINDS``.
-        stream_weight: Of each stream's own head.
-        label_weights: (26,) how much each label counts; None counts all once. ``weighted_euclidean`` needs them.
-        ohem_ratio: Of each person's absent labels only the hardest this many per present label count; None is all.
-        vad_unit: (b, 3) ratings 0-1, nan where EMOTIC has none; needed where the model has the head.
-        vad_weight: Of the ``vad`` term.
+        stream_weight: Weight of the term of each stream's own head.
+        label_weights: (26,) weight of each label; None weighs all labels by 1. ``weighted_euclidean`` needs them.
+        ohem_ratio: Number of hardest absent labels per present label that contribute for each person; None takes all.
+        vad_unit: (b, 3) ratings 0-1, nan where EMOTIC has none; required if the model has a head for them.
+        vad_weight: Weight of the ``vad`` term.
 
     Returns:
         Scalars by name.
@@ -104,34 +104,34 @@ def label_losses(
     Raises:
         ValueError: Weights or ratings are missing, or a setting is out of range.
     """
-    everybody = torch.ones_like(has_face)
-    concerned = {"face": has_face}
+    all_people = torch.ones_like(has_face)
+    applies_to = {"face": has_face}
 
-    def term(logits: Tensor, who: Tensor) -> Tensor:
+    def label_term(logits: Tensor, applies: Tensor) -> Tensor:
         terms = label_terms(logits, labels, kind)  # (b, 26)
         if label_weights is not None:
             terms = terms * label_weights
         if ohem_ratio is not None:
             terms = terms * hardest_labels(terms, labels, ohem_ratio)
-        return _mean_over_people(terms.sum(dim=1), who)
+        return _mean_over_people(terms.sum(dim=1), applies)
 
     if kind == "weighted_euclidean" and label_weights is None:
         raise ValueError("weighted_euclidean needs label_weights, see kosti_label_weights")
     streams = output.stream_logits
-    only = next(iter(streams)) if len(streams) == 1 else ""
-    losses = {"labels": term(output.logits, concerned.get(only, everybody))}
+    single_stream = next(iter(streams)) if len(streams) == 1 else ""
+    losses = {"labels": label_term(output.logits, applies_to.get(single_stream, all_people))}
     if len(streams) > 1:
         for stream, logits in streams.items():
-            losses[f"labels_{stream}"] = stream_weight * term(logits, concerned.get(stream, everybody))
+            losses[f"labels_{stream}"] = stream_weight * label_term(logits, applies_to.get(stream, all_people))
     if output.vad_unit is not None:
         if vad_unit is None:
             raise ValueError("the model has a head for valence, arousal and dominance, and no ratings were given")
-        losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, concerned.get(only, everybody))
+        losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, applies_to.get(single_stream, all_people))
     return losses
 
 
 def label_terms(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
-    """The loss of each label of each person, (b, 26), unweighted.
+    """Computes the unweighted loss of each label of each person, (b, 26).
 
     Args:
         logits: (b, 26).
@@ -139,7 +139,7 @@ def label_terms(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
         kind: One of ``LOSS_KINDS``.
 
     Raises:
-        ValueError: No loss is called so.
+        ValueError: The kind is unknown.
     """
     logits, labels = logits.float(), labels.float()
     if kind == "bce":
@@ -154,16 +154,16 @@ def label_terms(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
 def asymmetric_terms(
     logits: Tensor, labels: Tensor, *, gamma_pos: float = 1.0, gamma_neg: float = 4.0, clip: float = 0.05
 ) -> Tensor:
-    """Asymmetric loss: easy absent labels fade by their own power and drop out below ``clip``.
+    """Computes the asymmetric loss, which reduces the terms of easy absent labels and drops those below ``clip``.
 
-    With both powers and ``clip`` 0 it is binary cross-entropy.
+    With both exponents and ``clip`` at 0 it is binary cross-entropy.
 
     Args:
         logits: (b, 26).
         labels: (b, 26), 0 or 1.
-        gamma_pos: Power of a present label's ``1 - p``.
-        gamma_neg: Power of an absent label's shifted probability.
-        clip: What an absent label's probability is lowered by, 0 or more and less than 1.
+        gamma_pos: Exponent of ``1 - p`` for a present label.
+        gamma_neg: Exponent of the shifted probability for an absent label.
+        clip: Amount by which the probability of an absent label is lowered, 0 or more and less than 1.
 
     Returns:
         (b, 26).
@@ -179,17 +179,17 @@ def asymmetric_terms(
 
 
 def hardest_labels(terms: Tensor, labels: Tensor, ratio: float) -> Tensor:
-    """Which terms count under online hard mining: all present labels and the hardest absent ones of each person.
+    """Selects the terms for online hard example mining: all present labels and the hardest absent ones of each person.
 
-    Mining within a person, not within a batch, keeps a person's loss independent of who else is in the batch.
+    Mining per person instead of per batch keeps the loss of a person independent of the other people of the batch.
 
     Args:
         terms: (b, 26).
         labels: (b, 26), 0 or 1.
-        ratio: Absent labels per present one, rounded up; a person without labels is taken to have one.
+        ratio: Absent labels per present one, rounded up; a person without labels counts as having one.
 
     Returns:
-        (b, 26) of 0 and 1.
+        (b, 26), 1 for selected terms and 0 for the others.
 
     Raises:
         ValueError: ``ratio`` is not above 0.
@@ -210,27 +210,27 @@ def hardest_labels(terms: Tensor, labels: Tensor, ratio: float) -> Tensor:
     return (is_present | (rank < n_kept)).to(terms.dtype)
 
 
-def vad_loss(predicted_unit: Tensor, vad_unit: Tensor, who: Tensor) -> Tensor:
-    """Smooth L1 of the ratings, on EMOTIC's scale of 1-10, summed over the three.
+def vad_loss(predicted_unit: Tensor, vad_unit: Tensor, applies: Tensor) -> Tensor:
+    """Computes the smooth L1 loss of the ratings on EMOTIC's scale of 1-10, summed over the three dimensions.
 
     Args:
         predicted_unit: (b, 3), 0-1.
         vad_unit: (b, 3), 0-1, nan where there is no rating.
-        who: (b,) bool, the people concerned.
+        applies: (b,) bool, the people to whom the term applies.
 
     Returns:
         Scalar, averaged over all b people.
 
-    Source: Kosti et al. 2019, section 4.1, whose smooth L1 has its bend at 1 on that scale.
+    Source: Kosti et al. 2019, section 4.1, whose smooth L1 changes from square to linear at 1 on that scale.
     """
     is_rated = ~vad_unit.isnan()
     target = torch.where(is_rated, vad_unit, predicted_unit.detach())
     terms = functional.smooth_l1_loss(
         VAD_SPAN * predicted_unit.float(), VAD_SPAN * target.float(), reduction="none", beta=1.0
     )
-    return _mean_over_people((terms * is_rated).sum(dim=1), who)
+    return _mean_over_people((terms * is_rated).sum(dim=1), applies)
 
 
-def _mean_over_people(per_person: Tensor, who: Tensor) -> Tensor:
-    """Mean over all people, (b,) to scalar, of what concerns some of them; 0 for no people."""
-    return (per_person * who).sum() / max(len(who), 1)
+def _mean_over_people(per_person: Tensor, applies: Tensor) -> Tensor:
+    """Averages over all people, (b,) to scalar, with 0 where the term does not apply; 0 for no people."""
+    return (per_person * applies).sum() / max(len(applies), 1)

@@ -17,11 +17,11 @@ class Stage:
     """A row of table 3-1.
 
     Attributes:
-        expansion: ``t``, width inside a bottleneck over its input's.
-        channels: ``c``, of the output.
-        repeats: ``n``, bottlenecks in a row.
-        stride: ``s``, of the first of them.
-        reduction: ``r`` of the squeeze-and-excitation units; the thesis gives it no number.
+        expansion: ``t``, ratio of the hidden width of a bottleneck to its input channels.
+        channels: ``c``, output channels.
+        repeats: ``n``, number of bottlenecks in sequence.
+        stride: ``s``, stride of the first bottleneck.
+        reduction: ``r`` of the squeeze-and-excitation units; the thesis states no value.
     """
 
     expansion: int
@@ -42,19 +42,19 @@ STAGES = (
 )
 """The bottlenecks of table 3-1.
 
-The table prints strides 2, 1, 2 for the last three rows, against its own map sizes (8, 8, 4, 4); the sizes and
-MobileNetV2 say 1, 2, 1.
+The table prints strides 2, 1, 2 for the last three rows, which contradict its own map sizes (8, 8, 4, 4); the sizes and
+MobileNetV2 have 1, 2, 1.
 """
 
 
 class MobileNetV2SE(Backbone):
-    """Photo to feature: (b, 3, h, w), sides multiples of 32, to (b, 1000).
+    """A feature extractor: photos (b, 3, h, w), sides multiples of 32, to features (b, 1000).
 
-    Layers without squeeze and excitation bear the names of torchvision's ``mobilenet_v2``.
+    All layers but squeeze and excitation have the names of torchvision's ``mobilenet_v2``.
 
     Args:
         stages: Rows of table 3-1.
-        gate: Of the squeeze-and-excitation units.
+        gate: Gate of the squeeze-and-excitation units.
         n_features: Channels of the last convolution.
 
     Source: thesis, table 3-1.

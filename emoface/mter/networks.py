@@ -1,8 +1,8 @@
-"""MTER and the systems of its ablation by name: streams, each with a head of its own, and the fusion network.
+"""MTER and the models of its ablation by name: streams, each with its own head, and the fusion network.
 
-Streams: face and body are the modified MobileNetV2 of table 3-1, context is ResNet18 of table 3-2 (in ``mter1`` the
-modified MobileNetV2). A state dict names them ``stream.face.backbone...`` and ``stream.face.head...``, so the
-weights of ``task1`` are a part of those of ``mter2``.
+The face and body streams are the modified MobileNetV2 of table 3-1, the context stream is ResNet18 of table 3-2 (in
+``mter1`` the modified MobileNetV2). The state dict has the names ``stream.face.backbone...`` and
+``stream.face.head...``, so the weights of ``task1`` are a part of those of ``mter2``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.mter.base import Mter, MterOutput, masked_features, need_inputs
+from emoface.mter.base import Mter, MterOutput, check_inputs, masked_features
 from emoface.mter.baselines import CaerNetS, Kosti
 from emoface.mter.blocks import Backbone, FeatureNorm, Gate
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE, Stage
@@ -48,10 +48,10 @@ class Stream(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Features of all streams side by side, (b, n), to 26 logits and, if asked, valence, arousal and dominance.
+    """Fuses the concatenated features of all streams, (b, n), to 26 logits and optionally valence, arousal, dominance.
 
-    Source: thesis, section 3.2.4: concatenation, PReLU started at 0.25. Figure 3-3 is not in the text; width,
-    BatchNorm and dropout are ours.
+    Source: thesis, section 3.2.4: concatenation, PReLU with an initial slope of 0.25. Figure 3-3 is not in the text;
+    width, BatchNorm and dropout are our choice.
     """
 
     def __init__(self, n_features: int, dropout: float, predicts_vad: bool) -> None:
@@ -69,17 +69,17 @@ class Fusion(nn.Module):
 
 
 class StreamsModel(Mter):
-    """One to three streams; two or more meet in the fusion network.
+    """A model of one to three streams; two or more are combined by the fusion network.
 
-    The logits of a model of one stream are those of the stream's own head. A person without a face has the face
-    feature 0: the face contributes nothing to the fusion, and the logits of ``task1`` are its head's bias, the same for
-    everybody.
+    The logits of a model of one stream are those of the stream's own head. The face features of a person without a face
+    are 0: the face contributes nothing to the fusion, and the logits of ``task1`` are the bias of its head, the same
+    for every such person.
 
     Args:
         name: One of ``MODEL_NAMES``.
-        backbones: By stream.
-        dropout: Of the fusion network; a model of one stream has none, as in tables 3-1 and 3-2.
-        predicts_vad: Whether it has a head for valence, arousal and dominance.
+        backbones: Feature extractors by stream.
+        dropout: Dropout probability of the fusion network; a model of one stream has none, as in tables 3-1 and 3-2.
+        predicts_vad: Whether the model has a head for valence, arousal and dominance.
     """
 
     def __init__(self, name: str, backbones: Mapping[str, Backbone], dropout: float, predicts_vad: bool) -> None:
@@ -93,15 +93,15 @@ class StreamsModel(Mter):
         return {stream: self._stream(stream).backbone for stream in self.streams}
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
-        need_inputs(self, inputs, has_face)
+        check_inputs(self, inputs, has_face)
         features = {stream: self._features(stream, inputs[stream], has_face) for stream in self.streams}
         stream_logits = {stream: self._stream(stream).head(features[stream]) for stream in self.streams}
         if self.fusion is not None:
             logits, vad_unit = self.fusion(torch.cat(list(features.values()), dim=1))  # (b, 1000 per stream)
             return MterOutput(logits, stream_logits, vad_unit)
-        (only,) = self.streams
-        vad_unit = None if self.vad_head is None else self.vad_head(features[only]).sigmoid()
-        return MterOutput(stream_logits[only], stream_logits, vad_unit)
+        (stream,) = self.streams
+        vad_unit = None if self.vad_head is None else self.vad_head(features[stream]).sigmoid()
+        return MterOutput(stream_logits[stream], stream_logits, vad_unit)
 
     def _stream(self, stream: str) -> Stream:
         network = self.stream[stream]
@@ -124,14 +124,14 @@ def build_model(
     reductions: tuple[int, ...] | None = None,
     gate: Gate = "sigmoid",
 ) -> Mter:
-    """Builds a model with fresh weights.
+    """Builds a model with randomly initialised weights.
 
     Args:
         name: One of ``MODEL_NAMES``.
         predicts_vad: Adds a head for valence, arousal and dominance.
-        dropout: Before the last layer of the fusion network.
-        reductions: Of the squeeze-and-excitation units, one for each stage of table 3-1; None is 16 for all.
-        gate: Of the squeeze-and-excitation units; ``relu`` is the thesis to the letter.
+        dropout: Dropout probability before the last layer of the fusion network.
+        reductions: Reductions of the squeeze-and-excitation units, one for each stage of table 3-1; None is 16 for all.
+        gate: Gate of the squeeze-and-excitation units; ``relu`` is exactly as in the thesis.
 
     Raises:
         SettingsError: No model has that name, or a setting is out of range.

@@ -1,7 +1,7 @@
 """Public weights for the streams' backbones: torchvision's ImageNet files and ResNet18 of Places365.
 
-The networks bear the names of those files, so a tensor is taken where name and shape agree, and the report says which
-were not and why. Files are read as tensors only; nothing that a pickle names is run.
+The layers of the networks have the names of those files. A tensor is copied if its name and shape agree, and the report
+lists those that were not copied, with reasons. Files are read as tensors only; no code in a pickle is executed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PRETRAINED: dict[str, dict[type[Backbone], str]] = {
     "imagenet": {MobileNetV2SE: "mobilenet_v2-b0353104", ResNet18: "resnet18-f37072fd"},
     "places365": {ResNet18: "resnet18_places365"},
 }
-"""Per data set, the card of each network. ``imagenet`` has the MobileNetV2 of the thesis' time; the later
-``mobilenet_v2-7ebf99e0`` is reached by ``files``."""
+"""Per data set, the weights card of each network. ``imagenet`` has the MobileNetV2 weights of the time of the thesis;
+the later ``mobilenet_v2-7ebf99e0`` can be given by ``files``."""
 
 _COUNTER = "num_batches_tracked"
 _PREFIX = "module."
@@ -38,10 +38,10 @@ _MIN_SHARE_TAKEN = 0.5
 
 @dataclass(frozen=True)
 class NotTaken:
-    """A tensor that keeps the weights it had.
+    """A tensor of the network that keeps its values.
 
     Attributes:
-        name: In the network.
+        name: Name of the tensor in the network.
         reason: ``not in the file``, or the two shapes.
     """
 
@@ -51,17 +51,17 @@ class NotTaken:
 
 @dataclass(frozen=True)
 class TakenWeights:
-    """What a network took from a file.
+    """Report of the weights that a network took from a file.
 
-    BatchNorm's counters of batches are left out: files of early torch have none, and nothing here reads them.
+    BatchNorm's counters of batches are not reported: files of early torch have none, and emoface does not use them.
 
     Attributes:
-        network: What was filled: a stream's name.
-        source: The file's name.
-        sha256: Of the file; empty where the weights came from no file.
-        n_tensors: Taken.
-        n_parameters: Numbers in them, BatchNorm's running statistics among them.
-        not_taken: Tensors of the network that keep what they had.
+        network: Name of the stream whose network was filled.
+        source: Name of the file.
+        sha256: Checksum of the file; empty if the weights did not come from a file.
+        n_tensors: Number of copied tensors.
+        n_parameters: Number of values in them, including BatchNorm's running statistics.
+        not_taken: Tensors of the network that keep their values.
         unused: Tensors of the file that the network does not have.
     """
 
@@ -85,19 +85,20 @@ def load_pretrained(
     """Fills a model's backbones with public weights.
 
     Args:
-        model: Fresh; changed in place.
+        model: The model; its weights are changed in place.
         data_set: ``imagenet`` for every stream; ``places365`` for the context stream and ``imagenet`` for the others,
-            for Places365 has scenes and no people.
-        files: Per stream a file to use instead of the card's.
-        fetch: Downloads what is not on this machine; otherwise it is an error that says how to get it.
-        progress: Told of downloads.
+            since Places365 contains scenes and no people.
+        files: Per stream, a file to use instead of that of the card.
+        fetch: Whether to download files that are not on this machine; otherwise a missing file is an error that says
+            how to get it.
+        progress: Reports the progress of downloads.
 
     Returns:
         One report per stream.
 
     Raises:
         SettingsError: The data set is unknown, or no public weights exist for a stream's network.
-        WeightsError: A file is nowhere, damaged, or of another network.
+        WeightsError: A file is missing or damaged, or belongs to another network.
     """
     if data_set not in PRETRAINED:
         raise SettingsError(f"no public weights are called '{data_set}'{did_you_mean(data_set, PRETRAINED)}")
@@ -117,18 +118,18 @@ def load_pretrained(
 
 
 def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = "") -> tuple[TakenWeights, ...]:
-    """Fills the streams that a model shares with another MTER model, backbone and head: ``task1`` inside ``mter2``.
+    """Copies the streams that a model shares with another MTER model, backbone and head: ``task1`` into ``mter2``.
 
     Args:
-        model: Changed in place.
+        model: The model; its weights are changed in place.
         state: State dict of the other model.
-        source: What the report calls it.
+        source: Name of the other weights in the report.
 
     Returns:
-        One report per stream that both have, every tensor of it taken.
+        One report per shared stream, all of whose tensors are copied.
 
     Raises:
-        WeightsError: The two have no stream in common, or a shared stream is of another network.
+        WeightsError: The models have no stream in common, or a shared stream has a different network.
     """
     reports, own = [], {name.split(".")[1] for name in model.state_dict() if name.startswith("stream.")}
     for stream in model.streams:
@@ -155,14 +156,14 @@ def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = 
 def read_public_weights(path: Path) -> dict[str, Tensor]:
     """Reads a state dict, or the ``state_dict`` of a checkpoint, as tensors only.
 
-    The prefix ``module.`` of data-parallel training is dropped. The format of torch 0.1 under Python 2, in which the
-    files of Places365 are, is read like today's.
+    The prefix ``module.`` of data-parallel training is dropped. The file format of torch 0.1 under Python 2, which
+    Places365 uses, is supported too.
 
     Args:
-        path: ``.pth``, ``.pt`` or ``.pth.tar``, which is no archive.
+        path: A ``.pth`` or ``.pt`` file, or a ``.pth.tar`` file that is not a tar archive.
 
     Raises:
-        WeightsError: The file is damaged, or holds anything but tensors and plain values.
+        WeightsError: The file is damaged, or contains anything but tensors and plain values.
     """
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -188,27 +189,27 @@ def take_weights(
     """Copies every tensor whose name and shape agree into a network.
 
     Args:
-        network: Changed in place.
+        network: The network; its weights are changed in place.
         state: Tensors by name.
-        name: What the report calls the network.
-        source: What the report calls the file.
-        sha256: Of the file.
+        name: Name of the network in the report.
+        source: Name of the file in the report.
+        sha256: Checksum of the file.
 
     Raises:
-        WeightsError: Fewer than half of the network's tensors agree: the file is of another network. Nothing is
-            copied then.
+        WeightsError: Fewer than half of the network's tensors agree, so the file belongs to another network. No tensor
+            is copied then.
     """
     own = {key: value for key, value in network.state_dict().items() if not key.endswith(_COUNTER)}
-    theirs = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
+    in_file = {key: value for key, value in state.items() if not key.endswith(_COUNTER)}
     taken, not_taken = {}, []
     for key, value in own.items():
-        if key not in theirs:
+        if key not in in_file:
             not_taken.append(NotTaken(key, "not in the file"))
-        elif theirs[key].shape != value.shape:
-            reason = f"shape {tuple(value.shape)}, in the file {tuple(theirs[key].shape)}"
+        elif in_file[key].shape != value.shape:
+            reason = f"shape {tuple(value.shape)}, in the file {tuple(in_file[key].shape)}"
             not_taken.append(NotTaken(key, reason))
         else:
-            taken[key] = theirs[key]
+            taken[key] = in_file[key]
     if len(taken) < _MIN_SHARE_TAKEN * len(own):
         raise WeightsError(
             f"{source or 'the given weights'}: {len(taken)} of the {len(own)} tensors of the {name} stream's "
@@ -222,7 +223,7 @@ def take_weights(
         n_tensors=len(taken),
         n_parameters=sum(value.numel() for value in taken.values()),
         not_taken=tuple(not_taken),
-        unused=tuple(sorted(theirs.keys() - own.keys())),
+        unused=tuple(sorted(in_file.keys() - own.keys())),
     )
 
 

@@ -1,6 +1,6 @@
-"""Recipes of training: all that decides how weights change, the presets, and the learning rate of every step.
+"""Training recipes: the settings of training, the presets, and the learning rate of every step.
 
-Importable without torch, so that the command line can offer a recipe's settings as options at once.
+Importable without torch, so that the command line can show a recipe's settings as options without delay.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from emoface.storage.settings import Count, Settings, Share
 NotNegative = Annotated[float, Field(ge=0)]
 """A number of 0 or more."""
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
-"""A share that never is the whole."""
+"""A share of 0 or more and less than 1."""
 
 
 class Recipe(Settings):
-    """All that decides how weights change; the defaults are section 4.4 of the thesis."""
+    """The settings that determine how training changes the weights; the defaults are section 4.4 of the thesis."""
 
     epochs: Count = 120
-    """Number of epochs; warm-up and decay steps keep their share of them."""
+    """Number of epochs; warm-up and decay steps are scaled with it."""
     batch_size: Count = 16
     """People per step, over all processes."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -37,39 +37,40 @@ class Recipe(Settings):
     weight_decay: NotNegative = 0.0005
     """Weight decay of the optimizer."""
     decays_norms: bool = True
-    """Let biases and the parameters of normalisation decay too, as the thesis has it."""
+    """Apply weight decay to biases and normalisation parameters too, as the thesis does."""
     warmup_epochs: NotNegative = 10.0
     """Epochs over which the learning rate grows linearly from 0."""
     schedule: Literal["steps", "cosine"] = "steps"
     """How the learning rate falls: divided by 10 at each decay step, or along a cosine to a hundredth."""
     decay_epochs: tuple[float, ...] = (75.0, 100.0, 115.0)
-    """Finished epochs after which the schedule of steps divides the learning rate."""
+    """Numbers of finished epochs after which the step schedule divides the learning rate."""
     clip_norm: NotNegative = 0.0
-    """Largest norm of a step's gradient; 0 leaves gradients as they are."""
+    """Largest norm of a step's gradient; 0 does not clip gradients."""
     loss: LossKind = "bce"
     """Loss over the 26 labels; weighted_euclidean is that of Kosti et al."""
     stream_weight: NotNegative = 0.3
     """Weight of each stream's own head in the loss."""
     label_weights: Literal["none", "kosti", "root"] = "none"
-    """Weights of the labels in the loss: all alike, 1 / ln(1.2 + p) of a label's share p, or 1 / sqrt(p)."""
+    """Weights of the labels in the loss, for the share p of people with a label: none weighs all equally, kosti by
+    1 / ln(1.2 + p), root by 1 / sqrt(p)."""
     ohem_ratio: NotNegative = 0.0
-    """Hardest absent labels that count per present one; 0 counts all."""
+    """Number of hardest absent labels per present label that count in the loss; 0 counts all absent labels."""
     dropout: ShareBelowOne = 0.5
     """Dropout before the last layer of the fusion network."""
     ema_decay: ShareBelowOne = 0.0
-    """Decay of the averaged weights, which then are measured and kept; 0 averages nothing."""
+    """Decay of the moving average of the weights, which is then evaluated and saved; 0 averages nothing."""
     freezes_norms: bool = False
-    """Keep the statistics of BatchNorm, for small batches on pretrained weights."""
+    """Keep the BatchNorm statistics of the initial weights, for small batches on pretrained weights."""
     crop_shares: tuple[float, float] = (0.3, 1.0)
-    """Smallest and largest side of a random crop of face and body, in shares of its side."""
+    """Smallest and largest side of a random crop of face and body, as a share of the side of the face or body."""
     context_crop_shares: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest side of a random crop of the whole photo, in shares of its side."""
+    """Smallest and largest side of a random crop of the whole photo, as a share of the side of the photo."""
     mirror_probability: Share = 0.5
     """Probability of mirroring a person."""
     distort_probability: Share = 0.5
     """Probability of changing a person's colours."""
     predicts_vad: bool = False
-    """Add a second head that learns valence, arousal and dominance."""
+    """Add a second head that predicts valence, arousal and dominance."""
     vad_weight: NotNegative = 0.5
     """Weight of valence, arousal and dominance in the loss."""
 
@@ -83,14 +84,14 @@ class Recipe(Settings):
             raise SettingsError("loss weighted_euclidean needs label_weights, expected kosti or root, found none")
         return self
 
-    def over(self, epochs: int) -> Recipe:
-        """The same recipe over another number of epochs: warm-up and decay steps keep their share of them.
+    def with_epochs(self, epochs: int) -> Recipe:
+        """The same recipe with another number of epochs; warm-up and decay steps are scaled with it.
 
         Args:
-            epochs: How many, 1 or more.
+            epochs: Number of epochs, 1 or more.
 
         Example:
-            >>> PRESETS["thesis"].over(12).decay_epochs
+            >>> PRESETS["thesis"].with_epochs(12).decay_epochs
             (7.5, 10.0, 11.5)
         """
         scale = epochs / self.epochs
@@ -120,16 +121,16 @@ PRESETS: dict[str, Recipe] = {
         context_crop_shares=(0.8, 1.0),
     ),
 }
-"""``thesis``: section 4.4 to the letter. ``modern``: fewer epochs, see ``docs/mter.md`` for what was tried."""
+"""``thesis``: exactly section 4.4. ``modern``: fewer epochs; ``docs/mter.md`` has the experiments."""
 
 
 def resolve_recipe(preset: str, changes: Mapping[str, Any]) -> Recipe:
-    """A preset with some of its values replaced.
+    """Builds a recipe from a preset and changed values.
 
     Args:
         preset: ``thesis`` or ``modern``.
-        changes: Values by name. ``epochs`` shortens or stretches warm-up and decay steps, unless these are given too;
-            the loss ``weighted_euclidean`` comes with the label weights ``kosti``, unless others are given.
+        changes: Values by name. ``epochs`` also scales warm-up and decay steps, unless these are given too; the loss
+            ``weighted_euclidean`` also sets the label weights ``kosti``, unless others are given.
 
     Raises:
         SettingsError: A name is unknown or a value out of range.
@@ -144,19 +145,19 @@ def resolve_recipe(preset: str, changes: Mapping[str, Any]) -> Recipe:
     values = dict(changes)
     base = PRESETS[preset]
     if "epochs" in values:
-        base = base.over(base.replace(epochs=values.pop("epochs")).epochs)
+        base = base.with_epochs(base.replace(epochs=values.pop("epochs")).epochs)
     if values.get("loss") == "weighted_euclidean":
         values.setdefault("label_weights", "kosti")
     return base.replace(**values)
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
-    """The learning rate of one step.
+    """Computes the learning rate of one step.
 
     Args:
         recipe: The recipe with its schedule.
-        epoch: Which epoch, from 0.
-        step: Which step of the epoch, from 0.
+        epoch: Index of the epoch, from 0.
+        step: Index of the step in the epoch, from 0.
         n_steps: Steps per epoch.
 
     Example:

@@ -1,4 +1,4 @@
-"""ResNet18 up to global average pooling and its fully connected layer of 1000, table 3-2."""
+"""The ResNet18 of table 3-2, with global average pooling and a fully connected layer of 1000."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ N_FEATURES = 1000
 
 
 class ResNet18(Backbone):
-    """Photo to feature: (b, 3, h, w) to (b, n_features); layers bear the names of torchvision's ``resnet18``.
+    """A feature extractor: photos (b, 3, h, w) to features (b, n_features).
+
+    The layers have the names of torchvision's ``resnet18``.
 
     Args:
-        n_features: Of the fully connected layer; None leaves it out and the 512 pooled channels are the feature.
+        n_features: Width of the fully connected layer; None omits the layer, and the 512 pooled channels are the
+            features.
 
-    Source: thesis, table 3-2. What differs: the table leaves the 1x1 convolutions of the shortcuts out; ResNet18
-    has them wherever the map shrinks.
+    Source: thesis, table 3-2. What differs: the table omits the 1x1 convolutions of the shortcuts, which ResNet18 has
+    wherever the map shrinks.
     """
 
     def __init__(self, n_features: int | None = N_FEATURES) -> None:

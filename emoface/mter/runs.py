@@ -1,8 +1,8 @@
-"""The folder of a training run: what it was told, its weights, and its log of epochs.
+"""The folder of a training run: its settings, its weights, and its log of epochs.
 
-``RUN/run.json`` says what was told, and where; ``RUN/last.pt`` is what resuming needs; ``RUN/best.safetensors`` holds
-the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per epoch; ``RUN/records/train.json``
-is written last, so it is the mark of a finished run.
+``RUN/run.json`` has the settings and the environment; ``RUN/last.pt`` has the state for resuming;
+``RUN/best.safetensors`` has the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per
+epoch; ``RUN/records/train.json`` is written last and marks a finished run.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Run:
     """A training run on disk.
 
     Attributes:
-        path: Its folder.
-        settings: All of ``run.json``: ``model``, ``manifest`` (path and sha256), ``detector``, ``recipe``,
+        path: Folder of the run.
+        settings: Content of ``run.json``: ``model``, ``manifest`` (path and sha256), ``detector``, ``recipe``,
             ``stream_sizes``, ``normalisation``, ``seed``, ``versions``, ``environment``...
     """
 
@@ -52,17 +52,17 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        """A name that ``build_model`` knows."""
+        """Name of the model, one of ``names.MODEL_NAMES``."""
         return str(self.settings["model"])
 
     @property
     def manifest_path(self) -> Path:
-        """The data set that it was trained on."""
+        """Path of the manifest of the training data set."""
         return Path(self.settings["manifest"]["path"])
 
     @property
     def detector(self) -> dict[str, Any]:
-        """How the faces that it was trained on were found and cut; see ``Manifest.detector``."""
+        """How the faces of the training data set were found and cropped; see ``Manifest.detector``."""
         return dict(self.settings["detector"])
 
     @property
@@ -77,19 +77,19 @@ class Run:
 
     @property
     def has_shuffled_labels(self) -> bool:
-        """Whether it was trained on labels dealt out anew, to see that it then learns nothing."""
+        """Whether it was trained on shuffled labels, as a check for leaks."""
         return bool(self.settings["shuffle_labels"])
 
     @property
     def is_finished(self) -> bool:
-        """Whether it came to its last epoch."""
+        """Whether the last epoch has finished."""
         return read_record(self.path, "train") is not None
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
-        """The trained network, in evaluation mode, on the CPU.
+        """Loads the trained network, in evaluation mode, on the CPU.
 
         Args:
-            which: The epoch with the best mAP on val, or the last one.
+            which: ``best`` for the epoch with the best mAP on val, ``last`` for the last epoch.
 
         Raises:
             WeightsError: No epoch has finished yet, or the file does not fit the network.
@@ -107,7 +107,7 @@ class Run:
         return model.eval()
 
     def log(self) -> list[dict[str, Any]]:
-        """One dictionary per finished epoch, see ``docs/mter.md``."""
+        """Reads the log: one dictionary per finished epoch, see ``docs/mter.md``."""
         path = self.path / LOG_NAME
         if not path.is_file():
             return []
@@ -115,23 +115,23 @@ class Run:
 
 
 def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
-    """Reads what a run was told.
+    """Reads the settings of a run.
 
     Args:
-        run_dir: Its folder.
-        needs_finished: Refuse a run that did not come to its last epoch.
+        run_dir: Folder of the run.
+        needs_finished: Whether an unfinished run is an error.
 
     Raises:
-        SettingsError: There is no run, its ``run.json`` is none, or it is unfinished.
+        SettingsError: The folder is not a training run, its ``run.json`` is not valid, or the run is unfinished.
     """
     path = run_dir / RUN_NAME
     if not path.is_file():
-        raise SettingsError(f"{path}: no such file; '{run_dir}' is no training run, make one with 'emoface train'")
+        raise SettingsError(f"{path}: no such file; '{run_dir}' is not a training run, make one with 'emoface train'")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         run = Run(run_dir, settings)
-        for told in ("model_name", "manifest_path", "detector", "predicts_vad", "stream_sizes", "has_shuffled_labels"):
-            getattr(run, told)
+        for name in ("model_name", "manifest_path", "detector", "predicts_vad", "stream_sizes", "has_shuffled_labels"):
+            getattr(run, name)
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"{path}: not the description of a run ({error}); train again in another folder") from error
     if needs_finished and not run.is_finished:
@@ -146,8 +146,8 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
     """Writes ``RUN/run.json`` in one step.
 
     Args:
-        run_dir: The run's folder.
-        settings: What it was told, see ``Run``; label names, versions and environment are added.
+        run_dir: Folder of the run.
+        settings: The settings of the run, see ``Run``; label names, versions and environment are added.
     """
     described = {
         **settings,
@@ -162,7 +162,7 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
 
 
 def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the log of a run's epochs, a line of JSON for each, in one step."""
+    """Writes the log of a run, one line of JSON per epoch, in one step."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
@@ -173,7 +173,7 @@ def write_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Reads what ``write_weights`` wrote.
+    """Reads weights that ``write_weights`` wrote.
 
     Raises:
         WeightsError: The file is damaged.
@@ -185,10 +185,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Puts weights into a network that must fit them.
+    """Loads weights into a network that must have the same names and shapes.
 
     Raises:
-        WeightsError: They are of another network.
+        WeightsError: The weights belong to another network.
     """
     try:
         model.load_state_dict(weights)
@@ -198,7 +198,7 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path:
 
 
 def describe_environment() -> dict[str, str]:
-    """What table 4-1 of the thesis lists: system, processor, GPU, CUDA, memory and framework."""
+    """Describes the environment as table 4-1 of the thesis does: system, processor, GPU, CUDA, memory and framework."""
     has_gpu = torch.cuda.is_available()
     return {
         "os": platform.platform(),

@@ -1,4 +1,4 @@
-"""Who is read in which batch of which epoch; all of it follows from the seed and the epoch."""
+"""The order of the people in the batches of an epoch, which is determined by the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoface.datasets.stream_cache import UsablePeople
-from emoface.mter.dataset import Draw
+from emoface.mter.dataset import SampleKey
 
 
-def draw_epoch(
+def sample_epoch(
     positions: NDArray[np.int64], weights: NDArray[np.float64] | None, seed: int, epoch: int
 ) -> NDArray[np.int64]:
-    """The people of an epoch in their order: each once, or drawn by weight with replacement.
+    """Samples the people of an epoch in random order: each once, or by weight with replacement.
 
     Args:
-        positions: (n,) of the people who may be drawn.
-        weights: (n,) how often each is drawn, by comparison; None draws each once.
-        seed: Of the run.
-        epoch: From 0.
+        positions: (n,) positions of the people to sample from.
+        weights: (n,) relative sampling weights; None samples each person once.
+        seed: Seed of the run.
+        epoch: Index of the epoch, from 0.
 
     Returns:
-        (n,).
+        (n,) positions.
     """
     rng = np.random.default_rng((seed, epoch))
     if weights is None:
@@ -32,38 +32,44 @@ def draw_epoch(
 
 
 def plan_batches(
-    drawn: NDArray[np.int64], epoch: int, batch_size: int, rank: int = 0, n_processes: int = 1
-) -> list[list[Draw]]:
-    """What one process reads in an epoch: its part of every batch.
+    sampled: NDArray[np.int64], epoch: int, batch_size: int, rank: int = 0, n_processes: int = 1
+) -> list[list[SampleKey]]:
+    """Plans the samples that one process reads in an epoch: its part of every batch.
 
-    The last batch is left out where it is not full, so that every step weighs the same; the order of the next epoch
-    leaves out others.
+    An incomplete last batch is left out, so that every step has the same weight; as the order changes with the epoch,
+    other people are left out in the next one.
 
     Args:
-        drawn: (n,) the people of the epoch in their order.
-        epoch: From 0.
+        sampled: (n,) positions of the people of the epoch in order.
+        epoch: Index of the epoch, from 0.
         batch_size: People per step, over all processes.
-        rank: Which process.
-        n_processes: How many there are; together they read the batches of one.
+        rank: Index of this process, from 0.
+        n_processes: Number of processes; together they read the same batches as a single process.
+
+    Returns:
+        Per step, the samples of this process.
 
     Example:
-        >>> [[draw.position for draw in batch] for batch in plan_batches(np.arange(9), 0, 4, rank=1, n_processes=2)]
+        >>> [[key.position for key in batch] for batch in plan_batches(np.arange(9), 0, 4, rank=1, n_processes=2)]
         [[2, 3], [6, 7]]
     """
     part = batch_size // n_processes
-    starts = range(rank * part, len(drawn) - batch_size + 1 + rank * part, batch_size)
-    return [[Draw(epoch, k, int(drawn[k])) for k in range(start, start + part)] for start in starts]
+    starts = range(rank * part, len(sampled) - batch_size + 1 + rank * part, batch_size)
+    return [[SampleKey(epoch, k, int(sampled[k])) for k in range(start, start + part)] for start in starts]
 
 
 def shuffle_labels(people: UsablePeople, seed: int) -> UsablePeople:
-    """Deals labels, valence, arousal and dominance out among people anew, each person's together.
+    """Shuffles labels, valence, arousal and dominance among people; those of one person stay together.
 
-    What a model learns from such people holds for nobody, so on the true labels it can only guess. One that does better
-    has seen them some other way.
+    A model trained on such people can only reach chance level on the true labels. A better result means that true
+    labels leak into training in some other way.
 
     Args:
-        people: n of them.
-        seed: Decides who gets whose.
+        people: n people.
+        seed: Seed of the permutation.
+
+    Returns:
+        The same people with shuffled labels.
 
     Source: Zhang et al. 2017, randomization tests.
     """

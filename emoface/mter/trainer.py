@@ -1,7 +1,7 @@
-"""The training loop of MTER: epochs of steps, a measurement after each, and a folder that is kept up to date.
+"""The training loop of MTER: epochs of steps, validation after each, and a run folder that is kept up to date.
 
-Everything that chance decides follows from the seed and the epoch, so that a run that is broken off between two
-epochs goes on as if it had not been. Several processes share every batch of one.
+All random numbers are determined by the seed and the epoch, so a run that is interrupted between two epochs resumes
+with the same result as an uninterrupted run. Several processes share every batch of a single process.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from emoface.mter.epoch_log import ValMetrics, describe_best, describe_line, sco
 from emoface.mter.losses import label_losses, weigh_labels
 from emoface.mter.recipe import Recipe, learning_rate
 from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_weights
-from emoface.mter.sampling import draw_epoch, plan_batches
+from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)
 class SplitPeople:
-    """The people of one split that a model is trained or measured on.
+    """The people of one split that a model is trained or evaluated on.
 
     Attributes:
-        dataset: All usable people of the split, as the model reads them.
-        positions: (n,) which of them the model sees.
-        sampling_weights: (n,) how often each is drawn, by comparison; None draws each once per epoch.
+        dataset: All usable people of the split, with the input streams of the model.
+        positions: (n,) positions in ``dataset`` of the people that the model can use.
+        sampling_weights: (n,) relative sampling weights; None samples each person once per epoch.
     """
 
     dataset: PeopleDataset
@@ -57,23 +57,23 @@ class SplitPeople:
 
 
 class Trainer:
-    """Trains one model, and keeps its run's folder up to date after every epoch.
+    """Trains one model, and updates the run folder after every epoch.
 
     Args:
         fabric: The processes, devices and precision to train with.
-        model: The network with its first weights; moved to the device.
-        recipe: How to train it.
-        train: The people to learn from.
-        val: The people who pick the best epoch.
-        run_dir: The run's folder, see ``emoface.mter.runs``.
-        seed: Decides order, augmentation and dropout.
-        workers: Threads that read ahead.
-        progress: Told of each person.
+        model: The network with its initial weights; it is moved to the device.
+        recipe: The training recipe.
+        train: The people to train on.
+        val: The people on whom the best epoch is selected.
+        run_dir: Folder of the run, see ``emoface.mter.runs``.
+        seed: Seed of sample order, augmentation and dropout.
+        workers: Number of threads that read ahead.
+        progress: Receives one step per person.
 
     Attributes:
         model: The network, not wrapped by Fabric.
-        averaged: Its averaged weights; None where the recipe averages nothing.
-        lines: What ``log.jsonl`` says, one dictionary per finished epoch.
+        averaged: The moving average of its weights; None if the recipe averages nothing.
+        lines: The lines of ``log.jsonl``, one dictionary per finished epoch.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class Trainer:
 
     @property
     def kept_model(self) -> Mter:
-        """The weights that are measured and kept: the averaged ones, if the recipe averages."""
+        """The model that is evaluated and saved: with averaged weights if the recipe averages, else the network."""
         return self.model if self.averaged is None else self.averaged.model
 
     @property
     def n_steps(self) -> int:
-        """Steps per epoch; a batch that is not full is left out."""
+        """Steps per epoch; an incomplete batch is left out."""
         return len(self.train) // self._recipe.batch_size
 
     def fit(self) -> None:
-        """Trains the epochs that are still to be trained, and keeps the run after each."""
+        """Trains the remaining epochs, and saves the run after each."""
         recipe, fabric = self._recipe, self._fabric
         self.resume()
         with ExitStack() as opened:
@@ -128,12 +128,12 @@ class Trainer:
                 curves = opened.enter_context(SummaryWriter(folder, purge_step=len(self.lines) + 1))
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
-                self._progress.note(f"{self._run_dir}: going on after epoch {len(self.lines)} of {recipe.epochs}")
+                self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {recipe.epochs}")
             n_people = self.n_steps * recipe.batch_size + len(self.val)
             self._progress.start(f"train {self.model.name}", (recipe.epochs - len(self.lines)) * n_people)
             for epoch in range(len(self.lines), recipe.epochs):
                 line = self._run_epoch(epoch)
-                is_best = all(score_line(line) > score_line(one) for one in self.lines)
+                is_best = all(score_line(line) > score_line(earlier) for earlier in self.lines)
                 self.lines.append(line)
                 if curves is not None:
                     self.save(is_best)
@@ -142,13 +142,13 @@ class Trainer:
                 fabric.barrier()
 
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
-        """Goes through the training people once.
+        """Trains one epoch.
 
         Args:
-            epoch: From 0.
+            epoch: Index of the epoch, from 0.
 
         Returns:
-            The mean of each term of the loss, and of their sum ``loss``, over all processes.
+            The mean of each term of the loss, and of their sum ``loss``, over all steps and processes.
 
         Raises:
             TrainingError: A loss is not finite.
@@ -156,14 +156,14 @@ class Trainer:
         fabric, recipe = self._fabric, self._recipe
         self._seed_torch(epoch)
         set_training_mode(self.model, recipe.freezes_norms)
-        reached = describe_best(self.lines)
+        best_so_far = describe_best(self.lines)
         sums: dict[str, float] = {}
-        for step, batch in enumerate(self._draw_batches(epoch)):
+        for step, batch in enumerate(self._read_training_batches(epoch)):
             losses = self._take_step(batch.to(fabric.device), epoch, step)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             loss = sums["loss"] / (step + 1)
-            self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{reached}")
+            self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{best_so_far}")
             self._progress.advance(len(batch) * fabric.world_size)
         self.model.eval()
         share_buffers(fabric, self.model)
@@ -174,9 +174,9 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> ValMetrics:
-        """Measures the kept weights on the people of val, not augmented.
+        """Evaluates ``kept_model`` on the people of val, without augmentation.
 
-        The processes share the work and all know the outcome. The loss is taken over all people at once.
+        The processes share the work, and all of them get the result. The loss is computed over all people at once.
         """
         fabric, size, n = self._fabric, self._recipe.batch_size, len(self.val)
         per_process = -(-n // fabric.world_size)
@@ -202,10 +202,10 @@ class Trainer:
         )
 
     def save(self, is_best: bool) -> None:
-        """Keeps the run as it is after an epoch: the best weights, what resuming needs, then the log.
+        """Saves the run after an epoch: first the best weights, then the state for resuming, then the log.
 
         Args:
-            is_best: The last epoch is the best one so far.
+            is_best: Whether the last epoch is the best one so far.
         """
         if is_best:
             write_weights(self._run_dir / BEST_NAME, self.kept_model)
@@ -220,7 +220,7 @@ class Trainer:
         write_log(self._run_dir / LOG_NAME, self.lines)
 
     def resume(self) -> None:
-        """Takes over the state that ``save`` kept; a run that kept none starts from the first weights."""
+        """Loads the state that ``save`` wrote; without one the run starts from the initial weights."""
         path = self._run_dir / LAST_NAME
         if not path.is_file():
             return
@@ -233,7 +233,7 @@ class Trainer:
         self.lines = state["lines"]
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
-        """Trains and measures one epoch; its line of the log."""
+        """Trains and evaluates one epoch, and returns its line of the log."""
         start = time.perf_counter()
         losses = self.train_one_epoch(epoch)
         seconds = time.perf_counter() - start
@@ -243,7 +243,7 @@ class Trainer:
         return line
 
     def _take_step(self, batch: PersonBatch, epoch: int, step: int) -> dict[str, float]:
-        """One step of the optimizer; the terms of the loss and their sum ``loss``, of this process alone."""
+        """Takes one optimizer step; returns the terms of the loss and their sum ``loss`` of this process alone."""
         fabric, optimizer, clip_norm = self._fabric, self._optimizer, self._recipe.clip_norm
         rate = self._learning_rate(epoch, step)
         set_learning_rate(optimizer, rate)
@@ -264,17 +264,17 @@ class Trainer:
     def _learning_rate(self, epoch: int, step: int) -> float:
         return learning_rate(self._recipe, epoch, step, self.n_steps)
 
-    def _draw_batches(self, epoch: int) -> Iterator[PersonBatch]:
-        """This process's part of every batch of an epoch."""
-        drawn = draw_epoch(self.train.positions, self.train.sampling_weights, self._seed, epoch)
+    def _read_training_batches(self, epoch: int) -> Iterator[PersonBatch]:
+        """Reads this process's part of every batch of an epoch."""
+        sampled = sample_epoch(self.train.positions, self.train.sampling_weights, self._seed, epoch)
         rank, n_processes = self._fabric.global_rank, self._fabric.world_size
-        plan = plan_batches(drawn, epoch, self._recipe.batch_size, rank, n_processes)
+        plan = plan_batches(sampled, epoch, self._recipe.batch_size, rank, n_processes)
         return iterate_batches(self.train.dataset, plan, self._workers)
 
     def _seed_torch(self, epoch: int) -> None:
-        """Dropout of an epoch depends on seed, epoch and process alone."""
-        chance = np.random.SeedSequence((self._seed, epoch, self._fabric.global_rank))
-        torch.manual_seed(int(chance.generate_state(1, np.uint64)[0] >> 1))
+        """Seeds torch by seed, epoch and process, which determine the dropout of an epoch."""
+        sequence = np.random.SeedSequence((self._seed, epoch, self._fabric.global_rank))
+        torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
 
 
 @dataclass(frozen=True)
@@ -282,15 +282,15 @@ class RecipeLoss:
     """The loss of a recipe as a function of output and truth.
 
     Attributes:
-        recipe: Kind and weights.
-        label_weights: (26,), or None.
+        recipe: The recipe with the kind of loss and the weights of its terms.
+        label_weights: (26,) weight of each label; None weighs all equally.
     """
 
     recipe: Recipe
     label_weights: Tensor | None
 
     def __call__(self, output: MterOutput, batch: PersonBatch) -> dict[str, Tensor]:
-        """The terms by name; their sum is the loss."""
+        """Computes the terms by name; their sum is the loss."""
         recipe = self.recipe
         return label_losses(
             output,
@@ -306,7 +306,7 @@ class RecipeLoss:
 
 
 def build_recipe_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimizer over all parameters of a model."""
+    """Builds the recipe's optimizer over all parameters of a model."""
     return build_optimizer(
         model,
         recipe.optimizer,
@@ -318,12 +318,12 @@ def build_recipe_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Opti
 
 
 def build_augmentation(recipe: Recipe) -> Augmentation:
-    """How a recipe varies inputs."""
+    """Builds the augmentation settings of a recipe."""
     return Augmentation(**{part.name: getattr(recipe, part.name) for part in fields(Augmentation)})
 
 
 def set_training_mode(model: nn.Module, freezes_norms: bool) -> None:
-    """Training mode; BatchNorm stays in evaluation mode where it is frozen."""
+    """Sets training mode; frozen BatchNorm layers stay in evaluation mode."""
     model.train()
     if freezes_norms:
         for part in model.modules():
@@ -332,14 +332,14 @@ def set_training_mode(model: nn.Module, freezes_norms: bool) -> None:
 
 
 def mean_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
-    """The mean of every process's values; on one process the values themselves."""
+    """Averages values over all processes; with one process returns the values themselves."""
     if fabric.world_size == 1:
         return values
     return torch.as_tensor(fabric.all_reduce(values.to(fabric.device), reduce_op="mean")).cpu()
 
 
 def share_buffers(fabric: Fabric, model: nn.Module) -> None:
-    """Gives every process the BatchNorm statistics of the first, where each has counted its own."""
+    """Copies the BatchNorm statistics of the first process to the others, each of which has computed its own."""
     if fabric.world_size > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
@@ -367,7 +367,7 @@ def _gather_truths(fabric: Fabric, truths: list[PersonBatch], n: int) -> PersonB
 
 
 def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:
-    """All processes' rows, (n, ...), without the padding; in float32, so that half precision does not tie scores."""
+    """Gathers the rows of all processes, (n, ...), without padding; float32, so that half precision causes no ties."""
     rows = torch.cat([part.float() if part.is_floating_point() else part for part in parts])
     if fabric.world_size > 1:
         parts = [torch.empty_like(rows) for _ in range(fabric.world_size)]

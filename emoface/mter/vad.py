@@ -1,4 +1,4 @@
-"""Valence, arousal and dominance between EMOTIC's scale of 1-10 and the 0-1 of a network's sigmoid."""
+"""Conversion of valence, arousal and dominance between EMOTIC's scale of 1-10 and the network's scale of 0-1."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from torch import Tensor
 
 VAD_LEAST = 1.0
 VAD_SPAN = 9.0
-"""From the lowest to the highest rating."""
+"""Difference of the highest and the lowest rating."""
 
 
 def to_vad_unit(vad: Tensor) -> Tensor:
-    """Ratings of 1-10 as 0-1; nan stays nan.
+    """Converts ratings of 1-10 to 0-1; nan stays nan.
 
     Example:
         >>> import torch
@@ -21,7 +21,7 @@ def to_vad_unit(vad: Tensor) -> Tensor:
 
 
 def from_vad_unit(vad_unit: Tensor) -> Tensor:
-    """Ratings of 0-1 as 1-10; nan stays nan.
+    """Converts ratings of 0-1 to 1-10; nan stays nan.
 
     Example:
         >>> import torch

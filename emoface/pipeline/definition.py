@@ -1,4 +1,4 @@
-"""Pipeline files: TOML that names stages and their settings, read and filled in; what a stage means is a job's affair.
+"""Reads a pipeline file: TOML that names stages and their settings, with its variables replaced by their values.
 
     [settings]
     out = "work"
@@ -9,7 +9,8 @@
     ratios = "70/10/20"
 
 ``${out}`` in a stage takes the value from ``[settings]``, which ``--set out=elsewhere`` overrides; ``--set
-split.seed=7`` sets one value of one stage. Relative paths start where the command runs.
+split.seed=7`` sets one value of one stage. Relative paths start where the command runs. Whether a stage names a known
+job and valid settings is checked later, see ``emoface.pipeline.stages.to_stage``.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
 
 
 class Text(str):
-    """A value given as bare text on the command line; the field that takes it decides what type it becomes."""
+    """A value given as bare text on the command line; the type of the field that takes it decides how it is read."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True)
 class StageTable:
-    """One stage as the file says it, variables filled in.
+    """One ``[[stage]]`` table of a pipeline file, its variables replaced by their values.
 
     Attributes:
-        name: Unique in the pipeline; the job's word where the file gives none.
-        job: The job's word.
-        values: What the file sets of the job's configuration; bare ``Text`` where the type is still open.
+        name: Name of the stage, unique in the file; the job's name if the file gives none.
+        job: Name of the job, such as ``split``.
+        values: Values for the fields of the job's configuration, by field; bare ``Text`` if the type is still open.
     """
 
     name: str
@@ -50,13 +51,13 @@ class StageTable:
 
 
 @dataclass(frozen=True)
-class Pipeline:
-    """A pipeline file.
+class PipelineFile:
+    """A pipeline file that was read.
 
     Attributes:
-        path: Where it lies.
-        settings: The variables, as they were filled in.
-        stages: In the order of the file, which is the order they run in.
+        path: Path of the file.
+        settings: Value of each variable, command-line values included.
+        stages: The stages in the order of the file, which is the order they run in.
     """
 
     path: Path
@@ -64,14 +65,14 @@ class Pipeline:
     stages: tuple[StageTable, ...]
 
 
-def find_pipeline(name: str) -> Path:
-    """The file of a pipeline: a path, or the bare name of one that comes with emoface.
+def find_pipeline_file(name: str) -> Path:
+    """Finds a pipeline file by its path, or by the bare name of one that comes with emoface.
 
     Raises:
-        SettingsError: There is neither.
+        SettingsError: There is no such file, and no such file comes with emoface.
 
     Example:
-        >>> find_pipeline("emotic_face").name
+        >>> find_pipeline_file("emotic_face").name
         'emotic_face.toml'
     """
     path = Path(name)
@@ -83,17 +84,18 @@ def find_pipeline(name: str) -> Path:
     raise SettingsError(f"{name}: no such pipeline file, and none of emoface's own{did_you_mean(path.stem, bundled)}")
 
 
-def read_pipeline(name: str, overrides: Mapping[str, str] | None = None) -> Pipeline:
-    """Reads a pipeline file and fills in its variables.
+def read_pipeline_file(name: str, overrides: Mapping[str, str] | None = None) -> PipelineFile:
+    """Reads a pipeline file and replaces its variables by their values.
 
     Args:
-        name: What ``find_pipeline`` understands.
-        overrides: Text by variable (``out``), or by stage and field (``split.seed``, ``train.recipe.epochs``).
+        name: A path or a bare name, see ``find_pipeline_file``.
+        overrides: Values given as text, by variable (``out``), or by stage and field (``split.seed``,
+            ``train.recipe.epochs``); they replace those of the file.
 
     Raises:
-        SettingsError: The file is missing, is not TOML, or holds a word that nothing understands.
+        SettingsError: The file is missing or is not TOML; or a key, a variable or a stage is unknown.
     """
-    path = find_pipeline(name)
+    path = find_pipeline_file(name)
     document = _read_toml(path)
     settings = _table(path, "settings", document.get("settings", {}))
     tables = document.get("stage", [])
@@ -114,24 +116,24 @@ def read_pipeline(name: str, overrides: Mapping[str, str] | None = None) -> Pipe
         )
         for stage in stages
     )
-    return Pipeline(path, settings, filled)
+    return PipelineFile(path, settings, filled)
 
 
-def parse_overrides(words: Iterable[str]) -> dict[str, str]:
-    """Reads the ``KEY=VALUE`` of ``--set``.
+def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
+    """Reads the ``KEY=VALUE`` texts of ``--set``.
 
     Raises:
-        SettingsError: One has no ``=`` or no key.
+        SettingsError: A text has no ``=`` or no key.
 
     Example:
         >>> parse_overrides(["out=work", "split.ratios=80/10/10"])
         {'out': 'work', 'split.ratios': '80/10/10'}
     """
     overrides = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for text in texts:
+        key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            raise SettingsError(f"--set {word}: expected KEY=VALUE, such as --set out=work")
+            raise SettingsError(f"--set {text}: expected KEY=VALUE, such as --set out=work")
         overrides[key.strip()] = value.strip()
     return overrides
 
@@ -148,7 +150,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _table(path: Path, where: str, table: Any, may_nest: bool = False) -> dict[str, Any]:
-    """A table of plain values; in a stage a field may be a table of such values itself."""
+    """Checks a table of plain values; with ``may_nest`` a value may itself be a table of plain values."""
     if not isinstance(table, dict):
         raise SettingsError(f"{path}: {where} is {table!r}, expected a table of KEY = VALUE lines")
     for key, value in table.items():
@@ -196,7 +198,7 @@ def _variables(value: Any) -> list[str]:
 def _override(
     path: Path, settings: dict[str, Any], stages: list[StageTable], overrides: Mapping[str, str]
 ) -> tuple[dict[str, Any], list[StageTable]]:
-    """The settings and stages with the command line's values in place of the file's."""
+    """Replaces values of the settings and stages by those of the command line."""
     settings = dict(settings)
     values_of = {stage.name: dict(stage.values) for stage in stages}
     for key, text in overrides.items():
@@ -216,7 +218,7 @@ def _override(
 
 
 def _fill(where: str, value: Any, settings: Mapping[str, Any]) -> Any:
-    """A value with its variables filled in; one that stands alone keeps its variable's type."""
+    """Replaces the variables in a value; a value that is one variable and nothing else takes the variable's type."""
     if isinstance(value, dict):
         return {key: _fill(f"{where}.{key}", part, settings) for key, part in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,8 @@
-"""Stages of a pipeline: what job each calls, with what configuration, and whether its last run is current.
+"""Stages of a pipeline file: the job that each calls, its configuration, and whether its last run is current.
 
-A stage is current when the record of its last run names the same settings and the same code, and every file that it
-read or wrote still has the sha256 that the record gives. Nothing is told from times of change but photos, which are
-too many to hash.
+A stage is current when the record of its last run holds the same settings and the same code fingerprint, and every
+file that it read or wrote still has the recorded sha256. Only photos, which are too many to hash, are compared by size
+and modification time.
 """
 
 from __future__ import annotations
@@ -15,41 +15,42 @@ from pathlib import Path
 from typing import Any
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.pipeline.definition import Pipeline, StageTable
+from emoface.pipeline.definition import PipelineFile, StageTable
 from emoface.pipeline.values import build_config, to_absolute
 from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
+    cached_sha256,
     code_fingerprint,
     list_changes,
     photo_inputs,
     read_record,
     record_path,
-    remembered_sha256,
     to_settings,
 )
 from emoface.storage.tables import read_table
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
-"""The states of a stage: up to date; out of date; begun and not ended; never run."""
+"""The states of a stage: up to date; out of date; started but not finished; never run."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """How a pipeline calls a job; nothing is imported before the stage is looked at.
+    """How a stage calls a job; the job's module is imported only when a stage of a pipeline file uses it.
 
     Attributes:
-        module: Dotted name of the job's file.
-        config: Name of its configuration class; the class's fields are what a stage may set.
+        module: Dotted name of the job's module.
+        config: Name of its configuration class, whose fields are the settings of a stage.
         run: Name of its function, ``run(config, progress) -> JobRecord``.
-        folder: The field or property of the configuration with the folder that holds the job's record.
-        marks: What an unfinished run leaves in that folder.
-        resumes_from: What in it an interrupted run goes on from; ``--rebuild`` removes it.
-        photo_table: Name of its function that gives, from the configuration, the split table that names
-            the photos it reads; None where that is ``people.parquet`` in the folder.
-        is_kept: A finished run is worth too much to be replaced unasked: where it is stale, only ``--rebuild`` does.
+        folder: Field or property of the configuration that gives the folder of the job's record.
+        marks: Files or folders in that folder that show that a run was started.
+        resumes_from: Files or folders in it from which an interrupted run resumes; ``--rebuild`` removes them.
+        photo_table: Name of the module's function that returns, for a configuration, the split table that lists the
+            photos the job reads; None if ``people.parquet`` in the folder lists them.
+        is_kept: Whether a stale finished run is replaced only with ``--rebuild``, because it took long to make
+            (training).
     """
 
     module: str
@@ -82,23 +83,23 @@ JOBS: dict[str, Job] = {
     ),
     "compare": Job("emoface.jobs.compare", "CompareConfig", "run_compare", "folder", ("comparison.json",)),
 }
-"""The jobs that a stage can name. A job joins by one line here: its record must lie in ``FOLDER/records/JOB.json``."""
+"""The jobs that a stage can name. To add a job, add one entry; its record must be ``FOLDER/records/JOB.json``."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage whose settings were held against its job's configuration.
+    """A stage whose settings were checked against its job's configuration.
 
     Attributes:
-        name: Unique in the pipeline.
-        word: The job's word.
-        job: How to call it.
-        config: Its configuration; paths are absolute.
-        out: The folder of its record.
+        name: Name of the stage, unique in the pipeline file.
+        job_name: Name of the job, such as ``split``.
+        job: How to call the job.
+        config: Configuration of the job; its paths are absolute.
+        out: Folder of the job's record.
     """
 
     name: str
-    word: str
+    job_name: str
     job: Job
     config: Any
     out: Path
@@ -106,13 +107,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Where a stage stands.
+    """The state of a stage.
 
     Attributes:
-        stage: Which.
+        stage: The stage.
         state: ``current``, ``stale``, ``unfinished`` or ``missing``.
-        reasons: Why, in words; empty where it is current.
-        record: Of its last run that ended.
+        reasons: Why it has this state, as text; empty if it is current.
+        record: Record of its last finished run; None if it never finished.
     """
 
     stage: Stage
@@ -121,15 +122,16 @@ class StageStatus:
     record: JobRecord | None
 
 
-def to_stage(pipeline: Pipeline, table: StageTable) -> Stage:
-    """Holds a stage of a file against its job's configuration.
+def to_stage(pipeline: PipelineFile, table: StageTable) -> Stage:
+    """Checks a stage of a pipeline file against its job's configuration.
 
     Args:
-        pipeline: The file, for messages.
-        table: The stage as the file says it.
+        pipeline: The pipeline file; error messages name it.
+        table: The stage as it is in the file.
 
     Raises:
-        SettingsError: A word is unknown, or a value is of the wrong type or refused by the job.
+        SettingsError: The job or a setting is unknown, or a value has the wrong type or is refused by the
+            configuration.
     """
     where = f"{pipeline.path}: stage '{table.name}'"
     if table.job not in JOBS:
@@ -141,19 +143,19 @@ def to_stage(pipeline: Pipeline, table: StageTable) -> Stage:
 
 
 def check_stage(stage: Stage) -> StageStatus:
-    """Holds a stage against the record of its last run.
+    """Compares a stage with the record of its last run.
 
     Raises:
         TableError: The record or a table that it names is damaged.
     """
-    record = read_record(stage.out, stage.word)
+    record = read_record(stage.out, stage.job_name)
     if record is None:
         left = [name for name in stage.job.marks if (stage.out / name).exists()]
         if left:
             return StageStatus(stage, UNFINISHED, (f"{left[0]} is there, but no record of a run that ended",), None)
         return StageStatus(stage, NOT_RUN, (f"has not run in {stage.out}",), None)
     reasons = list_changes(
-        _as_seen_from(stage, record),
+        _with_absolute_paths(stage, record),
         stage.out,
         _without_folder(stage, to_settings(stage.config)),
         _read_inputs(stage, record),
@@ -162,44 +164,44 @@ def check_stage(stage: Stage) -> StageStatus:
     return StageStatus(stage, STALE if reasons else CURRENT, tuple(reasons), record)
 
 
-def _as_seen_from(stage: Stage, record: JobRecord) -> JobRecord:
-    """The record as a pipeline would have it: paths absolute, those in the job's folder where the folder is now."""
+def _with_absolute_paths(stage: Stage, record: JobRecord) -> JobRecord:
+    """The record with absolute paths; paths inside the job's folder are those of the folder's present place."""
     settings = {name: to_absolute(type(stage.config), name, value) for name, value in record.settings.items()}
-    inputs = {str(_locate(stage, record, name)): told for name, told in record.inputs.items()}
+    inputs = {str(_locate(stage, record, name)): sha256 for name, sha256 in record.inputs.items()}
     return replace(record, settings=_without_folder(stage, settings), inputs=inputs)
 
 
 def _without_folder(stage: Stage, settings: dict[str, Any]) -> dict[str, Any]:
-    """The job's folder is where the record lies, whatever it was called then."""
+    """The settings without the job's folder: the record is in it, even if it was renamed since the run."""
     return {name: value for name, value in settings.items() if name != stage.job.folder}
 
 
 def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
-    """What is there now of a record's inputs; photos are looked at only where the tables that name them are unchanged.
+    """The present sha256 of a record's inputs; photos are checked only if the tables that list them are unchanged.
 
     Returns:
-        By located path, see ``JobRecord.inputs``.
+        Values as in ``JobRecord.inputs``, by the present path of the input.
     """
-    told = {_locate(stage, record, name): value for name, value in record.inputs.items()}
-    now = {
-        path: value if value.startswith(PHOTOS) else remembered_sha256(path) if path.is_file() else ABSENT
-        for path, value in told.items()
+    recorded = {_locate(stage, record, name): value for name, value in record.inputs.items()}
+    present = {
+        path: value if value.startswith(PHOTOS) else cached_sha256(path) if path.is_file() else ABSENT
+        for path, value in recorded.items()
     }
-    if now == told:
-        for root in (path for path, value in told.items() if value.startswith(PHOTOS)):
-            now[root] = _digest_photos(stage, root)
-    return {str(path): value for path, value in now.items()}
+    if present == recorded:
+        for root in (path for path, value in recorded.items() if value.startswith(PHOTOS)):
+            present[root] = _digest_photos(stage, root)
+    return {str(path): value for path, value in present.items()}
 
 
 def _locate(stage: Stage, record: JobRecord, name: str) -> Path:
-    """Where an input lies now; one inside the job's folder moved with it."""
+    """The present path of an input; an input inside the job's folder moves with the folder."""
     path = Path(name)
     folder = record.settings.get(stage.job.folder)
     return stage.out / path.relative_to(folder) if folder and path.is_relative_to(folder) else path.resolve()
 
 
 def _digest_photos(stage: Stage, image_root: Path) -> str:
-    """What the inputs would say of the photos now; ``ABSENT`` where the table that names them is."""
+    """The photos' present digest, as in ``JobRecord.inputs``; ``ABSENT`` if the table that lists them is missing."""
     job, schema = stage.job, PEOPLE_SCHEMA
     path = stage.out / "people.parquet"
     if job.photo_table is not None:
@@ -210,15 +212,15 @@ def _digest_photos(stage: Stage, image_root: Path) -> str:
     return photo_inputs(image_root, table["image"].to_pylist())[str(image_root)]
 
 
-def find_unsettled(status: StageStatus, before: Sequence[StageStatus]) -> list[str]:
-    """The earlier stages that are to run and write what this one reads.
+def find_pending_writers(status: StageStatus, before: Sequence[StageStatus]) -> list[str]:
+    """Finds the earlier stages that are not current and write a file that this stage reads.
 
     Args:
-        status: Of the stage that reads.
-        before: Of the stages that run before it.
+        status: Status of the stage that reads.
+        before: Status of each stage that runs before it.
 
     Returns:
-        Their names.
+        Names of the stages found.
     """
     if status.record is None:
         return []
@@ -227,16 +229,16 @@ def find_unsettled(status: StageStatus, before: Sequence[StageStatus]) -> list[s
 
 
 def _writes_any(status: StageStatus, paths: set[Path]) -> bool:
-    """Whether a stage wrote one of the files; of one that never ended, whether they lie in its folder."""
+    """Whether a stage wrote one of the files; for a stage that never finished, whether one is in its folder."""
     out = status.stage.out
     if status.record is None:
         return any(path.is_relative_to(out) for path in paths)
     return not paths.isdisjoint((out / name).resolve() for name in status.record.outputs)
 
 
-def forget_stage(stage: Stage) -> None:
-    """Removes the record of a stage and what an interrupted run would go on from, so that it runs from the start."""
-    record_path(stage.out, stage.word).unlink(missing_ok=True)
+def reset_stage(stage: Stage) -> None:
+    """Removes the record of a stage and the files from which an interrupted run resumes, so that it runs anew."""
+    record_path(stage.out, stage.job_name).unlink(missing_ok=True)
     for name in stage.job.resumes_from:
         path = stage.out / name
         if path.is_dir():

@@ -1,6 +1,6 @@
-"""Values of a pipeline file or of ``--set`` as the fields of a job's configuration want them.
+"""Converts values of a pipeline file or of ``--set`` to the types of a job's configuration.
 
-TOML's values have types and are taken strictly; bare ``Text`` becomes whatever its field is.
+Values from TOML have a type, which must be that of the field; bare ``Text`` is converted to the type of the field.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from emoface.storage.settings import FieldShape, Settings
 
 
 def build_config(where: str, job: str, config_class: type[Settings], values: Mapping[str, Any]) -> Settings:
-    """A job's configuration from what a stage sets.
+    """Builds a job's configuration from the values of a stage.
 
     Args:
-        where: Begins every error: the file and the stage.
-        job: The job's word.
-        config_class: Its configuration.
-        values: By field; bare ``Text`` where the type is still open. Relative paths become absolute.
+        where: The file and the stage, as every error message begins.
+        job: Name of the job.
+        config_class: Configuration class of the job.
+        values: Values by field; bare ``Text`` if the type is still open. Relative paths become absolute.
 
     Raises:
         SettingsError: A field is unknown or missing, or a value has the wrong type or is refused by the configuration.
@@ -45,12 +45,12 @@ def build_config(where: str, job: str, config_class: type[Settings], values: Map
 
 
 def to_absolute(config_class: type[Settings], name: str, value: Any) -> Any:
-    """A setting of a job's record as ``build_config`` would give it: its paths absolute.
+    """Makes the paths of a recorded setting absolute, as ``build_config`` does.
 
     Args:
-        config_class: The job's configuration.
-        name: The setting, known to the configuration or not.
-        value: As JSON.
+        config_class: Configuration class of the job.
+        name: Name of the setting; settings that the configuration does not have are returned unchanged.
+        value: The recorded JSON value.
     """
     field = config_class.model_fields.get(name)
     if field is None or FieldShape.of(field).kind is not Path:
@@ -61,7 +61,7 @@ def to_absolute(config_class: type[Settings], name: str, value: Any) -> Any:
 
 
 def _to_value(where: str, value: Any, field: FieldInfo) -> Any:
-    """One value; where a field may be None, empty text means None."""
+    """Converts one value; empty text means None if the field may be None."""
     shape = FieldShape.of(field)
     if value == "" and shape.is_optional:
         return None
@@ -101,15 +101,15 @@ _EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "true 
 
 
 def _to_mapping(where: str, value: Any) -> dict[str, Any]:
-    """A table whose values the job checks itself; bare text is a number, true or a list where it reads as one."""
+    """Reads a table whose values the job checks itself; bare text that is valid TOML becomes that TOML value."""
     if not isinstance(value, dict):
         raise SettingsError(
             f"{where} is {value!r}, expected a table; one value of it is set as {where.split(': ')[-1]}.KEY"
         )
-    return {key: _guess(part) if isinstance(part, Text) else part for key, part in value.items()}
+    return {key: _read_as_toml(part) if isinstance(part, Text) else part for key, part in value.items()}
 
 
-def _guess(text: str) -> Any:
+def _read_as_toml(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,1 +1,1 @@
-"""Charts, drawn photos and HTML pages."""
+"""What people look at: charts, annotated photos, CSV text and self-contained HTML pages."""

@@ -1,4 +1,4 @@
-"""The files of an audit that people look at: label histograms, co-occurrence, and one page."""
+"""Writes the files of an audit that people look at: label histograms, co-occurrence charts and one page."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from emoface.storage.files import write_text
 TEMPLATE = "audit.html.j2"
 
 BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
-"""All annotated people, and those whose face was found."""
+"""Names of the two groups of people that the audit compares: all annotated people, and those whose face was found."""
 
 _N_NOTES, _N_PAIRS = 12, 10
 
 
-def name_sides(measures: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The label measures of all people and of those with a face, where faces were looked for, by name.
+def name_groups(statistics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields name and label statistics of all people, then of those with a face if faces were searched for.
 
     Args:
-        measures: ``before`` and ``after`` of ``audit.json``.
+        statistics: ``before`` and ``after`` of ``audit.json``.
     """
-    yield BEFORE, measures["before"]
-    if measures["after"] is not None:
-        yield AFTER, measures["after"]
+    yield BEFORE, statistics["before"]
+    if statistics["after"] is not None:
+        yield AFTER, statistics["after"]
 
 
 def write_audit_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
-    """Writes the label histograms and the co-occurrence as PNG, SVG and CSV.
+    """Writes the label histograms and the co-occurrence of labels as PNG, SVG and CSV.
 
     Args:
-        report_dir: The folder.
+        report_dir: Folder to write to.
         labels: ``labels`` of ``audit.json``.
 
     Returns:
         The files written.
     """
     paths = _write_histogram(report_dir / "label_histogram", "People per label", labels)
-    for name, measures in labels["splits"].items():
-        paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", measures)
-    counts_of = {title: np.array(measures["co_occurrence"]) for title, measures in name_sides(labels)}
-    title = "Of the people with the row's label, the share who also have the column's"
+    for name, statistics in labels["splits"].items():
+        paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", statistics)
+    counts_of = {title: np.array(group["co_occurrence"]) for title, group in name_groups(labels)}
+    title = "Share of the people with the row's label who also have the column's label"
     shares_of = {title: _co_occurrence_shares(counts) for title, counts in counts_of.items()}
     paths += write_co_occurrence(report_dir / "co_occurrence", title, CATEGORIES, shares_of)
     rows = [
@@ -66,11 +66,11 @@ def write_audit_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
 def write_audit_page(
     path: Path, audit: Mapping[str, Any], sheets: Mapping[str, Any], notes: Sequence[Mapping[str, str]]
 ) -> None:
-    """Writes the page.
+    """Writes the audit page.
 
     Args:
-        path: The file.
-        audit: All of ``audit.json``.
+        path: File to write.
+        audit: The content of ``audit.json``.
         sheets: The people of the contact sheets: ``faces`` and ``empties``.
         notes: The rows of ``parse_notes.csv``.
     """
@@ -96,18 +96,18 @@ def write_audit_page(
     write_text(path, page)
 
 
-def _write_histogram(stem: Path, title: str, measures: dict[str, Any]) -> list[Path]:
-    """Labels in the order of EMOTIC's frequencies, as in the thesis's figure 4-1; the CSV in EMOTIC's order."""
-    order = _by_frequency(measures["before"]["label_counts"])
-    sides = dict(name_sides(measures))
+def _write_histogram(stem: Path, title: str, statistics: dict[str, Any]) -> list[Path]:
+    """Draws labels by their frequency in EMOTIC, as in the thesis's figure 4-1; the CSV keeps EMOTIC's label order."""
+    order = _by_frequency(statistics["before"]["label_counts"])
+    groups = dict(name_groups(statistics))
     counts_of = {
-        f"{name} · {side['people']:,} people": [side["label_counts"][label] for label in order]
-        for name, side in sides.items()
+        f"{name} · {group['people']:,} people": [group["label_counts"][label] for label in order]
+        for name, group in groups.items()
     }
     paths = write_label_histogram(stem, title, order, counts_of)
-    rows = ([label, *(side["label_counts"][label] for side in sides.values())] for label in CATEGORIES)
+    rows = ([label, *(group["label_counts"][label] for group in groups.values())] for label in CATEGORIES)
     table_path = stem.with_name(f"{stem.name}.csv")
-    write_text(table_path, csv_text(["label", *sides], rows))
+    write_text(table_path, csv_text(["label", *groups], rows))
     return [*paths, table_path]
 
 
@@ -116,7 +116,7 @@ def _by_frequency(counts: Mapping[str, int]) -> list[str]:
 
 
 def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(26, 26): of the people with the row's label, the share with the column's; nan on the diagonal."""
+    """(26, 26) shares of the people with the row's label who also have the column's label; nan on the diagonal."""
     people = np.diag(counts).astype(np.float64)
     shares = np.full(counts.shape, np.nan)
     np.divide(counts, people[:, None], out=shares, where=people[:, None] > 0)
@@ -124,9 +124,9 @@ def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return shares
 
 
-def _frequent_pairs(measures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The pairs of labels that most people have together."""
-    counts = np.array(measures["co_occurrence"])
+def _frequent_pairs(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The pairs of labels that most people have together, most frequent first."""
+    counts = np.array(statistics["co_occurrence"])
     pairs = [
         {
             "labels": (CATEGORIES[i], CATEGORIES[j]),

@@ -1,4 +1,4 @@
-"""Charts as PNG and SVG files: labels, average precision, curves of training; the same bytes for the same numbers."""
+"""Charts as PNG and SVG files: labels, average precision, training curves; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from emoface.storage.files import atomic_path
 
 SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
-"""Okabe and Ito's palette, blue, vermilion and green first: told apart with any colour vision."""
+"""Okabe and Ito's palette, blue, vermilion and green first: distinguishable with any colour vision."""
 
 _INK, _FAINT = "#1f2933", "#7b8794"
 _LEFT, _TOP, _GAP = 1.45, 0.75, 0.25
@@ -38,11 +38,11 @@ _METADATA: dict[str, dict[str, None]] = {".png": {"Software": None}, ".svg": {"D
 def write_label_histogram(
     stem: Path, title: str, names: Sequence[str], counts_of: Mapping[str, ArrayLike]
 ) -> list[Path]:
-    """Draws how many people have each label: one panel per data set, side by side, on one scale.
+    """Draws the number of people per label: one panel per data set, side by side, on the same scale.
 
     Args:
-        stem: The files are ``stem.png`` and ``stem.svg``.
-        title: What the panels have in common.
+        stem: Path without suffix; the files are ``stem.png`` and ``stem.svg``.
+        title: Title of the figure.
         names: The k labels, top to bottom.
         counts_of: (k,) counts by the title of their panel.
 
@@ -63,13 +63,13 @@ def write_label_histogram(
 def write_co_occurrence(
     stem: Path, title: str, names: Sequence[str], shares_of: Mapping[str, NDArray[np.float64]]
 ) -> list[Path]:
-    """Draws which labels go together: one square per data set, side by side.
+    """Draws the co-occurrence of labels as heat maps: one per data set, side by side.
 
     Args:
-        stem: The files are ``stem.png`` and ``stem.svg``.
-        title: What the squares have in common.
+        stem: Path without suffix; the files are ``stem.png`` and ``stem.svg``.
+        title: Title of the figure.
         names: The k labels.
-        shares_of: (k, k) shares from 0 to 1 by the title of their square; nan stays empty.
+        shares_of: (k, k) shares from 0 to 1 by the title of their heat map; nan stays empty.
 
     Returns:
         The files written.
@@ -96,9 +96,9 @@ class Bars:
     """One bar per label.
 
     Attributes:
-        values: (k,) 0-1, nan where undefined.
-        low: (k,) ends of the intervals.
-        high: (k,)
+        values: (k,) average precision, 0-1, nan where undefined.
+        low: (k,) lower ends of the intervals.
+        high: (k,) upper ends of the intervals.
     """
 
     values: NDArray[np.float64]
@@ -110,10 +110,10 @@ def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: 
     """Draws average precision in percent, one bar per label and series, with intervals (figure 4-6).
 
     Args:
-        stem: The files are ``stem.png`` and ``stem.svg``.
-        title: Of the chart.
+        stem: Path without suffix; the files are ``stem.png`` and ``stem.svg``.
+        title: Title of the chart.
         names: The k labels, top to bottom.
-        bars_of: By the name of their series.
+        bars_of: The bars of each series, by the name of the series.
 
     Returns:
         The files written.
@@ -152,13 +152,13 @@ def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: 
 def write_training_curves(
     stem: Path, title: str, panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], x_name: str
 ) -> list[Path]:
-    """Draws lines against rounds of training, one panel per quantity, one colour per run (figure 4-7).
+    """Draws lines over training epochs, one panel per quantity, one colour per run (figure 4-7).
 
     Args:
-        stem: The files are ``stem.png`` and ``stem.svg``.
-        title: What the panels have in common.
-        panels: By the panel's title the x and y values of each run; nan leaves a gap.
-        x_name: What is on the horizontal axis.
+        stem: Path without suffix; the files are ``stem.png`` and ``stem.svg``.
+        title: Title of the figure.
+        panels: The x and y values of each run, by the panel's title; nan leaves a gap.
+        x_name: Label of the horizontal axis.
 
     Returns:
         The files written.
@@ -190,14 +190,14 @@ def write_precision_recall(
     captions: Mapping[str, str],
     prevalence_of: Mapping[str, float],
 ) -> list[Path]:
-    """Draws precision against recall, a small panel per label.
+    """Draws precision-recall curves, one small panel per label.
 
     Args:
-        stem: The files are ``stem.png`` and ``stem.svg``.
-        title: What the panels have in common.
+        stem: Path without suffix; the files are ``stem.png`` and ``stem.svg``.
+        title: Title of the figure.
         curves_of: Recall and precision by label; empty arrays where undefined.
         captions: A short text in each label's panel.
-        prevalence_of: The share of people who have the label, which is the precision of guessing; a dotted line.
+        prevalence_of: Share of the people with the label, the chance level of precision; drawn as a dotted line.
 
     Returns:
         The files written.
@@ -234,7 +234,7 @@ def _colors(n: int) -> list[str]:
 
 
 def _add_legend(figure: Figure, panel: Any, title_height: float) -> None:
-    """Names of the series, one below the other, under the title."""
+    """Draws the names of the series below the title, one per line."""
     width, height = figure.get_size_inches()
     handles, names = panel.get_legend_handles_labels()
     figure.legend(
@@ -259,7 +259,7 @@ def _lay_out(
     left: float = _LEFT,
     gap: float = _GAP,
 ) -> tuple[Figure, list[Any]]:
-    """A figure of equal panels with fixed margins, inches; matplotlib's own layout engines take seconds."""
+    """Makes a figure of equal panels; sizes and margins in inches. Matplotlib's own layout engines take seconds."""
     width = left + n_panels * (panel_wh[0] + gap)
     height = top + panel_wh[1] + bottom
     figure = Figure(figsize=(width, height))

@@ -1,4 +1,4 @@
-"""CSV text, the same on every system."""
+"""CSV text that is the same on every operating system."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    r"""A table as CSV, lines ended by a line feed.
+    r"""Formats a table as CSV; lines end with a line feed.
 
     Args:
-        columns: Its head.
-        rows: One value per column; None is an empty field.
+        columns: Names of the columns, the first line.
+        rows: One value per column; None becomes an empty field.
 
     Example:
         >>> csv_text(["label", "people"], [["Anger", 2], ["Doubt/Confusion, both", None]])
@@ -27,7 +27,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def to_percent(share: float | None) -> float | None:
-    """A share of 0-1 in percent with two digits, as tables give it; None stays None.
+    """Converts a share (0-1) to percent, rounded to two decimals; None stays None.
 
     Example:
         >>> to_percent(0.123456)

@@ -1,4 +1,4 @@
-"""Photos with what was found in them: boxes, labels per person beside the photo, heat maps."""
+"""Draws predictions on photos: boxes, labels of each person beside the photo, heat maps."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LabelBar:
 
     Attributes:
         name: The label.
-        probability: 0-1.
-        is_true: Whether the person has it; None where the truth is not known.
+        probability: Predicted probability, 0-1.
+        is_true: Whether the person has the label; None if the truth is unknown.
     """
 
     name: str
@@ -41,14 +41,14 @@ class LabelBar:
 
 @dataclass(frozen=True)
 class DrawnPerson:
-    """What to draw of one person.
+    """What to draw for one person.
 
     Attributes:
-        title: Who, in a few words.
+        title: Short text that names the person.
         body_xyxy: Body box, original pixels.
-        face_xyxy: Face box, original pixels; None without one.
+        face_xyxy: Face box, original pixels; None if no face was found.
         bars: The labels to show, top to bottom.
-        notes: Lines below them, such as the true labels.
+        notes: Lines below the labels, such as the true labels.
     """
 
     title: str
@@ -59,11 +59,11 @@ class DrawnPerson:
 
 
 def draw_people(photo: Photo, people: Sequence[DrawnPerson]) -> Photo:
-    """The photo with a numbered box per person, and a card of labels per person beside it (figure 4-8).
+    """Draws a numbered box per person on the photo, and a card with the labels of each person beside it (figure 4-8).
 
     Args:
-        photo: (height, width, 3), RGB.
-        people: In the order of their numbers.
+        photo: (height, width, 3), RGB; not changed.
+        people: The people in the order of their numbers.
 
     Returns:
         (height, width, 3), RGB; the photo is scaled so that boxes and text can be read.
@@ -87,13 +87,13 @@ def draw_people(photo: Photo, people: Sequence[DrawnPerson]) -> Photo:
 
 
 def draw_heat(photo: Photo, heat: NDArray[np.float32], xyxy: tuple[float, float, float, float], scale: float) -> Photo:
-    """Lays a heat map over a part of a photo: clear where there is none, red where it is strongest.
+    """Draws a heat map over a part of a photo: transparent at 0, red at the largest values.
 
     Args:
         photo: (height, width, 3), RGB; not changed.
-        heat: (h, w), 0 or more, spread over the whole box whatever its shape.
-        xyxy: The box of the photo that the map belongs to, pixels; what lies outside the photo is cut.
-        scale: The value that is drawn strongest; 0 draws nothing.
+        heat: (h, w), 0 or more; stretched to the whole box, whatever the shape of the box.
+        xyxy: The box of the photo that the map belongs to, pixels; the part outside the photo is clipped.
+        scale: The value that is drawn with full strength; 0 draws nothing.
 
     Returns:
         (height, width, 3), RGB.
@@ -117,11 +117,11 @@ def draw_heat(photo: Photo, heat: NDArray[np.float32], xyxy: tuple[float, float,
 
 
 def draw_caption(photo: Photo, lines: Sequence[str], boxes: Sequence[tuple[float, float, float, float]] = ()) -> Photo:
-    """A photo scaled for looking at, with boxes on it and a caption below.
+    """Scales a photo to a readable size, draws boxes on it and a caption below it.
 
     Args:
-        photo: (height, width, 3), RGB.
-        lines: The first is written larger.
+        photo: (height, width, 3), RGB; not changed.
+        lines: Lines of the caption; the first is written larger.
         boxes: xyxy, original pixels.
 
     Returns:
@@ -142,13 +142,13 @@ def draw_caption(photo: Photo, lines: Sequence[str], boxes: Sequence[tuple[float
 
 
 def fit_photo(photo: Photo) -> tuple[Photo, float]:
-    """Scales a photo so that its longer side is within what can be looked at.
+    """Scales a photo so that its longer side has 640 to 1280 pixels.
 
     Args:
         photo: (height, width, 3).
 
     Returns:
-        The scaled photo, and drawn pixels per original pixel.
+        The scaled photo, and the scale in scaled pixels per original pixel.
     """
     height, width = photo.shape[:2]
     longest = max(height, width)
@@ -161,14 +161,14 @@ def fit_photo(photo: Photo) -> tuple[Photo, float]:
 
 
 def write_png(path: Path, photo: Photo) -> None:
-    """Writes a drawn photo as PNG in one step; photos of EMOTIC's size compress well enough at the fastest level."""
+    """Writes a drawn photo as PNG in one step; a low compression level is enough for photos of EMOTIC's size."""
     stream = io.BytesIO()
     Image.fromarray(photo).save(stream, "PNG", compress_level=3)
     write_bytes(path, stream.getvalue())
 
 
 def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """File names without suffix, numbered where several are the same.
+    """File names without suffix; a number is added to names that occur more than once.
 
     Example:
         >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
@@ -200,7 +200,7 @@ def _color(number: int) -> str:
 
 
 def _outline(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], color: str, width: int = 3) -> None:
-    """A box with a thin white edge on both sides, to be seen on any ground."""
+    """Draws a box with a thin white edge on both sides, which is visible on any background."""
     left, top, right, bottom = xyxy
     if right - left < 1 or bottom - top < 1:
         return
@@ -225,7 +225,7 @@ def _card_height(person: DrawnPerson) -> int:
 
 
 def _stack_in_columns(heights: Sequence[int], available: int) -> list[tuple[int, int]]:
-    """Column and top of each card: from top to bottom, then the next column."""
+    """Column and top of each card; a column is filled from top to bottom before the next begins."""
     places, column, top = [], 0, 0
     for height in heights:
         if top and top + height > available:
@@ -258,7 +258,7 @@ def _draw_card(pen: ImageDraw.ImageDraw, person: DrawnPerson, number: int, left:
 
 
 def _wrap(text: str) -> list[str]:
-    """Lines of at most a card's width."""
+    """Wraps a text into lines of at most a card's width."""
     font, lines, line = _font(_SMALL), [], ""
     for word in text.split(" "):
         longer = f"{line} {word}".strip()
@@ -270,7 +270,7 @@ def _wrap(text: str) -> list[str]:
 
 
 def _fit_text(pen: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, or as much of its end as fits: the ends of ids and paths tell most."""
+    """Shortens a text to a width by removing its beginning: the ends of ids and paths are the most informative."""
     if pen.textlength(text, font) <= width:
         return text
     while len(text) > 1 and pen.textlength(f"…{text}", font) > width:

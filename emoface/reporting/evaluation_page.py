@@ -1,4 +1,4 @@
-"""The files of an evaluation that people look at: charts, the table per label, and one page."""
+"""Writes the files of an evaluation that people look at: charts, the table per label and one page."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _format_percent = partial(format_percent, undefined="undefined")
 def write_evaluation_charts(
     out: Path, metrics: Mapping[str, Any], labels: NDArray[np.uint8], probabilities: NDArray[np.float32]
 ) -> list[Path]:
-    """Draws average precision per label, and precision against recall.
+    """Draws average precision per label, and precision-recall curves.
 
     Args:
-        out: The folder.
-        metrics: All of ``metrics.json``.
-        labels: (n, 26), 0 or 1.
-        probabilities: (n, 26).
+        out: Folder to write to.
+        metrics: The content of ``metrics.json``.
+        labels: (n, 26) true labels, 0 or 1.
+        probabilities: (n, 26) predicted probabilities.
 
     Returns:
-        The files written, ``average_precision`` and ``precision_recall`` as PNG and SVG.
+        The files written: ``average_precision`` and ``precision_recall``, each as PNG and SVG.
     """
     per_label = metrics["per_label"]
     title = f"{metrics['model']} on {metrics['split']}: mAP {_format_percent(metrics['mean_average_precision'])}"
-    bars = Bars(*(_numbers([one(measures) for measures in per_label.values()]) for one in _BAR_PARTS))
+    bars = Bars(*(_numbers([one(values) for values in per_label.values()]) for one in _BAR_PARTS))
     curves, captions = {}, {}
     for k, name in enumerate(CATEGORIES):
         curve = precision_recall_curve(labels[:, k], probabilities[:, k])
         curves[name] = (curve.recall, curve.precision)
         value = per_label[name]["average_precision"]
         captions[name] = "undefined" if value is None else f"AP {_format_percent(value)}"
-    prevalence = {name: measures["prevalence"] for name, measures in per_label.items()}
+    prevalence = {name: values["prevalence"] for name, values in per_label.items()}
     return [
         *write_precision_bars(out / "average_precision", title, CATEGORIES, {metrics["model"]: bars}),
         *write_precision_recall(out / "precision_recall", title, curves, captions, prevalence),
@@ -54,24 +54,24 @@ def write_evaluation_charts(
 
 
 def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes one row per label and one for the mean as CSV; percent wherever the thesis prints percent.
+    """Writes a CSV file with one row per label and one for the mean; in percent where the thesis gives percent.
 
     Args:
-        path: The file.
-        metrics: All of ``metrics.json``.
+        path: File to write.
+        metrics: The content of ``metrics.json``.
     """
     published = _published_columns()
     percents = ("average_precision_percent", "low_percent", "high_percent", "prevalence_percent")
     heads = (f"{stream}_head_percent" for stream in metrics["streams"])
     rows = [
         [
-            *(name, measures["people"]),
-            *map(to_percent, (measures["average_precision"], *measures["interval"], measures["prevalence"])),
-            *(measures["threshold"], measures["f1"]),
+            *(name, values["people"]),
+            *map(to_percent, (values["average_precision"], *values["interval"], values["prevalence"])),
+            *(values["threshold"], values["f1"]),
             *(to_percent(one["average_precision"][name]) for one in metrics["streams"].values()),
             *(column["average_precision"][name] for column in published.values()),
         ]
-        for name, measures in metrics["per_label"].items()
+        for name, values in metrics["per_label"].items()
     ]
     means = (metrics["mean_average_precision"], *metrics["interval"], metrics["mean_prevalence"])
     rows.append(
@@ -85,12 +85,12 @@ def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
 
 
 def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[Path]) -> None:
-    """Writes the page.
+    """Writes the page of an evaluation.
 
     Args:
-        path: The file.
-        metrics: All of ``metrics.json``.
-        charts: What ``write_evaluation_charts`` wrote; the SVG files go into the page.
+        path: File to write.
+        metrics: The content of ``metrics.json``.
+        charts: The files that ``write_evaluation_charts`` wrote; the SVG files are embedded in the page.
     """
     page = render_page(
         TEMPLATE,
@@ -104,9 +104,9 @@ def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[P
 
 
 _BAR_PARTS: tuple[Callable[[Mapping[str, Any]], float | None], ...] = (
-    lambda measures: measures["average_precision"],
-    lambda measures: measures["interval"][0],
-    lambda measures: measures["interval"][1],
+    lambda values: values["average_precision"],
+    lambda values: values["interval"][0],
+    lambda values: values["interval"][1],
 )
 
 
@@ -115,7 +115,7 @@ def _numbers(values: list[float | None]) -> NDArray[np.float64]:
 
 
 def _published_columns() -> dict[str, dict[str, Any]]:
-    """The thesis's columns by ``table 4-2: mter2``; average precision and its mean in percent."""
+    """The columns of the thesis's tables, by names such as ``table 4-2: mter2``; all values in percent."""
     columns = {}
     for key, table in read_card("thesis").items():
         for name, column in table.get("columns", {}).items():

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from the templates of the package."""
+"""Renders self-contained HTML pages from the package's templates."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ TEMPLATES_DIR = Path(__file__).parent / "templates"
 
 
 def render_page(template: str, filters: dict[str, Callable[..., Any]], **values: Any) -> str:
-    """Fills a template; text is escaped, and a name that the template misses is an error.
+    """Renders a template; text is escaped, and an undefined name in the template is an error.
 
     Args:
-        template: A file of ``TEMPLATES_DIR``.
-        filters: What the template calls its formats.
-        values: What it shows.
+        template: Name of a file in ``TEMPLATES_DIR``.
+        filters: Functions that the template uses to format values, by the name of their filter.
+        values: Variables of the template.
     """
     environment = _build_environment()
     environment.filters |= filters
@@ -30,16 +30,16 @@ def render_page(template: str, filters: dict[str, Callable[..., Any]], **values:
 
 
 def list_template_files(template: str) -> list[Path]:
-    """The files that decide a page besides its numbers: the template and all that it includes, directly or not.
+    """Lists the files that a page is rendered from: the template and all files it includes, directly or indirectly.
 
     Args:
-        template: A file of ``TEMPLATES_DIR``.
+        template: Name of a file in ``TEMPLATES_DIR``.
 
     Returns:
-        The template first, each file once.
+        Their paths, the template first, each file once.
 
     Raises:
-        ValueError: A file is missing, or a name to include is worked out only when the page is filled.
+        ValueError: A file is missing, or the name of an included file is known only when the page is rendered.
     """
     environment = _build_environment()
     found: dict[str, Path] = {}
@@ -60,7 +60,7 @@ def list_template_files(template: str) -> list[Path]:
 
 
 def hash_template(template: str) -> dict[str, str]:
-    """What a job's ``inputs`` say of a page: the sha256 of its template and of all that it includes, by path."""
+    """The sha256 of a page's template and of all files it includes, by path, for the ``inputs`` of a job's record."""
     return hash_inputs(list_template_files(template))
 
 
@@ -75,22 +75,22 @@ def _build_environment() -> jinja2.Environment:
 
 
 def svg_address(path: Path) -> str:
-    """A picture as an address that holds it, so that the page needs no other file."""
+    """Converts an SVG file to a data URL, so that the page needs no other file."""
     return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
 
 
 def format_count(value: int | None) -> str:
-    """A whole number with its thousands apart, a dash for None."""
+    """Formats a whole number with thousands separators; None becomes a dash."""
     return "–" if value is None else f"{value:,}"
 
 
 def format_number(value: float | None, digits: int = 2) -> str:
-    """A number with its thousands apart, a dash for None."""
+    """Formats a number with thousands separators and ``digits`` decimals; None becomes a dash."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def format_percent(value: float | None, digits: int = 1, undefined: str = "–") -> str:
-    """A share of 0-1 in percent, without its sign; ``undefined`` for None and nan.
+    """Formats a share (0-1) in percent, without the percent sign; None and nan become ``undefined``.
 
     Example:
         >>> format_percent(0.1234), format_percent(None, undefined="undefined")
@@ -100,12 +100,12 @@ def format_percent(value: float | None, digits: int = 1, undefined: str = "–")
 
 
 def format_share(value: float | None, digits: int = 1) -> str:
-    """A share of 0-1 in percent, with its sign; a dash for None and nan."""
+    """Formats a share (0-1) in percent, with the percent sign; None and nan become a dash."""
     return "–" if value is None or math.isnan(value) else f"{format_percent(value, digits)}%"
 
 
 def format_signed_percent(value: float | None) -> str:
-    """A difference of two shares in percent, with plus or minus; a dash for None.
+    """Formats a difference of two shares in percentage points, with plus or minus; None becomes a dash.
 
     Example:
         >>> format_signed_percent(0.012)

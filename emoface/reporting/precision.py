@@ -1,15 +1,15 @@
-"""Average precision as the JSON files of several jobs give it."""
+"""Mean average precision in the form in which several jobs write it to their JSON files."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from emoface.metrics.evaluation import PrecisionMeasures
+from emoface.metrics.evaluation import PrecisionMetrics
 from emoface.storage.records import to_json_number
 
 
-def precision_to_json(measures: PrecisionMeasures) -> dict[str, Any]:
-    """The mean average precision, its interval, and the number of labels it is the mean of; null where undefined."""
+def precision_to_json(measures: PrecisionMetrics) -> dict[str, Any]:
+    """Converts mean average precision, its interval and the number of defined labels to JSON; undefined is null."""
     return {
         "mean_average_precision": to_json_number(measures.mean_average_precision),
         "interval": [to_json_number(end) for end in measures.mean_interval],

@@ -1,4 +1,4 @@
-"""Small pictures of faces and bodies for a page, or why there is none; one bad picture never stops a page."""
+"""Thumbnails of faces and bodies for a page; an unreadable picture gives a reason instead of an error."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _QUALITY = 82
 
 
 def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
-    """A face as ``faces.parquet`` holds it.
+    """Makes a thumbnail of a face crop of ``faces.parquet``.
 
     Args:
         data: The encoded crop.
 
     Returns:
-        ``picture``, an address that holds it, or ``problem`` in words.
+        ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
     """
     if data is None:
         return {"problem": "the crop is missing"}
@@ -37,14 +37,14 @@ def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
 
 
 def thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dict[str, str]:
-    """A person cut out of the photo.
+    """Crops a person's body box from the photo and makes a thumbnail of it.
 
     Args:
         person: ``image``, ``image_wh`` and ``body_bbox`` of ``people.parquet``.
-        image_root: The folder below which ``image`` starts; None where it is unknown.
+        image_root: Folder that ``image`` is relative to; None if it is unknown.
 
     Returns:
-        ``picture``, an address that holds it, or ``problem`` in words.
+        ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
     """
     if image_root is None or not (image_root / person["image"]).is_file():
         return {"problem": "photo not here"}

@@ -1,6 +1,6 @@
-"""A simulated EMOTIC: photos drawn so that what is drawn causes the labels, and everything true is known.
+"""Draws photos like EMOTIC's whose labels are caused by what is drawn, so that the whole truth about them is known.
 
-``plans`` decides who stands where and why they feel what they feel, ``photos`` draws it.
+``plans`` decides where people stand and what causes their labels; ``photos`` draws the plan.
 """
 
 from emoface.simulator.causes import Cause, label_probabilities

@@ -1,7 +1,7 @@
-"""Bodies: posture and clothing, around a head.
+"""Bodies: posture and clothing.
 
-Unit and origin are those of the head: the height of the face, the middle of the face. A standing body reaches 6.4
-face heights below it.
+The coordinates are those of the head: the unit is the height of the face, the origin is the middle of the face. A
+standing body reaches 6.4 face heights below the origin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from emoface.simulator.faces import FaceStyle
 SHOULDER_X, SHOULDER_Y, HIP_Y, FOOT_Y = 0.86, 1.0, 3.1, 6.4
 
 SLUMPED_DROOP = 0.16
-"""How much lower the head of a slumped body is."""
+"""How much lower the head of a slumped body is, in face heights."""
 
 _CLOTH: tuple[Color, ...] = (
     (58, 84, 126),
@@ -39,14 +39,14 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class BodyStyle:
-    """How a body looks, whatever its posture.
+    """The look of a body, independent of its posture.
 
     Attributes:
         upper: Colour of the upper garment.
         lower: Colour of trousers or skirt.
         has_skirt: Whether the lower garment is a skirt.
-        build: Factor on the width.
-        height: Factor on the height below the neck; children have less.
+        build: Factor for the width.
+        height: Factor for the height below the neck; smaller for children.
         number: Number on a sport shirt.
     """
 
@@ -59,7 +59,7 @@ class BodyStyle:
 
 
 def draw_body_style(rng: np.random.Generator, clothes: str, is_male: bool, is_kid: bool) -> BodyStyle:
-    """A body drawn at random that wears ``clothes``."""
+    """Draws the look of a body that wears ``clothes`` at random."""
     palette = {"sport": _SPORT, "formal": _FORMAL, "festive": _FESTIVE, "bandaged": ((206, 220, 226),)}.get(
         clothes, _CLOTH
     )
@@ -76,11 +76,11 @@ def draw_body_style(rng: np.random.Generator, clothes: str, is_male: bool, is_ki
 
 
 def arm_joints(posture: str, side: int) -> Points:
-    """Shoulder, elbow and wrist.
+    """Positions of shoulder, elbow and wrist.
 
     Args:
         posture: One of ``causes.POSTURES``.
-        side: -1 is the viewer's left, 1 the right.
+        side: -1 for the viewer's left, 1 for the viewer's right.
     """
     shoulder = (side * (SHOULDER_X - 0.07), SHOULDER_Y + 0.22)
     bent: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
@@ -98,7 +98,7 @@ def arm_joints(posture: str, side: int) -> Points:
 
 
 def leg_joints(posture: str, side: int, height: float) -> Points:
-    """Hip, knee and ankle; ``height`` is the body's factor."""
+    """Positions of hip, knee and ankle; ``height`` is the factor of the body's height."""
     hip = (side * 0.36, HIP_Y * height)
     if posture == "running":
         knee, ankle = ((0.75, 4.4), (0.55, 5.6)) if side > 0 else ((-0.55, 4.7), (-1.5, 5.5))
@@ -113,12 +113,12 @@ def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: 
     """Draws everything below the chin, legs first.
 
     Args:
-        brush: Its origin is the middle of the face.
-        style: The body.
-        posture: What it does.
-        clothes: What it wears.
-        face: For the colour of the skin.
-        is_turned: Whether the back is seen.
+        brush: Brush whose origin is the middle of the face.
+        style: Look of the body.
+        posture: One of ``causes.POSTURES``.
+        clothes: One of ``causes.CLOTHES``.
+        face: Look of the head, which gives the colour of the skin.
+        is_turned: Whether the person is seen from behind.
     """
     skin, upper, build, height = face.skin, style.upper, style.build, style.height
     for side in (-1, 1):
@@ -149,7 +149,7 @@ def draw_body(brush: Brush, style: BodyStyle, posture: str, clothes: str, face: 
 
 
 def draw_arm(brush: Brush, style: BodyStyle, posture: str, clothes: str, side: int, skin: Color) -> None:
-    """Draws one arm; the arm of ``hand_on_head`` goes before the head, so it is drawn after it."""
+    """Draws one arm; the raised arm of ``hand_on_head`` is in front of the head, so it is drawn after the head."""
     joints = [(x * style.build, y) for x, y in arm_joints(posture, side)]
     sleeve = shade(style.upper, 0.92 if side > 0 else 1.05)
     bare = clothes == "sport" or style.number % 3 == 0
@@ -171,7 +171,7 @@ def draw_arm(brush: Brush, style: BodyStyle, posture: str, clothes: str, side: i
 
 
 def draw_headwear(brush: Brush, clothes: str, style: BodyStyle) -> None:
-    """What goes on the head: a bandage, a party hat, a sweatband; the brush has the head's tilt."""
+    """Draws a bandage, a party hat or a sweatband on the head; the brush includes the head's tilt."""
     if clothes == "bandaged":
         band = np.vstack(
             [bend([(-0.42, -0.3), (0, -0.42), (0.42, -0.3)]), bend([(0.43, -0.45), (0, -0.6), (-0.43, -0.45)])]
@@ -200,7 +200,7 @@ def _draw_leg(brush: Brush, style: BodyStyle, posture: str, side: int, skin: Col
 
 
 def _draw_garment(brush: Brush, style: BodyStyle, clothes: str, skin: Color, top: float, is_turned: bool) -> None:
-    """What is on the upper garment; a back has stripes, numbers and dots, but no tie and no collar."""
+    """Draws details of the upper garment; from behind it has stripes, numbers and dots, but no tie and no collar."""
     upper, build = style.upper, style.build
     if is_turned and clothes not in ("sport", "festive"):
         brush.line([(0, top + 0.2), (0, 2.8 * style.height)], 0.03, shade(upper, 0.86))
@@ -231,7 +231,7 @@ def _draw_garment(brush: Brush, style: BodyStyle, clothes: str, skin: Color, top
 
 
 def _draw_number(brush: Brush, number: int, y: float) -> None:
-    """Two strokes-and-rings digits, readable as a number from afar."""
+    """Draws two digits of simple strokes and rings that look like a number from a distance."""
     for k, digit in enumerate(divmod(number, 10)):
         x = -0.22 + 0.44 * k
         if digit % 3 == 0:

@@ -1,4 +1,4 @@
-"""Anti-aliased drawing on a transparent canvas, in the coordinates of what is drawn."""
+"""Anti-aliased drawing on a transparent canvas, in coordinates of the drawn object."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Brush:
     """Draws polygons, ellipses and lines.
 
     Attributes:
-        canvas: (height, width, 4) uint8, red, green, blue times alpha, and alpha.
-        matrix: (2, 3) from the coordinates of what is drawn to pixels of the canvas.
+        canvas: (height, width, 4) uint8: red, green and blue multiplied by alpha, and alpha.
+        matrix: (2, 3) affine matrix from the object's coordinates to pixels of the canvas.
     """
 
     canvas: NDArray[np.uint8]
     matrix: NDArray[np.float64]
 
     def moved(self, x: float, y: float, degrees: float = 0.0, scale_x: float = 1.0, scale_y: float = 1.0) -> Brush:
-        """A brush on the same canvas whose origin is shifted to (x, y), then turned clockwise and scaled."""
+        """Returns a brush on the same canvas whose origin is (x, y), turned clockwise and scaled."""
         turn = np.deg2rad(degrees)
         linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag([scale_x, scale_y])
         to_parent = np.column_stack([linear, (x, y)])
@@ -44,7 +44,7 @@ class Brush:
         return float(np.sqrt(abs(np.linalg.det(self.matrix[:, :2]))))
 
     def to_canvas(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n, 2) points as pixels of the canvas."""
+        """Converts (n, 2) points to pixels of the canvas."""
         return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2])
 
     def polygon(self, points: list[tuple[float, float]] | NDArray[np.float64], color: Color) -> None:
@@ -57,7 +57,7 @@ class Brush:
         self.moved(x, y, degrees).polygon(np.column_stack([rx * np.cos(_ROUND), ry * np.sin(_ROUND)]), color)
 
     def line(self, points: list[tuple[float, float]] | NDArray[np.float64], width: float, color: Color) -> None:
-        """Draws a line with round ends; thinner than a pixel it fades instead."""
+        """Draws a line with round ends; it is at least one pixel wide, and lines below 0.35 pixels are not drawn."""
         pixels = self.to_canvas(np.asarray(points, np.float64))
         wide = width * self.scale
         pixel_width = max(1, round(wide))
@@ -78,12 +78,12 @@ class Brush:
                 )
 
     def limb(self, points: list[tuple[float, float]], widths: list[float], color: Color) -> None:
-        """A bent, tapering limb with round joints.
+        """Draws a bent, tapering limb with round joints.
 
         Args:
             points: Two or more joints.
             widths: Full width at each joint.
-            color: Its colour.
+            color: Colour of the limb.
         """
         joints = np.asarray(points, np.float64)
         for (a, b), (wa, wb) in zip(pairwise(joints), pairwise(widths), strict=True):
@@ -95,7 +95,7 @@ class Brush:
             self.ellipse(x, y, width / 2, width / 2, color)
 
     def curve(self, points: list[tuple[float, float]], width: float, color: Color) -> None:
-        """A smooth line through three points: start, middle, end."""
+        """Draws a smooth line through three points: start, middle, end."""
         self.line(bend(points), width, color)
 
 
@@ -112,7 +112,7 @@ def bend(points: list[tuple[float, float]]) -> NDArray[np.float64]:
 
 
 def shade(color: Color, factor: float) -> Color:
-    """A darker (below 1) or lighter (above 1) form of a colour."""
+    """Makes a colour darker (factor below 1) or lighter (factor above 1)."""
     if factor <= 1:
         return color[0] * factor, color[1] * factor, color[2] * factor
     rest = factor - 1
@@ -120,17 +120,17 @@ def shade(color: Color, factor: float) -> Color:
 
 
 def mix(a: Color, b: Color, share: float) -> Color:
-    """``share`` of colour ``b`` in colour ``a``."""
+    """Mixes two colours; ``share`` is the share of colour ``b``, 0-1."""
     return tuple(x * (1 - share) + y * share for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
 
 
 def new_canvas(width: int, height: int) -> NDArray[np.uint8]:
-    """A transparent canvas."""
+    """Makes a transparent canvas, (height, width, 4)."""
     return np.zeros((height, width, 4), np.uint8)
 
 
 def paste(photo: NDArray[np.uint8], canvas: NDArray[np.uint8], left: int, top: int) -> None:
-    """Lays a canvas over a photo, in place; what reaches beyond the photo is cut."""
+    """Pastes a canvas on a photo, in place; parts outside the photo are clipped."""
     height, width = photo.shape[:2]
     x1, y1 = max(left, 0), max(top, 0)
     x2, y2 = min(left + canvas.shape[1], width), min(top + canvas.shape[0], height)

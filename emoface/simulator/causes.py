@@ -1,7 +1,7 @@
-"""What causes a simulated person's labels: expression, posture, clothing, place and object.
+"""The causes of a simulated person's labels: expression, posture, clothing, place and object.
 
-Each category's log-odds are a bias plus the weights of the causes that are drawn. Face, body and scene are drawn
-independently of each other, so each holds something that the others lack. The biases are solved for, so that each
+The log-odds of each category are a bias plus the weights of the person's causes. Face, body and scene are drawn
+independently of each other, so each carries information that the others lack. The biases are chosen so that each
 category is as frequent as among EMOTIC's people.
 """
 
@@ -32,7 +32,7 @@ EXPRESSIONS: dict[str, float] = {
     "serene": 0.07,
     "sceptical": 0.07,
 }
-"""What a face shows, with its share of people."""
+"""Expressions of a face, with their share of people."""
 
 POSTURES: dict[str, float] = {
     "standing": 0.22,
@@ -51,7 +51,7 @@ CLOTHES: dict[str, float] = {
     "bandaged": 0.06,
     "festive": 0.14,
 }
-"""What a body shows, with its share of people."""
+"""Postures and clothes of a body, with their share of people."""
 
 PLACES: dict[str, float] = {
     "park": 0.13,
@@ -64,7 +64,7 @@ PLACES: dict[str, float] = {
     "night_street": 0.08,
     "kitchen": 0.07,
 }
-"""What a photo shows."""
+"""Places of a photo, with their share of photos."""
 
 OBJECTS: dict[str, tuple[str, ...]] = {
     "park": ("none", "flowers", "bench"),
@@ -77,7 +77,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "night_street": ("none", "fire", "bench"),
     "kitchen": ("none", "cake", "candles"),
 }
-"""What may stand in a place; the first is as likely as the two others together."""
+"""Objects that may be in a place; the first is as likely as the other two together."""
 
 _OBJECT_SHARES = (0.5, 0.25, 0.25)
 
@@ -145,10 +145,10 @@ _WEIGHTS: dict[str, dict[str, float]] = {
     "sunset": {"Peace": 0.8, "Yearning": 1.0},
     "none": {},
 }
-"""What each cause adds to the log-odds of categories, before ``_STRENGTH``."""
+"""Weight that each cause adds to the log-odds of categories, before the factor ``_STRENGTH``."""
 
 _STRENGTH = 2.0
-"""Factor on all weights: how much the causes decide, and how little is left to chance."""
+"""Factor for all weights: the larger it is, the more the causes decide the labels and the less chance does."""
 
 FREQUENCIES: dict[str, float] = {
     "Affection": 0.079,
@@ -192,7 +192,7 @@ _DIMENSION_WEIGHTS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a person has their labels; all of it is drawn, though the face may be hidden.
+    """What causes a person's labels; all of it is drawn in the photo, but the face may be hidden.
 
     Attributes:
         expression: One of ``EXPRESSIONS``.
@@ -210,24 +210,24 @@ class Cause:
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[str, str]:
-    """A place and an object in it."""
+    """Draws a place and an object in it at random."""
     place = _pick(rng, PLACES)
     return place, OBJECTS[place][int(rng.choice(3, p=_OBJECT_SHARES))]
 
 
 def draw_cause(rng: np.random.Generator, place: str, thing: str) -> Cause:
-    """What one person of a scene shows."""
+    """Draws the causes of one person in a scene at random."""
     return Cause(_pick(rng, EXPRESSIONS), _pick(rng, POSTURES), _pick(rng, CLOTHES), place, thing)
 
 
 def label_probabilities(cause: Cause, streams: Collection[str] = STREAMS) -> NDArray[np.float64]:
-    """How likely each category is to one who sees some streams of a person, and knows how the others are drawn.
+    """Probability of each category given some streams of a person, averaged over the distribution of the others.
 
-    No network that is given these streams can do better than to answer this.
+    These are the best possible predictions of a network whose inputs are these streams.
 
     Args:
-        cause: What the person shows.
-        streams: Some of ``STREAMS``.
+        cause: What causes the person's labels.
+        streams: The streams that are given, some of ``STREAMS``.
 
     Returns:
         (26,) 0-1, in the order of ``CATEGORIES``.
@@ -255,9 +255,9 @@ def label_probabilities(cause: Cause, streams: Collection[str] = STREAMS) -> NDA
 
 
 def draw_labels(rng: np.random.Generator, probabilities: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """One annotator's categories.
+    """Draws the categories of one person at random.
 
-    A person with none gets the likeliest, as every person of EMOTIC has at least one.
+    A person without any category gets the most probable one, because every person of EMOTIC has at least one.
 
     Returns:
         (26,) indicator.
@@ -269,7 +269,7 @@ def draw_labels(rng: np.random.Generator, probabilities: NDArray[np.float64]) ->
 
 
 def draw_dimensions(rng: np.random.Generator, labels: NDArray[np.uint8]) -> tuple[float, float, float]:
-    """Valence, arousal and dominance that go with the labels, whole numbers from 1 to 10 as in EMOTIC."""
+    """Draws valence, arousal and dominance that suit the labels: whole numbers from 1 to 10 as in EMOTIC."""
     values = []
     for dimension in DIMENSIONS:
         weights = _DIMENSION_WEIGHTS[dimension]
@@ -280,7 +280,7 @@ def draw_dimensions(rng: np.random.Generator, labels: NDArray[np.uint8]) -> tupl
 
 @cache
 def label_biases() -> NDArray[np.float64]:
-    """(26,) biases at which the expected share of people per category is ``FREQUENCIES``; bisection."""
+    """(26,) biases for which the expected share of people per category is ``FREQUENCIES``, found by bisection."""
     weights, shares = _unseen_weights(STREAMS)
     wanted = np.array([FREQUENCIES[name] for name in CATEGORIES])
     low, high = np.full(len(CATEGORIES), -40.0), np.full(len(CATEGORIES), 40.0)
@@ -293,7 +293,7 @@ def label_biases() -> NDArray[np.float64]:
 
 @cache
 def _unseen_weights(streams: tuple[str, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Everything that some streams may show: (n, 26) the weights of each case, and (n,) its share."""
+    """All n combinations of causes in some streams: (n, 26) sums of weights, and (n,) shares of people."""
     table = _weight_table()
     scenes: dict[tuple[str, ...], float] = {
         (place, thing): share * _OBJECT_SHARES[k]

@@ -1,7 +1,7 @@
 """Heads: seen from the front with an expression, or from behind.
 
-Unit: the height of the face, forehead to chin, which is what face detectors' boxes span. The origin is the middle
-of the face.
+The unit of the coordinates is the height of the face, forehead to chin, as in the boxes of face detectors. The origin
+is the middle of the face.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ EYE_X, EYE_Y, NOSE_Y, MOUTH_Y, MOUTH_X = 0.175, -0.09, 0.12, 0.285, 0.13
 
 @dataclass(frozen=True)
 class FaceStyle:
-    """How a person's head looks, whatever they feel.
+    """The look of a person's head, independent of the expression.
 
     Attributes:
         skin: Colour of the skin.
@@ -52,15 +52,15 @@ class FaceStyle:
         hair_style: One of ``HAIR_STYLES``.
         iris: Colour of the eyes.
         half_width: Half the width of the face, in face heights.
-        jaw: Width of the jaw, as a share of the face's.
-        eye_size: Factor on the eyes.
-        nose_size: Factor on the nose.
-        brow_width: Thickness of the brows.
+        jaw: Width of the jaw, as a share of the width of the face.
+        eye_size: Factor for the size of the eyes.
+        nose_size: Factor for the size of the nose.
+        brow_width: Thickness of the brows, in face heights.
         lips: Colour of the lips.
-        beard: Share of a full beard, 0-1.
-        has_glasses: Whether they wear glasses.
+        beard: Density of the beard, 0 (none) to 1 (full).
+        has_glasses: Whether the person wears glasses.
         yaw: How far the head is turned to the viewer's right, -1 to 1; 1 is about 40 degrees.
-        roll: Degrees the head is tilted clockwise.
+        roll: Clockwise tilt of the head, degrees.
     """
 
     skin: Color
@@ -81,23 +81,23 @@ class FaceStyle:
 
 @dataclass(frozen=True)
 class Expression:
-    """What the movable parts of a face do.
+    """Positions of the movable parts of a face.
 
     Attributes:
-        eye_open: 0 shut, 1 usual, 1.6 wide.
+        eye_open: Opening of the eyes: 0 closed, 1 normal, 1.6 wide open.
         brow_height: How far the brows are raised, in face heights.
-        brow_tilt: Positive raises the inner ends (sad), negative lowers them (angry).
-        brow_skew: Raises one brow and lowers the other.
-        mouth_curve: Positive smiles.
+        brow_tilt: Positive raises the inner ends of the brows (sad), negative lowers them (angry).
+        brow_skew: How far one brow is raised and the other lowered, in face heights.
+        mouth_curve: Curve of the mouth, in face heights; positive is a smile.
         mouth_open: Height of the open mouth, in face heights.
-        mouth_width: Factor.
-        mouth_skew: Raises one corner.
+        mouth_width: Factor for the width of the mouth.
+        mouth_skew: How far one corner of the mouth is raised and the other lowered, in face heights.
         shows_teeth: Whether an open mouth shows teeth.
-        gaze: Where the eyes look, x and y, -1 to 1.
-        blush: 0-1.
-        has_tears: Whether tears run.
+        gaze: Direction of the gaze, x and y, -1 to 1.
+        blush: Redness of the cheeks, 0-1.
+        has_tears: Whether the eyes shed tears.
         has_wrinkles: Whether nose and brow are wrinkled.
-        eye_bags: 0-1.
+        eye_bags: Visibility of bags under the eyes, 0-1.
     """
 
     eye_open: float = 1.0
@@ -146,11 +146,11 @@ FACES: dict[str, Expression] = {
     "serene": Expression(eye_open=0.0, mouth_curve=0.04, mouth_width=1.05),
     "sceptical": Expression(brow_skew=0.05, mouth_skew=0.05, mouth_width=0.85, gaze=(0.8, -0.2), eye_open=0.85),
 }  # fmt: skip
-"""The face of each of ``causes.EXPRESSIONS``."""
+"""The face drawn for each of ``causes.EXPRESSIONS``."""
 
 
 def draw_face_style(rng: np.random.Generator, is_male: bool) -> FaceStyle:
-    """A head drawn at random."""
+    """Draws the look of a head at random."""
     tone = int(rng.integers(len(SKINS)))
     skin = SKINS[tone]
     style = HAIR_STYLES[int(rng.integers(len(HAIR_STYLES)))]
@@ -179,7 +179,7 @@ def draw_face_style(rng: np.random.Generator, is_male: bool) -> FaceStyle:
 
 
 def face_points(style: FaceStyle) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The outline and the landmarks of a face, before the head is tilted.
+    """Outline and landmarks of a face, before the head is tilted.
 
     Returns:
         (n, 2) outline, forehead to chin, and (5, 2) landmarks: eyes, nose, corners of the mouth, left to right.
@@ -198,13 +198,13 @@ def face_points(style: FaceStyle) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: float) -> None:
-    """Draws a head that faces the viewer; ``draw_hair_behind`` comes before it.
+    """Draws a head that faces the viewer; call ``draw_hair_behind`` before it.
 
     Args:
-        brush: Its origin is the middle of the face, its unit the face's height; the head's tilt is in it already.
-        style: The head.
-        expression: What the face shows.
-        light: Where the light comes from, -1 (viewer's left) to 1.
+        brush: Brush with the middle of the face as origin and its height as unit; it includes the head's tilt.
+        style: Look of the head.
+        expression: Expression of the face.
+        light: Direction that the light comes from, -1 (viewer's left) to 1 (viewer's right).
     """
     for side in (-1, 1):
         ear_x = side * (style.half_width + 0.01) - style.yaw * 0.06
@@ -255,7 +255,7 @@ def draw_head_from_behind(brush: Brush, style: FaceStyle) -> None:
 
 
 def _turned_x(style: FaceStyle) -> Callable[[float], float]:
-    """Where a feature at ``x`` comes to lie on a head that is turned."""
+    """Returns the function that converts the x of a facial feature to its x on the turned head."""
 
     def turned(x: float) -> float:
         angle = np.arcsin(np.clip(x / (style.half_width * 1.15), -1, 1)) + style.yaw * 0.62
@@ -273,7 +273,7 @@ def _outline(style: FaceStyle) -> NDArray[np.float64]:
 
 
 def _shade_face(brush: Brush, style: FaceStyle, light: float) -> None:
-    """Rounds the face: darker away from the light and toward the edges."""
+    """Shades the face so that it looks round: darker away from the light and towards the edges."""
     outline = brush.to_canvas(_outline(style))
     height, width = brush.canvas.shape[:2]
     x1, y1 = np.maximum(np.floor(outline.min(axis=0)).astype(int), 0)
@@ -418,7 +418,7 @@ def _draw_glasses(brush: Brush, style: FaceStyle) -> None:
 
 
 def draw_hair_behind(brush: Brush, style: FaceStyle) -> None:
-    """Draws the hair that is behind the head, and behind the neck and the shoulders where it is long."""
+    """Draws the hair behind the head; long hair is also behind the neck and the shoulders."""
     width = style.half_width
     dark = shade(style.hair, 0.8)
     if style.hair_style == "bald":

@@ -1,4 +1,4 @@
-"""Draws a planned photo and knows the truth about it."""
+"""Draws a planned photo and returns the truth about it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from emoface.simulator.scenes import draw_object, draw_place
 from emoface.vision.crops import Photo
 
 MAX_COVERED = 0.15
-"""A face is visible when no more of it than this is behind somebody or beyond the border."""
+"""A face is visible if at most this share of it is covered by another person or outside the photo."""
 
 MIN_HIDDEN = 0.75
-"""A face is hidden when at least this much of it is."""
+"""A face is clearly hidden if at least this share of it is covered or outside the photo."""
 
 _LEAST_SCALE = 56
 _REACH_X, _REACH_UP, _REACH_DOWN = 2.9, 1.35, 6.9
@@ -28,15 +28,15 @@ _REACH_X, _REACH_UP, _REACH_DOWN = 2.9, 1.35, 6.9
 
 @dataclass(frozen=True)
 class DrawnPerson:
-    """The truth about one person of a photo, in its pixels.
+    """The truth about one person of a photo, in pixels of the photo.
 
     Attributes:
-        plan: Who they are.
-        body_xyxy: Box around all that is drawn of them, cut at the border.
-        face_xyxy: Box of the face, forehead to chin, not cut; None where no face is drawn.
-        landmarks: (5, 2), None where no face is drawn.
-        hidden_by: What hides the face, empty where it is visible.
-        is_clear: Whether the face is plainly visible or plainly hidden.
+        plan: The plan of the person.
+        body_xyxy: Box around everything that is drawn of the person, clipped to the photo.
+        face_xyxy: Box of the face, forehead to chin, not clipped; None if no face is drawn.
+        landmarks: (5, 2) points; None if no face is drawn.
+        hidden_by: What hides the face; empty if it is visible.
+        is_clear: Whether the face is clearly visible or clearly hidden.
     """
 
     plan: PersonPlan
@@ -49,7 +49,7 @@ class DrawnPerson:
 
 @dataclass(frozen=True)
 class DrawnPhoto:
-    """A photo and the truth about its people, in the plan's order."""
+    """A photo and the truth about its people, in the order of the plan."""
 
     photo: Photo
     people: tuple[DrawnPerson, ...]
@@ -57,16 +57,16 @@ class DrawnPhoto:
 
 @dataclass
 class _Layer:
-    """One person on a canvas of their own.
+    """One person, drawn on a separate canvas.
 
     Attributes:
-        canvas: (h, w, 4).
-        left: Where its left edge lies in the photo.
-        top: Where its top edge lies.
-        face: (h, w) alpha of the face as far as it still shows.
-        face_area: Its sum when nothing covers it and nothing is cut.
-        outline: (n, 2) of the face in pixels of the photo.
-        landmarks: (5, 2), the same.
+        canvas: (h, w, 4) pixels with alpha.
+        left: Left edge of the canvas in the photo, pixels.
+        top: Top edge of the canvas in the photo, pixels.
+        face: (h, w) alpha of the visible part of the face, 0-1.
+        face_area: Sum of ``face`` if nothing covers the face and all of it is in the photo.
+        outline: (n, 2) outline of the face in pixels of the photo.
+        landmarks: (5, 2) landmarks of the face in pixels of the photo.
     """
 
     canvas: NDArray[np.uint8]
@@ -82,8 +82,8 @@ def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | No
     """Draws a photo.
 
     Args:
-        rng: Decides what the plan leaves open: clouds, trees, noise.
-        plan: Who stands where.
+        rng: Random generator for details that the plan does not set: clouds, trees, noise.
+        plan: Plan of the photo and its people.
         background: (height, width, 3) to draw on, changed in place; None draws the plan's place and object.
     """
     photo = background
@@ -105,7 +105,7 @@ def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | No
 
 
 def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
-    """Draws one person, at a finer scale where they are small; None where nothing of them is in the photo."""
+    """Draws one person, small people at a finer scale; None if no part of the person is in the photo."""
     unit = person.face_height
     finer = max(1, -(-_LEAST_SCALE // max(int(unit), 1)))
     left = max(int(person.x - _REACH_X * unit), 0)
@@ -149,7 +149,7 @@ def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
 
 
 def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
-    """Draws body and head; returns the head's brush."""
+    """Draws body and head; returns the brush of the head."""
     cause, posture = person.cause, person.cause.posture
     droop = SLUMPED_DROOP if posture == "slumped" else 0.0
     head = brush.moved(0.0, droop, person.face.roll + (6 if posture == "slumped" else 0))
@@ -170,7 +170,7 @@ def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
 
 
 def _draw_cover(head: Brush, person: PersonPlan) -> None:
-    """What is before a person's face; it covers all of it."""
+    """Draws the object that covers a person's whole face."""
     tint = shade(person.body.lower, 1.25)
     if person.cover == "box":
         head.polygon([(-0.6, -0.7), (0.6, -0.7), (0.6, 0.95), (-0.6, 0.95)], (176, 138, 92))
@@ -181,7 +181,7 @@ def _draw_cover(head: Brush, person: PersonPlan) -> None:
         head.line([(0, 0.6), (0, 2.4)], 0.1, (150, 112, 74))
         head.polygon([(-0.66, -0.66), (0.66, -0.66), (0.66, 0.64), (-0.66, 0.64)], (248, 246, 240))
         head.polygon([(-0.34, 0.36), (0.0, -0.4), (0.34, 0.36)], (36, 96, 170))
-    else:  # an umbrella tilted to the viewer
+    else:  # an umbrella tilted towards the viewer
         ribs = np.linspace(0, 2 * np.pi, 9)
         for k, (start, end) in enumerate(pairwise(ribs)):
             rim = [(1.02 * np.cos(angle), 0.02 + 0.84 * np.sin(angle)) for angle in (start, (start + end) / 2, end)]
@@ -190,7 +190,7 @@ def _draw_cover(head: Brush, person: PersonPlan) -> None:
 
 
 def _light_from_side(canvas: NDArray[np.uint8], light: float) -> NDArray[np.uint8]:
-    """A canvas that is brighter on the side that the light comes from."""
+    """Makes a canvas brighter on the side that the light comes from."""
     across = np.linspace(-1, 1, canvas.shape[1])
     in_128ths = np.full((canvas.shape[1], 4), 128, np.uint16)
     in_128ths[:, :3] = np.round(128 * (0.94 + 0.12 * light * across))[:, None]
@@ -198,7 +198,7 @@ def _light_from_side(canvas: NDArray[np.uint8], light: float) -> NDArray[np.uint
 
 
 def _cover(earlier: _Layer, later: _Layer) -> None:
-    """Takes from the earlier person's face what the later person hides."""
+    """Removes from the earlier person's face the part that the later person covers."""
     x1, y1 = max(earlier.left, later.left), max(earlier.top, later.top)
     x2 = min(earlier.left + earlier.face.shape[1], later.left + later.canvas.shape[1])
     y2 = min(earlier.top + earlier.face.shape[0], later.top + later.canvas.shape[0])
@@ -210,7 +210,7 @@ def _cover(earlier: _Layer, later: _Layer) -> None:
 
 
 def _finish(rng: np.random.Generator, photo: Photo, plan: PhotoPlan) -> Photo:
-    """Exposure, colour of the light, blur and noise."""
+    """Applies exposure, colour of the light, blur and noise."""
     gains = plan.exposure * np.array([1 + 0.07 * plan.warmth, 1.0, 1 - 0.07 * plan.warmth])
     levels = np.clip(np.arange(256)[:, None] * gains + 3, 0, 255).astype(np.uint8)
     photo = np.asarray(cv2.LUT(photo, levels[None]), np.uint8)
@@ -223,7 +223,7 @@ def _finish(rng: np.random.Generator, photo: Photo, plan: PhotoPlan) -> Photo:
 
 
 def _to_truth(plan: PhotoPlan, person: PersonPlan, layer: _Layer | None) -> DrawnPerson | None:
-    """What is true of a drawn person; None where too little of them is in the photo to be one."""
+    """The truth about a drawn person; None if too little of the person is in the photo."""
     if layer is None:
         return None
     rows = np.flatnonzero((layer.canvas[..., 3] > 127).any(axis=1))

@@ -1,4 +1,4 @@
-"""Who stands where in a simulated photo, what they feel, and why a face will not be seen."""
+"""Plans a simulated photo: where people stand, what causes their labels, and which faces are hidden by what."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ HIDDEN_SHARES: dict[str, float] = {
     "too_small": 0.035,
     "cut_by_border": 0.04,
 }
-"""Share of people whose face is planned to be hidden, by what hides it; ``other_person`` comes on top."""
+"""Share of people whose face is planned to be hidden, by what hides it; ``OTHER_PERSON_SHARE`` is in addition."""
 
 OTHER_PERSON_SHARE = 0.06
-"""Share of people who stand half behind somebody of the same photo."""
+"""Share of people who have another person of the photo standing half behind them."""
 
 BYSTANDER_SHARE = 0.22
-"""Share of photos with people whom nobody annotated."""
+"""Share of photos that also show people without annotations."""
 
 _TOO_SMALL = (0.0055, 0.008)
-"""Height of a face that is too small to be one, in longer sides of the photo; detectors see 4 to 6 pixels of it."""
+"""Range of heights of faces that are too small to detect, as shares of the photo's longer side: a detector whose input
+is resized to 640 pixels gets 4 to 6 pixels of them."""
 
 _ABOVE_BORDER = (0.5, 0.64)
-"""How far above the photo's upper edge the middle of a cut face lies, in face heights: the neck is left."""
+"""Range of distances of a cropped face's middle above the upper edge, in face heights: the neck stays visible."""
 
 _PEOPLE_SHARES = (0.68, 0.2, 0.07, 0.03, 0.013, 0.007)
 _COVERS = ("box", "placard", "umbrella")
@@ -39,17 +40,17 @@ class PersonPlan:
     """One person to draw.
 
     Attributes:
-        is_annotated: False for a bystander.
-        cause: What they show.
-        gender: EMOTIC's word.
-        age: EMOTIC's word.
-        face: Their head.
-        body: Their body.
+        is_annotated: Whether the person is annotated; False for a bystander.
+        cause: What causes the person's labels.
+        gender: Gender as EMOTIC names it.
+        age: Age group as EMOTIC names it.
+        face: Look of the head.
+        body: Look of the body.
         x: Middle of the face, pixels.
         y: Middle of the face, pixels.
-        face_height: Forehead to chin, pixels.
-        hidden_by: What is planned to hide the face, empty for nothing.
-        cover: What is before the face where ``hidden_by`` is ``covered``.
+        face_height: Distance from forehead to chin, pixels.
+        hidden_by: What is planned to hide the face; empty if nothing is.
+        cover: Object in front of the face if ``hidden_by`` is ``covered``.
     """
 
     is_annotated: bool
@@ -73,13 +74,13 @@ class PhotoPlan:
         width: Pixels.
         height: Pixels.
         place: One of ``causes.PLACES``.
-        object: What stands there.
-        light: Where the light comes from, -1 (left) to 1.
-        exposure: Factor on all brightness.
+        object: One of the place's ``causes.OBJECTS``.
+        light: Direction that the light comes from, -1 (left) to 1 (right).
+        exposure: Factor for the brightness of the photo.
         warmth: Shift between blue and red, -1 to 1.
         blur: Standard deviation of the blur, pixels.
         noise: Standard deviation of the sensor's noise, 0-255.
-        people: Back to front.
+        people: The people in drawing order, from back to front.
     """
 
     width: int
@@ -95,7 +96,7 @@ class PhotoPlan:
 
 
 def draw_plan(rng: np.random.Generator) -> PhotoPlan:
-    """A photo planned at random."""
+    """Plans a photo at random."""
     width, height = _draw_size(rng)
     place, thing = draw_scene(rng)
     people = _draw_people(rng, width, height, place, thing)
@@ -147,7 +148,7 @@ def _draw_people(rng: np.random.Generator, width: int, height: int, place: str, 
 
 
 def _draw_face_height(rng: np.random.Generator, width: int, height: int, n_people: int) -> float:
-    """The photo's usual face height: close, medium or far, so that heads do not touch."""
+    """Draws the photo's typical face height in pixels: close, medium or far, and so small that heads do not touch."""
     low, high = ((0.24, 0.38), (0.12, 0.22), (0.07, 0.11))[int(rng.choice(3, p=(0.2, 0.45, 0.35)))]
     face_height = float(rng.uniform(low, high)) * min(height, width * 1.2)
     least = 0.036 * max(width, height)
@@ -175,7 +176,7 @@ def _draw_person(
 
 
 def _hide_face(rng: np.random.Generator, person: PersonPlan, width: int, height: int) -> PersonPlan:
-    """Decides whether and how a face is hidden, and moves the person where that needs it."""
+    """Decides whether and how a face is hidden, and moves or resizes the person if that requires it."""
     reasons = ("", *HIDDEN_SHARES)
     reason = str(rng.choice(reasons, p=(1 - sum(HIDDEN_SHARES.values()), *HIDDEN_SHARES.values())))
     person = replace(person, hidden_by=reason)
@@ -190,7 +191,7 @@ def _hide_face(rng: np.random.Generator, person: PersonPlan, width: int, height:
 
 
 def _draw_people_behind(rng: np.random.Generator, people: list[PersonPlan], place: str, thing: str) -> list[PersonPlan]:
-    """Shorter people whose face is behind somebody's chest."""
+    """Plans shorter people whose face is behind the chest of another person."""
     behind = []
     for front in people:
         reaches = front.hidden_by in ("", "turned_away") and front.face_height > 20

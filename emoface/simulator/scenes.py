@@ -1,4 +1,4 @@
-"""Places, and the object that stands in each."""
+"""Draws places, and the objects in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emoface.simulator.brush import Brush, Color, bend, mix, new_canvas, paste, 
 
 
 def draw_place(rng: np.random.Generator, place: str, width: int, height: int) -> NDArray[np.uint8]:
-    """A photo of a place without people.
+    """Draws a place without people.
 
     Returns:
         (height, width, 3), RGB.
@@ -27,7 +27,7 @@ def draw_place(rng: np.random.Generator, place: str, width: int, height: int) ->
 
 
 def draw_object(rng: np.random.Generator, photo: NDArray[np.uint8], thing: str) -> None:
-    """Draws the object of a scene into a photo, in place, where people seldom stand: low and to a side, or above."""
+    """Draws the object of a scene on a photo, in place, where people rarely stand: low at a side, or high."""
     height, width = photo.shape[:2]
     aspect = width / height
     canvas = new_canvas(width, height)
@@ -41,7 +41,7 @@ def draw_object(rng: np.random.Generator, photo: NDArray[np.uint8], thing: str) 
 
 
 def _fill(brush: Brush, aspect: float, top: float, bottom: float, upper: Color, lower: Color) -> None:
-    """A vertical gradient between two heights."""
+    """Draws a vertical gradient between two heights."""
     height = brush.canvas.shape[0]
     y1, y2 = round(top * height), round(bottom * height)
     t = np.linspace(0, 1, max(y2 - y1, 1))[:, None]
@@ -55,7 +55,7 @@ def _rectangle(left: float, top: float, right: float, bottom: float) -> list[tup
 
 
 def _speckle(rng: np.random.Generator, photo: NDArray[np.uint8], horizon: int) -> None:
-    """Grass, sand: blotches below the horizon."""
+    """Adds blotches below the horizon that look like grass or sand."""
     ground = photo[horizon:]
     coarse = rng.normal(0, 14, (max(ground.shape[0] // 6, 1), max(ground.shape[1] // 6, 1))).astype(np.float32)
     blotches = cv2.resize(coarse, (ground.shape[1], ground.shape[0]), interpolation=cv2.INTER_LINEAR)

@@ -1,8 +1,8 @@
-"""Drawings that vary far more than a simulated EMOTIC does: what a detector is trained on.
+"""Draws photos for training a face detector, far more varied than those of a simulated EMOTIC.
 
-A detector that knows one place and one kind of light learns the drawing and not the face. Here backgrounds are
-textures as often as places, people come in odd colours and proportions, blank heads and other round things stand
-among them, and the whole photo may be grey, dark, blurred, washed out or noisy.
+A detector trained on a few places and one kind of light learns the drawing style and not the face. Here half of the
+backgrounds are textures instead of places, people have unusual colours and proportions, blank heads and other round
+objects are distractors, and the whole photo may be grey, dark, blurred, low in contrast or noisy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EMPTY_SHARE = 0.12
 
 
 def draw_varied_photo(rng: np.random.Generator) -> DrawnPhoto:
-    """A photo for training a detector; one in eight holds no people at all."""
+    """Draws a photo for training a detector; one in eight photos has no people."""
     plan = draw_plan(rng)
     people = () if rng.random() < _EMPTY_SHARE else tuple(_vary_person(rng, person) for person in plan.people)
     plan = replace(
@@ -89,7 +89,7 @@ def _draw_background(rng: np.random.Generator, plan: PhotoPlan) -> Photo:
 
 
 def _draw_distractor(rng: np.random.Generator, photo: Photo) -> None:
-    """Something round or skin-coloured that is no face."""
+    """Draws a round or skin-coloured object that is not a face."""
     height, width = photo.shape[:2]
     size = float(rng.uniform(0.03, 0.2)) * height
     x, y = float(rng.uniform(0, width)), float(rng.uniform(0, height))
@@ -97,7 +97,7 @@ def _draw_distractor(rng: np.random.Generator, photo: Photo) -> None:
     brush = Brush(canvas, np.array([[size, 0.0, x], [0.0, size, y]])).moved(0, 0, float(rng.uniform(-40, 40)))
     color = SKINS[int(rng.integers(len(SKINS)))] if rng.random() < 0.6 else _random_color(rng)
     kind = int(rng.integers(6))
-    if kind == 0:  # a head without a face
+    if kind == 0:  # a blank head
         brush.ellipse(0, -0.1, 0.45, 0.55, HAIRS[int(rng.integers(len(HAIRS)))])
         brush.ellipse(0, 0, 0.38, 0.5, color)
     elif kind == 1:  # a dial
@@ -113,7 +113,7 @@ def _draw_distractor(rng: np.random.Generator, photo: Photo) -> None:
         brush.ellipse(0, 0, 0.3, 0.35, color)
         for k in range(4):
             brush.limb([(-0.2 + 0.13 * k, -0.2), (-0.24 + 0.16 * k, -0.7)], [0.13, 0.1], shade(color, 0.95))
-    elif kind == 3:  # dots at random
+    elif kind == 3:  # random dots
         brush.ellipse(0, 0, 0.5, 0.5, color)
         for _ in range(int(rng.integers(2, 7))):
             dot_x, dot_y = rng.uniform(-0.35, 0.35, 2).tolist()
@@ -128,7 +128,7 @@ def _draw_distractor(rng: np.random.Generator, photo: Photo) -> None:
 
 
 def _vary_tones(rng: np.random.Generator, photo: Photo) -> Photo:
-    """Grey, flat, harsh or reversed in contrast within limits."""
+    """Makes some photos grey, and changes the gamma of all."""
     if rng.random() < 0.12:
         grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
         photo = np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8)

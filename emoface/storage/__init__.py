@@ -1,1 +1,1 @@
-"""Files, tables, job records, cards and weight files: what is kept on disk and how."""
+"""Reading and writing of files, tables, job records, cards, shards and weight files."""

@@ -1,4 +1,4 @@
-"""Cards: small committed TOML files of facts and addresses that travel inside the wheel."""
+"""Cards: small TOML files of facts and addresses that are part of the repository and of the wheel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGE_DIR = Path(__file__).parents[1]
 
 
 def manifests_dir() -> Path:
-    """The folder of cards: inside an installed package, beside it in a checkout."""
+    """The folder of cards: inside the package if it is installed, beside the package in a checkout."""
     return _data_dir("manifests")
 
 

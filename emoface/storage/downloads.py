@@ -1,4 +1,4 @@
-"""Files fetched from the web: whole and with the sha256 that was promised, or not at all."""
+"""Downloads that are kept only if the file is complete and has the expected sha256."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30
 _BLOCK = 1 << 16
-_START = 256
+_N_START_BYTES = 256
 
 
 def download_file(address: str, path: Path, n_bytes: int, sha256: str, progress: Progress = SILENT) -> None:
-    """Downloads one file and puts it in place only if it is the right one.
+    """Downloads one file and keeps it only if its size and sha256 are as expected.
 
-    pooch downloads, and ``atomic_path`` puts in place: the files of ``pooch.retrieve`` can be read by their owner
-    alone, which is of no use in a cache that several people share.
+    pooch downloads the file and ``atomic_path`` moves it to its path, because files of ``pooch.retrieve`` can be read
+    by their owner only, which does not work in a cache that several people share.
 
     Args:
-        address: ``http://``, ``https://`` or ``file://``.
-        path: Where it goes.
-        n_bytes: The size it must have; no more than one block beyond it is read.
-        sha256: That it must have.
-        progress: Told of each byte.
+        address: URL that begins with ``http://``, ``https://`` or ``file://``.
+        path: The path of the downloaded file.
+        n_bytes: Expected size; at most one block more than this is read.
+        sha256: Expected sha256.
+        progress: Advances by the number of bytes of each block.
 
     Raises:
-        WeightsError: The server cannot be reached or says no, sends a page instead of a file, the connection is cut,
-            or the bytes are others.
+        WeightsError: The server cannot be reached or refuses, sends a web page instead of the file, the connection is
+            interrupted, or the content is not the expected one.
     """
     with atomic_path(path) as temporary:
         transfer = _Transfer(temporary, n_bytes, progress)
-        cut = _fetch(address, transfer)
+        interruption = _fetch(address, transfer)
         found = file_sha256(temporary)
-        if cut or found != sha256:
-            raise WeightsError(f"{address}: {_say_what_is_wrong(transfer, sha256, found, cut)}")
+        if interruption or found != sha256:
+            raise WeightsError(f"{address}: {_describe_failure(transfer, sha256, found, interruption)}")
 
 
 def is_web_page(start: bytes) -> bool:
-    """Whether a file that starts so is a page of a proxy or login, and not data.
+    """Whether the first bytes of a file show a web page, such as that of a proxy or a login, instead of data.
 
     Example:
         >>> is_web_page(b"  <!DOCTYPE html><html>"), is_web_page(b"7767517")
@@ -57,19 +57,19 @@ def is_web_page(start: bytes) -> bool:
 
 
 class _TooLongError(Exception):
-    """More bytes have come than the file may have."""
+    """More bytes were received than the file should have."""
 
 
 class _Transfer:
-    """One file on its way: the progress bar of pooch, and what the server answered.
+    """One download in progress: serves as the progress bar of pooch, and keeps the server's response.
 
-    pooch reports whole blocks, so the file is asked how long it is.
+    pooch reports whole blocks, so the number of bytes is read from the size of the file.
 
     Attributes:
-        total: Set by pooch to what the server announces.
+        total: Set by pooch to the size that the server announces.
         path: The file that is being written.
-        n_bytes: The size it must have.
-        answer: The server's, after all redirections; None where there was none.
+        n_bytes: Expected size of the file.
+        response: The server's response after all redirections; None if there was none.
     """
 
     total = 0
@@ -77,29 +77,29 @@ class _Transfer:
     def __init__(self, path: Path, n_bytes: int, progress: Progress) -> None:
         self.path = path
         self.n_bytes = n_bytes
-        self.answer: Response | None = None
+        self.response: Response | None = None
         self._progress = progress
         self._n_reported = 0
 
     @property
     def n_received(self) -> int:
-        """Bytes that have come, also those of a block that was cut and not written."""
-        return max(self.path.stat().st_size, self.answer.raw.tell() if self.answer else 0)
+        """Number of bytes received, including those of an incomplete block that was not written."""
+        return max(self.path.stat().st_size, self.response.raw.tell() if self.response else 0)
 
     @property
     def is_page(self) -> bool:
-        """Whether what came is a web page, by its type or its first words."""
-        is_html = self.answer is not None and "text/html" in self.answer.headers.get("Content-Type", "").lower()
+        """Whether the received data is a web page, by its content type or its first bytes."""
+        is_html = self.response is not None and "text/html" in self.response.headers.get("Content-Type", "").lower()
         with self.path.open("rb") as stream:
-            return is_html or is_web_page(stream.read(_START))
+            return is_html or is_web_page(stream.read(_N_START_BYTES))
 
-    def keep(self, answer: Response, **_: Any) -> None:
-        """Takes note of an answer of the server."""
-        if not answer.is_redirect:
-            self.answer = answer
+    def keep_response(self, response: Response, **_: Any) -> None:
+        """Stores a response of the server that is not a redirection."""
+        if not response.is_redirect:
+            self.response = response
 
     def update(self, _: int) -> None:
-        """Reports what has been written since the last call."""
+        """Reports the bytes written since the last call."""
         n_written = self.path.stat().st_size
         self._progress.advance(n_written - self._n_reported)
         self._n_reported = n_written
@@ -107,15 +107,15 @@ class _Transfer:
             raise _TooLongError
 
     def reset(self) -> None:
-        """Does nothing: the bytes are counted once."""
+        """Does nothing: the bytes of a download are counted only once."""
 
     def close(self) -> None:
-        """Does nothing: whoever started the progress ends it."""
+        """Does nothing: the caller that started the progress ends it."""
 
 
 def _fetch(address: str, transfer: _Transfer) -> str:
-    """Writes what the address sends; returns why the connection was cut, empty where it was not."""
-    import pooch  # these two take a third of a second, and every command imports this file
+    """Writes the content of the address; returns why the connection was interrupted, empty if it was not."""
+    import pooch  # importing these two takes a third of a second, and every command imports this file
     import requests
 
     download = pooch.HTTPDownloader(
@@ -123,7 +123,7 @@ def _fetch(address: str, transfer: _Transfer) -> str:
         chunk_size=_BLOCK,
         timeout=_TIMEOUT_S,
         headers={"Accept-Encoding": "identity"},
-        hooks={"response": transfer.keep},
+        hooks={"response": transfer.keep_response},
     )
     try:
         if address.startswith("file:"):
@@ -131,19 +131,19 @@ def _fetch(address: str, transfer: _Transfer) -> str:
         else:
             download(address, str(transfer.path), None)
     except requests.RequestException as error:
-        if transfer.answer is None:
+        if transfer.response is None:
             raise WeightsError(f"{address}: cannot be reached ({_reason(error)}); {_remedy(error)}") from error
-        if not transfer.answer.ok:
+        if not transfer.response.ok:
             raise WeightsError(
-                f"{address}: the server answered {transfer.answer.status_code} {transfer.answer.reason}; see 'emoface "
-                "weights list' for the origin, or download by hand and use 'emoface weights add'"
+                f"{address}: the server answered {transfer.response.status_code} {transfer.response.reason}; see "
+                "'emoface weights list' for the origin, or download by hand and use 'emoface weights add'"
             ) from error
         return _reason(error)
     except _TooLongError:
         pass
     finally:
-        if transfer.answer is not None:
-            transfer.answer.close()
+        if transfer.response is not None:
+            transfer.response.close()
     return ""
 
 
@@ -156,7 +156,7 @@ def _copy_file(address: str, transfer: _Transfer) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """What lies behind an error of requests, which wraps it several times over."""
+    """The original reason of an error from requests, which wraps it several times."""
     import requests
 
     inner: BaseException | None = error
@@ -179,16 +179,16 @@ def _remedy(error: BaseException) -> str:
     return "check the network and try again"
 
 
-def _say_what_is_wrong(transfer: _Transfer, sha256: str, found: str, cut: str) -> str:
-    """Says which way a download went wrong: a page, a cut, or other bytes."""
+def _describe_failure(transfer: _Transfer, sha256: str, found: str, interruption: str) -> str:
+    """Describes why a download is not kept: a web page, an interrupted connection, or other content."""
     n_received, n_bytes = transfer.n_received, transfer.n_bytes
     if transfer.is_page:
         return (
             "got a web page instead of the file; a proxy or login page may stand between. Open the address in a "
             "browser, or download elsewhere and use 'emoface weights add'"
         )
-    if cut or n_received < n_bytes:
-        reason = f" ({cut})" if cut else ""
+    if interruption or n_received < n_bytes:
+        reason = f" ({interruption})" if interruption else ""
         return f"the connection was cut after {n_received:,} of {n_bytes:,} bytes{reason}; try again"
     if n_received > n_bytes:
         return f"sends more than the {n_bytes:,} bytes of the card; it is another file and is not kept"

@@ -1,4 +1,4 @@
-"""Files written in one step, so that a reader sees the old one or the new one and nothing between."""
+"""Files written in one step, so that a reader finds either the old or the new file and never a partial one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well.
+    """Gives a temporary path beside ``path`` and renames it to ``path`` when the block ends without an error.
 
     Args:
-        path: The file to write; its folder is made where it is missing.
+        path: The file to write; its folder is created if it is missing.
 
     Yields:
         The temporary file to write, with the same suffix; it is removed if the block raises.
@@ -35,10 +35,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Removes what killed processes left beside ``path`` when they died within its ``atomic_path``.
+    """Removes the temporary files that killed processes left beside ``path`` during ``atomic_path``.
 
     Args:
-        path: A file that no other process writes now; its name may hold wildcards, as in ``*.jpg``.
+        path: A file that no other process is writing now; its name may contain wildcards, as in ``*.jpg``.
     """
     for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
         leftover.unlink(missing_ok=True)
@@ -51,7 +51,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 text file in one step, with the same line ends on every system."""
+    """Writes a whole UTF-8 text file in one step, with the same line endings on every system."""
     write_bytes(path, text.encode("utf-8"))
 
 
@@ -62,11 +62,13 @@ def file_sha256(path: Path) -> str:
 
 
 def stat_digest(root: Path, names: Iterable[str]) -> str:
-    """Changes when one of the files comes, goes or is replaced, told by size and time of change alone.
+    """Computes a digest of files that changes when a file is added, removed or replaced.
+
+    Only the size and the modification time of each file are read, not its content.
 
     Args:
-        root: The folder that the names start from.
-        names: Paths below it.
+        root: The folder that contains the files.
+        names: Paths of the files relative to ``root``.
 
     Returns:
         64 hexadecimal digits.
@@ -75,6 +77,6 @@ def stat_digest(root: Path, names: Iterable[str]) -> str:
     for name in names:
         path = root / name
         found = path.stat() if path.is_file() else None
-        mark = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
-        digest.update(f"{name}\0{mark}\0".encode())
+        state = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
+        digest.update(f"{name}\0{state}\0".encode())
     return digest.hexdigest()

@@ -1,6 +1,6 @@
-"""Job records: what a job was told, what it read, what it wrote and what it counted.
+"""Job records: the settings of a job, the files it read and wrote, and what it counted.
 
-A record is written last and in one step, so it is itself the mark that its job finished. A finished run is current
+A record is written last and in one step, so its existence means that the job finished. A finished run is current
 while its settings, inputs and code are the same and every file it wrote still has its sha256.
 """
 
@@ -30,10 +30,10 @@ from emoface.version import __version__
 _PACKAGE_DIR = Path(__file__).parents[1]
 
 ABSENT = "absent"
-"""What ``inputs`` say of a file that a job would have read, had it been there."""
+"""The value in ``inputs`` of a file that the job would have read if it had existed."""
 
 PHOTOS = "photos "
-"""Begins what ``inputs`` say of a folder of photos: a digest of sizes and times of change, not of pixels."""
+"""Prefix of the value in ``inputs`` of a folder of photos: a digest of sizes and modification times, not of pixels."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,15 @@ class JobRecord:
     """One finished run of one job.
 
     Attributes:
-        job: The job's word (``parse``, ``faces``...).
+        job: The job's name (``parse``, ``faces``...).
         settings: Every setting of its configuration, as JSON values.
-        inputs: sha256 of each file that decided the outcome, by path; ``ABSENT`` where it was not there; of a
-            folder of photos what ``photo_inputs`` gives.
-        outputs: sha256 of each file it wrote, by path relative to the job's folder.
-        counts: What it counted, flat or nested, ready to print.
+        inputs: sha256 of each file that the result depends on, by path; ``ABSENT`` if the file did not exist; for a
+            folder of photos the value from ``photo_inputs``.
+        outputs: sha256 of each file that the job wrote, by path relative to the job's folder.
+        counts: The numbers that the job counted, flat or nested, ready to print.
         info: Facts that later jobs need (``image_root``, detector name...).
         code: Fingerprint of the code that ran, see ``code_fingerprint``.
-        version: emoface's version.
+        version: The version of emoface.
     """
 
     job: str
@@ -63,21 +63,21 @@ class JobRecord:
 
 
 def record_path(out: Path, job: str) -> Path:
-    """Where the record of a job lies: ``OUT/records/JOB.json``."""
+    """The path of a job's record: ``OUT/records/JOB.json``."""
     return out / "records" / f"{job}.json"
 
 
 def write_record(out: Path, record: JobRecord) -> None:
-    """Writes ``OUT/records/JOB.json`` in one step; the last thing a job does."""
+    """Writes ``OUT/records/JOB.json`` in one step; the last step of a job."""
     text = json.dumps(asdict(record), indent=2, ensure_ascii=False)
     write_text(record_path(out, record.job), text + "\n")
 
 
 def read_record(out: Path, job: str) -> JobRecord | None:
-    """The record of a job's last finished run in ``out``, or None where it never finished.
+    """Reads the record of a job's last finished run in ``out``; None if the job never finished there.
 
     Raises:
-        TableError: The file is there but is no record.
+        TableError: The file exists but is not a record.
     """
     path = record_path(out, job)
     if not path.is_file():
@@ -89,10 +89,10 @@ def read_record(out: Path, job: str) -> JobRecord | None:
 
 
 def need_record(out: Path, job: str) -> JobRecord:
-    """The record of a job that must have finished before this one.
+    """Reads the record of a job that must have finished before the current job.
 
     Raises:
-        TableError: It has not.
+        TableError: The job has not finished, or its record is damaged.
     """
     record = read_record(out, job)
     if record is None:
@@ -111,15 +111,15 @@ def finish_job(
     counts: Mapping[str, Any],
     info: Mapping[str, Any] | None = None,
 ) -> JobRecord:
-    """Writes the record of a job whose files are all written; the last thing a job does.
+    """Writes the record of a job after all of its files are written; the last step of a job.
 
     Args:
-        job: The job's word.
-        config: Its configuration dataclass.
-        out: The job's folder, which gets the record.
-        module: Dotted name of the job's file, whose code is hashed.
+        job: The job's name.
+        config: The configuration of the job.
+        out: The job's folder, in which the record is written.
+        module: Dotted name of the job's module, whose code is hashed.
         inputs: See ``JobRecord``.
-        outputs: The files it wrote, all below ``out``.
+        outputs: The files that the job wrote, all below ``out``.
         counts: See ``JobRecord``.
         info: See ``JobRecord``.
 
@@ -140,17 +140,17 @@ def finish_job(
 
 
 def find_current(job: str, config: Any, out: Path, *, module: str, inputs: Mapping[str, str]) -> JobRecord | None:
-    """The record of a job's last run in ``out``, where the run is current and need not be repeated.
+    """Finds the record of a job's last run in ``out`` if that run is current and need not be repeated.
 
     Args:
-        job: The job's word.
-        config: The configuration that it would run with now.
+        job: The job's name.
+        config: The configuration with which the job would run now.
         out: The job's folder.
-        module: Dotted name of the job's file.
-        inputs: What it would read now, see ``JobRecord``.
+        module: Dotted name of the job's module.
+        inputs: The inputs that the job would read now, see ``JobRecord``.
 
     Returns:
-        None where it never finished or is out of date.
+        The record; None if the job never finished or its last run is out of date.
 
     Raises:
         TableError: The record is damaged.
@@ -164,17 +164,17 @@ def find_current(job: str, config: Any, out: Path, *, module: str, inputs: Mappi
 def list_changes(
     record: JobRecord, out: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], code: str
 ) -> list[str]:
-    """Why a finished run is not current.
+    """Lists the reasons why a finished run is not current.
 
     Args:
-        record: What the run was.
-        out: The folder that it wrote to.
-        settings: What the job would be set to now, as JSON values.
-        inputs: What the job would read now; ``ABSENT`` where a file is not there.
+        record: The record of the run.
+        out: The folder that the run wrote to.
+        settings: The settings with which the job would run now, as JSON values.
+        inputs: The inputs that the job would read now; ``ABSENT`` for a file that does not exist.
         code: The fingerprint of the job's code now.
 
     Returns:
-        One phrase for each setting, input and output that changed, and one for the code; empty where it is current.
+        One phrase for each setting, input and output that changed, and one for the code; empty if the run is current.
     """
     return [
         *_changed_settings(record.settings, settings),
@@ -187,14 +187,14 @@ def list_changes(
 def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for name in [*now, *(name for name in before if name not in now)]:
         if name not in before:
-            yield f"{name} is new, {_say(now[name])}"
+            yield f"{name} is new, {_format_value(now[name])}"
         elif name not in now:
-            yield f"{name} is no setting any more, was {_say(before[name])}"
+            yield f"{name} is no setting any more, was {_format_value(before[name])}"
         elif before[name] != now[name]:
-            yield f"{name} was {_say(before[name])}, is {_say(now[name])}"
+            yield f"{name} was {_format_value(before[name])}, is {_format_value(now[name])}"
 
 
-def _say(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
@@ -220,14 +220,14 @@ def _changed_outputs(record: JobRecord, out: Path) -> Iterator[str]:
         path = out / name
         if not path.is_file():
             yield f"{name} is gone"
-        elif remembered_sha256(path) != sha256:
+        elif cached_sha256(path) != sha256:
             yield f"{name} is not what {record.job} wrote"
 
 
-def remembered_sha256(path: Path) -> str:
-    """The sha256 of a file, read only once while its inode, size and time of change stay the same.
+def cached_sha256(path: Path) -> str:
+    """Computes the sha256 of a file; cached while its inode, size and modification time stay the same.
 
-    A file is both one stage's output and another's input; one look at a pipeline reads it once.
+    A file may be the output of one stage and the input of another; the cache lets one check of a pipeline read it once.
     """
     found = path.stat()
     return _sha256_of(path, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -239,10 +239,10 @@ def _sha256_of(path: Path, *_: int) -> str:
 
 
 def to_settings(config: Any) -> dict[str, Any]:
-    """A job's configuration as JSON values; paths become strings.
+    """Converts a job's configuration to JSON values; paths become strings.
 
     Args:
-        config: A configuration dataclass.
+        config: A ``Settings`` object or a configuration dataclass.
     """
     if isinstance(config, Settings):
         return config.to_json()
@@ -258,18 +258,18 @@ def _to_json_value(value: Any) -> Any:
 
 
 def to_json_number(value: Any) -> Any:
-    """A number as JSON knows it: six digits after the point are enough, and nan is null."""
+    """Converts a number to a JSON value, rounded to six decimal places; nan becomes null."""
     if value is None or isinstance(value, int):
         return value
     return None if math.isnan(value) else round(float(value), 6)
 
 
 def to_json_numbers(names: Sequence[str], values: ArrayLike) -> dict[str, Any]:
-    """Numbers by name, each as ``to_json_number`` gives it.
+    """Converts named numbers to JSON values, each by ``to_json_number``.
 
     Args:
-        names: k of them.
-        values: (k,) numbers of Python or numpy.
+        names: k names.
+        values: (k,) Python or numpy numbers.
 
     Example:
         >>> to_json_numbers(["a", "b"], [1 / 3, float("nan")])
@@ -279,20 +279,22 @@ def to_json_numbers(names: Sequence[str], values: ArrayLike) -> dict[str, Any]:
 
 
 def hash_inputs(paths: Iterable[Path]) -> dict[str, str]:
-    """What ``inputs`` say of files: the sha256 of each by its path, ``ABSENT`` where it is not there."""
+    """Computes the entries of ``inputs`` for files: the sha256 of each by its path, ``ABSENT`` if it does not exist."""
     return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
 
 
 def hash_outputs(out: Path, paths: Iterable[Path]) -> dict[str, str]:
-    """sha256 of each file, by its path relative to ``out``."""
+    """Computes the sha256 of each file, by its path relative to ``out``."""
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
 
 
 def photo_inputs(image_root: Path, images: Iterable[str]) -> dict[str, str]:
-    """The entry of ``inputs`` for photos, which are too many to hash: any that comes, goes or is replaced changes it.
+    """Computes the entry of ``inputs`` for photos: it changes when a photo is added, removed or replaced.
+
+    The photos are too many to hash their content, so their sizes and modification times are hashed.
 
     Args:
-        image_root: The folder below which ``image`` paths start.
+        image_root: The folder that the ``image`` paths are relative to.
         images: The photos that the job read, in the order of ``people.parquet``.
     """
     return {str(image_root): PHOTOS + stat_digest(image_root, dict.fromkeys(images))}
@@ -300,14 +302,14 @@ def photo_inputs(image_root: Path, images: Iterable[str]) -> dict[str, str]:
 
 @cache
 def code_fingerprint(module: str) -> str:
-    """A hash of a module's code and of all emoface code it imports.
+    """Computes a hash of a module's code and of all emoface code that it imports.
 
-    Comments, docstrings and layout do not count, so only a change of behaviour makes a job stale. Tokens are hashed and
-    not ``ast.dump``, whose text differs between versions of Python.
+    Comments, docstrings and layout are left out, so that only a change of the code itself makes a finished job out of
+    date. The tokens are hashed rather than ``ast.dump``, whose text differs between versions of Python.
 
     Args:
-        module: Dotted name of a module of emoface, or of a loaded one of somebody else's, such as
-            ``emoface.jobs.parse``.
+        module: Dotted name of a module of emoface, such as ``emoface.jobs.parse``, or of another module that is already
+            imported.
 
     Returns:
         16 hexadecimal digits.
@@ -362,10 +364,10 @@ def _imported_modules(tree: ast.Module) -> list[str]:
 
 
 def _code_tokens(source: str, tree: ast.Module) -> Iterator[str]:
-    """The tokens that decide what a module does, the same in every version of Python.
+    """Yields the tokens of a module that affect its behaviour, the same in every version of Python.
 
-    Docstrings, comments and blank lines are left out, and indents count by their depth alone. An f-string is one token,
-    as before Python 3.12.
+    Docstrings, comments and blank lines are left out, and an indent is represented by its depth alone. An f-string is
+    one token, as before Python 3.12.
     """
     docstring_lines = {
         number

@@ -1,7 +1,7 @@
-"""What every job's configuration is made of: typed settings with their ranges, choices and descriptions in one place.
+"""The base of every job's configuration: typed settings with their ranges, choices and descriptions in one place.
 
-The command line makes its options from a configuration's fields, pipeline files are checked against them, and a job's
-record keeps them.
+The command line builds its options from the fields of a configuration, pipeline files are checked against the fields,
+and a job's record contains their values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from emoface.errors import SettingsError, did_you_mean
 
 @dataclass(frozen=True)
 class PathKind:
-    """What a path of a configuration names, for the command line.
+    """States whether a path of a configuration is a folder or a file, for the command line.
 
     Attributes:
         is_folder: True for a folder, False for a file.
@@ -32,10 +32,10 @@ class PathKind:
 
 @dataclass(frozen=True)
 class TextForm:
-    """Marks a field that the command line takes as one text, which the configuration reads.
+    """Marks a field whose value the command line accepts as one text, which the configuration parses.
 
     Attributes:
-        default: The default in this form.
+        default: The default value as text.
     """
 
     default: str
@@ -53,12 +53,12 @@ Split = Literal["train", "val", "test"]
 
 
 class Settings(BaseModel):
-    """Base of every configuration: immutable, checked on construction, with errors in one readable line.
+    """Base class of every configuration: immutable, checked on construction, with one-line error messages.
 
-    The text below a field is its description, which the command line shows as the option's help.
+    The docstring below a field is its description, which the command line shows as the help of the option.
 
     Raises:
-        SettingsError: A value has the wrong type, is out of range or is no known choice; or a setting is unknown or
+        SettingsError: A value has the wrong type, is out of range or is not a known choice; or a setting is unknown or
             missing.
 
     Example:
@@ -83,23 +83,23 @@ class Settings(BaseModel):
         return checked
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with some settings changed, checked anew."""
+        """Returns a copy with some settings changed; the new values are checked."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON values; paths become text."""
+        """Returns the settings as JSON values; paths become strings."""
         return self.model_dump(mode="json")
 
 
 def describe_error(config: type[BaseModel], error: ValidationError) -> str:
-    """The first fault that pydantic found, in the words of the command line.
+    """Describes the first error that pydantic found, with the setting names of the command line.
 
     Args:
-        config: The configuration whose settings were refused.
-        error: What pydantic says.
+        config: The configuration whose settings are invalid.
+        error: The error from pydantic.
 
     Returns:
-        Such as ``"conf_threshold is 1.5, expected a number from 0 to 1"``.
+        A phrase such as ``"conf_threshold is 1.5, expected a number from 0 to 1"``.
     """
     fault = error.errors(include_url=False)[0]
     kind, value, where = fault["type"], fault["input"], fault["loc"]
@@ -126,21 +126,21 @@ def _show(value: Any) -> str:
 
 @dataclass(frozen=True)
 class FieldShape:
-    """A field's type, taken apart.
+    """The components of a field's type.
 
     Attributes:
         kind: ``int``, ``float``, ``bool``, ``str``, ``Path``, ``Mapping`` or another class; for a sequence, the type of
-            its parts, which may be a tuple such as ``Box``.
-        is_optional: None is a value.
-        is_sequence: The value is a tuple of ``kind``.
-        length: How many values a sequence holds; None where any number is.
-        choices: The only values there are; empty where every value of the kind is.
-        path_kind: What a path names; None for other kinds and for paths of either sort.
-        text_form: How the command line takes the value; None where it takes it as it is.
-        least: Smallest value; None where there is none.
-        most: Largest value; None where there is none.
-        excludes_least: ``least`` itself is no value.
-        excludes_most: ``most`` itself is no value.
+            its elements, which may be a tuple such as ``Box``.
+        is_optional: Whether None is allowed.
+        is_sequence: Whether the value is a tuple of ``kind``.
+        length: Number of values in a sequence; None if any number is allowed.
+        choices: The allowed values; empty if every value of the kind is allowed.
+        path_kind: Whether a path is a folder or a file; None for other kinds and for paths that may be either.
+        text_form: The text form of the value on the command line; None if the value needs no such form.
+        least: Smallest value; None if there is no lower bound.
+        most: Largest value; None if there is no upper bound.
+        excludes_least: Whether ``least`` itself is not allowed.
+        excludes_most: Whether ``most`` itself is not allowed.
     """
 
     kind: Any
@@ -157,7 +157,7 @@ class FieldShape:
 
     @classmethod
     def of(cls, field: FieldInfo) -> FieldShape:
-        """Takes a field's annotation apart."""
+        """Reads the components of a field's annotation."""
         hint: Any = field.annotation
         marks = list(field.metadata)
         is_optional = is_sequence = False
@@ -200,7 +200,7 @@ class FieldShape:
 
     @property
     def expected(self) -> str:
-        """What a value must be, in words; empty for kinds without words.
+        """Describes the allowed values as text; empty for kinds without a description.
 
         Example:
             >>> class Crop(Settings):

@@ -1,9 +1,9 @@
-"""Work that is kept in shards, so that a run that was broken off goes on where it was.
+"""Work that is stored in shards, so that an interrupted run continues from the shards that are finished.
 
 The content of a shard (a table, arrays, photos) is written first and its summary last, each file in one step, so the
-summary is itself the mark that the shard is done. A later run takes over every shard whose summary still agrees with
-its content and with what it was made from. Where a folder of shards is named by a key, the key tells everything but
-the photos that decides what the shards hold; folders of other keys are removed.
+existence of the summary means that the shard is finished. A later run reuses every shard whose summary still agrees
+with its content and with its inputs. If a folder of shards is named by a key, the key is a hash of everything except
+the photos that the content of the shards depends on; folders with other keys are removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Summary = dict[str, Any]
 
 
 def shards_key(parts: Sequence[Any]) -> str:
-    """A short name for everything that decides what the shards of a folder hold.
+    """Computes a short hash of everything that the content of a folder of shards depends on.
 
     Args:
         parts: JSON values: settings, hashes of files, the code's fingerprint.
@@ -41,76 +41,76 @@ def shards_key(parts: Sequence[Any]) -> str:
 
 @dataclass(frozen=True)
 class ShardFolder:
-    """The shards of one run: ``00007.json`` is the summary of shard 7, and the names of its files begin alike.
+    """The shards of one run: ``00007.json`` is the summary of shard 7, and its other files begin with ``00007`` too.
 
     Attributes:
-        path: The folder; its first file makes it.
+        path: The folder; it is created when its first file is written.
     """
 
     path: Path
 
     def file_path(self, number: int, ending: str) -> Path:
-        """A file of a shard: ``00007.parquet`` for the ending ``parquet``."""
+        """Returns the path of a file of a shard: ``00007.parquet`` for the ending ``parquet``."""
         return self.path / f"{number:05d}.{ending}"
 
     def summary_path(self, number: int) -> Path:
-        """The summary of a shard."""
+        """Returns the path of the summary of a shard."""
         return self.file_path(number, "json")
 
     def read_summary(self, number: int) -> Summary:
-        """The summary of a finished shard."""
+        """Reads the summary of a finished shard."""
         summary: Summary = json.loads(self.summary_path(number).read_text(encoding="utf-8"))
         return summary
 
     def find_pending(
         self,
         shards: Sequence[Shard],
-        is_whole: Callable[[int, Shard, Summary], bool],
+        is_current: Callable[[int, Shard, Summary], bool],
         progress: Progress = SILENT,
     ) -> list[tuple[int, Shard]]:
-        """The shards that are yet to be done, each with its number.
+        """Finds the shards that are not finished, each with its number.
 
         Args:
             shards: All shards of the run, in order.
-            is_whole: Called with the number of a shard, the shard and its summary: does the summary agree with the
-                content on disk and with what the shard would be made from now?
-            progress: Told of the items of each finished shard.
+            is_current: Called with the number of a shard, the shard and its summary; returns whether the summary agrees
+                with the content on disk and with the present inputs of the shard.
+            progress: Advances by the number of items of each finished shard.
         """
         pending = []
         for number, shard in enumerate(shards):
-            if self.summary_path(number).is_file() and is_whole(number, shard, self.read_summary(number)):
+            if self.summary_path(number).is_file() and is_current(number, shard, self.read_summary(number)):
                 progress.advance(len(shard))
             else:
                 pending.append((number, shard))
         return pending
 
     def unmark(self, number: int) -> None:
-        """Removes the summary of a shard whose content is about to be replaced, if it has one."""
+        """Removes the summary of a shard, if there is one, before the content of the shard is replaced."""
         self.summary_path(number).unlink(missing_ok=True)
 
     def mark_done(self, number: int, summary_json: str) -> None:
         """Writes the summary of a shard whose content is complete.
 
         Args:
-            number: Which shard.
-            summary_json: The text of the summary, a JSON object.
+            number: The number of the shard.
+            summary_json: The summary, a JSON object as text.
         """
         write_text(self.summary_path(number), summary_json)
 
     def remove_leftovers(self, *endings: str) -> None:
-        """Removes the half-written files of runs that were killed; no other process may be writing here now.
+        """Removes the partially written files of killed runs; no other process may be writing to the folder.
 
         Args:
-            endings: Of the files besides the summaries.
+            endings: Endings of the shards' files other than the summaries.
         """
         for ending in ("json", *endings):
             remove_leftovers(self.path / f"*.{ending}")
 
     def remove_other_keys(self, pattern: str = "*") -> None:
-        """Removes the folders beside this one that hold shards of other keys.
+        """Removes the folders beside this one that contain shards with other keys.
 
         Args:
-            pattern: What their names look like.
+            pattern: Glob pattern of the folder names.
         """
         for other in self.path.parent.glob(pattern):
             if other != self.path:

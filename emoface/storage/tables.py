@@ -1,4 +1,4 @@
-"""Parquet tables, checked against their schema on the way in and on the way out."""
+"""Parquet tables, checked against their schema when they are read and when they are written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from emoface.storage.files import atomic_path
 
 
 def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
-    """Holds a table's columns against a schema.
+    """Checks a table's columns against a schema.
 
     Args:
-        path: The file, for the message.
-        found: Its schema.
-        expected: The columns that must be there, by name and type; others may follow.
-        remedy: What the user can do, such as ``"rebuild it with 'emoface faces DIR'"``.
+        path: The file, for the error message.
+        found: The schema of the file.
+        expected: The columns that the file must have, by name and type; further columns are allowed.
+        remedy: What the user can do if the check fails, such as ``"rebuild it with 'emoface faces DIR'"``.
 
     Raises:
         TableError: A column is missing or of another type.
@@ -42,11 +42,11 @@ def open_table(path: Path, schema: pa.Schema, remedy: str) -> pq.ParquetFile:
 
     Args:
         path: The parquet file.
-        schema: What its columns must be.
-        remedy: What the user can do where it is missing or wrong.
+        schema: The columns that the file must have.
+        remedy: What the user can do if the file is missing or wrong.
 
     Raises:
-        TableError: The file is missing, no parquet file, or has other columns.
+        TableError: The file is missing, is not a parquet file, or has other columns.
     """
     if not path.is_file():
         raise TableError(f"{path}: no such file; {remedy}")
@@ -63,25 +63,25 @@ def read_table(path: Path, schema: pa.Schema, remedy: str, columns: list[str] | 
 
     Args:
         path: The parquet file.
-        schema: What its columns must be.
-        remedy: What the user can do where it is missing or wrong.
-        columns: Read only these.
+        schema: The columns that the file must have.
+        remedy: What the user can do if the file is missing or wrong.
+        columns: The columns to read; None reads all.
 
     Raises:
-        TableError: The file is missing, no parquet file, or has other columns.
+        TableError: The file is missing, is not a parquet file, or has other columns.
     """
     with open_table(path, schema, remedy) as opened:
         return opened.read(columns=columns)
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None) -> None:
-    """Writes a table in one step, after a cast to ``schema`` (which carries the file's metadata).
+    """Writes a table in one step, after a cast to ``schema``, which also contains the file's metadata.
 
     Args:
         path: The parquet file to write.
-        table: Its rows.
-        schema: The columns and the metadata the file gets.
-        row_group_size: Rows per row group; None leaves it to pyarrow.
+        table: The rows to write.
+        schema: The columns and the metadata of the file.
+        row_group_size: Rows per row group; None uses the default of pyarrow.
     """
     with atomic_path(path) as temporary:
         pq.write_table(
@@ -93,14 +93,14 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: 
 
 
 def vectors_to_array(column: pa.ChunkedArray, length: int) -> NDArray[np.float32]:
-    """A column of fixed-size lists as a matrix.
+    """Converts a column of lists to a matrix.
 
     Args:
-        column: n lists of numbers, each of ``length`` or null.
+        column: n lists, each of ``length`` numbers or null.
         length: Numbers per list.
 
     Returns:
-        (n, length); a null is a row of nan.
+        (n, length) float32; a null becomes a row of nan.
     """
     array = np.full((len(column), length), np.nan, dtype=np.float32)
     present = column.is_valid().to_numpy()

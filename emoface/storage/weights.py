@@ -1,7 +1,7 @@
-"""Weight files by name: where they are looked for, fetched from, and held against their sha256.
+"""Weight files by name: where they are searched, where they are fetched from, and how their sha256 is checked.
 
-A name is looked for in this order: a file that the user gives; the folders in ``EMOFACE_WEIGHTS``; the user's cache;
-what the package holds. Nothing is downloaded unless ``fetch_weights`` is called.
+Weights are searched in this order: a file that the user gives; the folders in ``EMOFACE_WEIGHTS``; the user's cache;
+the files inside the package. Nothing is downloaded unless ``fetch_weights`` is called.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from emoface.storage.files import atomic_path, file_sha256
 
 SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
 DEMONSTRATION_DETECTOR = "emoface-yolov5n-0.5"
-"""The detector inside the package, trained on drawn photos alone."""
+"""The detector inside the package, trained only on drawn photos."""
 
 DEMONSTRATION_NOTE = (
     f"{DEMONSTRATION_DETECTOR} is the demonstration detector: it was trained on drawn photos alone. For real photos "
@@ -41,10 +41,10 @@ class CardFile:
     """One file of a weight's card.
 
     Attributes:
-        file: Its name on disk.
-        address: Where it is published; empty where it comes with the package.
-        n_bytes: Its size.
-        sha256: Of its bytes.
+        file: Name of the file on disk.
+        address: URL where the file is published; empty if it comes with the package.
+        n_bytes: Size of the file in bytes.
+        sha256: sha256 of the file.
     """
 
     file: str
@@ -55,16 +55,16 @@ class CardFile:
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """What is known of one published set of weights.
+    """The facts about one published set of weights.
 
     Attributes:
-        name: ``yolov5n-face``.
-        network: The network that it fills.
+        name: Name of the weights, such as ``yolov5n-face``.
+        network: Name of the network that the weights belong to.
         task: ``detector`` or ``backbone``.
-        licence: Of the weights.
-        format: How they are stored.
-        origin: Who published them, in words.
-        files: What to fetch; empty where a person must download by hand.
+        licence: Licence of the weights.
+        format: File format of the weights.
+        origin: Who published the weights, as text.
+        files: The files to fetch; empty if the user must download them by hand.
     """
 
     name: str
@@ -81,10 +81,10 @@ class WeightsFile:
     """Weights on this machine.
 
     Attributes:
-        name: What the user asked for.
-        network: The network's name, None where the file itself must tell.
-        path: The file; of an ncnn pair the ``.bin``, its ``.param`` beside it.
-        sha256: Of ``path``.
+        name: The name that the user asked for.
+        network: The network's name; None if it must be read from the file itself.
+        path: The file; for an ncnn pair the ``.bin``, with its ``.param`` beside it.
+        sha256: sha256 of ``path``.
         found_in: ``option``, ``EMOFACE_WEIGHTS``, ``cache`` or ``package``.
     """
 
@@ -96,17 +96,17 @@ class WeightsFile:
 
 
 def read_cards() -> dict[str, WeightsCard]:
-    """All known weights by name."""
+    """Reads the cards of all known weights, by name."""
     return {name: _to_card(name, entry) for name, entry in read_card("weights")["weights"].items()}
 
 
 def cache_dir() -> Path:
-    """The user's folder of weights: in ``EMOFACE_CACHE``, else in ``emoface`` below the system's folder of caches.
+    """The user's folder of weights: ``weights`` in ``EMOFACE_CACHE``, else in ``emoface`` in the system's cache folder.
 
-    On Linux that is ``XDG_CACHE_HOME/emoface``, or ``~/.cache/emoface`` where it is not set.
+    On Linux the latter is ``XDG_CACHE_HOME/emoface``, or ``~/.cache/emoface`` if ``XDG_CACHE_HOME`` is not set.
     """
-    if told := os.environ.get("EMOFACE_CACHE"):
-        return Path(told) / "weights"
+    if cache_root := os.environ.get("EMOFACE_CACHE"):
+        return Path(cache_root) / "weights"
     return platformdirs.user_cache_path("emoface", appauthor=False) / "weights"
 
 
@@ -116,23 +116,23 @@ def find_weights(name: str, weights_path: Path | None = None) -> WeightsFile:
     A file of a known card must have the card's sha256.
 
     Args:
-        name: A card's name, or the name of files that were added.
-        weights_path: A file to use whatever its name.
+        name: The name of a card, or the name of files that the user added.
+        weights_path: A file to use instead, whatever its name.
 
     Raises:
-        WeightsError: They are nowhere, or damaged.
+        WeightsError: The weights are not found, or a file of them is missing or damaged.
     """
     if weights_path is not None:
         if not weights_path.is_file():
             raise WeightsError(f"{weights_path}: no such weight file")
-        path = _whole(weights_path)
+        path = _complete_path(weights_path)
         return WeightsFile(weights_path.stem, None, path, file_sha256(path), "option")
     cards = read_cards()
     card = cards.get(name)
     for folder, found_in in _folders():
         found = _file_in(folder, name, card)
         if found is not None:
-            path = _whole(found)
+            path = _complete_path(found)
             network = card.network if card else None
             return WeightsFile(name, network, path, _checked_sha256(path, card), found_in)
     looked = ", ".join(str(folder) for folder, _ in _folders())
@@ -140,17 +140,17 @@ def find_weights(name: str, weights_path: Path | None = None) -> WeightsFile:
 
 
 def has_weights(name: str) -> bool:
-    """Whether weights of that name lie on this machine, whole or not."""
+    """Whether weights of that name are on this machine, complete or not."""
     card = read_cards().get(name)
     return any(_file_in(folder, name, card) is not None for folder, _ in _folders())
 
 
 def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
-    """Downloads the files of a card into the user's cache; files that are there and right stay.
+    """Downloads the files of a card into the user's cache; files with the right sha256 are not downloaded again.
 
     Raises:
-        WeightsError: The name has no card or no address, or a download failed or is not what the card says; no
-            file is left behind then.
+        WeightsError: The name has no card or no address, or a download failed or does not agree with the card; in that
+            case the file is not kept.
     """
     cards = read_cards()
     if name not in cards:
@@ -158,7 +158,7 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
     if not cards[name].files:
         raise WeightsError(f"'{name}' cannot be fetched: {cards[name].origin}")
     if not all(one.address for one in cards[name].files):
-        return find_weights(name)  # it came with the package
+        return find_weights(name)  # the weights are inside the package
     progress.start(f"fetch {name}", sum(one.n_bytes for one in cards[name].files))
     for one in cards[name].files:
         path = cache_dir() / one.file
@@ -171,17 +171,17 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
 
 
 def add_weights(path: Path, name: str) -> WeightsFile:
-    """Copies a weight file that the user has into the cache, under a name.
+    """Copies a weight file of the user into the cache, under a given name.
 
     Args:
-        path: Any known format; of an ncnn pair either file.
-        name: What it will be called.
+        path: A file of any known format; for an ncnn pair either file.
+        name: The name of the weights in the cache.
 
     Raises:
-        WeightsError: The file is missing or of no known format, or the name has a card whose sha256 differs.
+        WeightsError: The file is missing or its format is unknown, or the name has a card whose sha256 differs.
     """
     check_addable(path, name)
-    path = _whole(path)
+    path = _complete_path(path)
     for part in _parts(path):
         target = cache_dir() / f"{name}{part.suffix}"
         if target.exists() and target.samefile(part):
@@ -194,7 +194,7 @@ def add_weights(path: Path, name: str) -> WeightsFile:
 
 
 def check_addable(path: Path, name: str) -> None:
-    """Holds a file and a name against what ``add_weights`` asks for, before anything is copied.
+    """Checks a file and a name against the requirements of ``add_weights``, before anything is copied.
 
     Raises:
         WeightsError: See ``add_weights``.
@@ -205,11 +205,11 @@ def check_addable(path: Path, name: str) -> None:
         raise WeightsError(f"{path}: type '{path.suffix}' is not a weight file; known: {', '.join(SUFFIXES)}")
     if not _NAME.fullmatch(name):
         raise WeightsError(f"'{name}' cannot name weights; use letters, digits, '-', '_' and '.'")
-    _checked_sha256(_whole(path), read_cards().get(name))
+    _checked_sha256(_complete_path(path), read_cards().get(name))
 
 
 def list_weights() -> list[dict[str, str]]:
-    """Every card and every added file: name, task, licence, format, state, where it lies or comes from."""
+    """Describes every card and every added file: name, task, licence, format, state, and path or origin."""
     cards = read_cards()
     named_files = {Path(one.file).stem for card in cards.values() for one in card.files}
     names = [*cards, *sorted(_names_on_disk() - cards.keys() - named_files)]
@@ -234,16 +234,16 @@ def _describe(name: str, card: WeightsCard | None) -> dict[str, str]:
 
 
 def verify_weights(names: Iterable[str] = ()) -> list[dict[str, str]]:
-    """Holds weight files on this machine against the sha256 of their cards.
+    """Checks weight files on this machine against the sha256 of their cards.
 
     Args:
-        names: Which weights; none means all that lie in the folders where names are looked for.
+        names: Which weights to check; if empty, all weights in the searched folders.
 
     Returns:
         One row per file: name, path, result (``right``, ``wrong``, ``half a pair`` or ``no card``), sha256.
 
     Raises:
-        WeightsError: A name lies in none of the folders.
+        WeightsError: The weights of a name are in none of the folders.
     """
     cards, rows = read_cards(), []
     wanted = tuple(names)
@@ -274,15 +274,15 @@ def _to_card(name: str, entry: dict[str, Any]) -> WeightsCard:
 
 
 def _folders() -> Iterator[tuple[Path, str]]:
-    for told in os.environ.get("EMOFACE_WEIGHTS", "").split(os.pathsep):
-        if told:
-            yield Path(told), "EMOFACE_WEIGHTS"
+    for folder in os.environ.get("EMOFACE_WEIGHTS", "").split(os.pathsep):
+        if folder:
+            yield Path(folder), "EMOFACE_WEIGHTS"
     yield cache_dir(), "cache"
     yield _PACKAGE_DIR, "package"
 
 
 def _file_in(folder: Path, name: str, card: WeightsCard | None) -> Path | None:
-    """The file of a name in a folder; of an ncnn pair the ``.bin``, whether or not both are there."""
+    """Finds the file of a name in a folder; for an ncnn pair the ``.bin``, whether or not both files exist."""
     names = [f"{name}{suffix}" for suffix in SUFFIXES] + ([one.file for one in card.files] if card else [])
     for file in names:
         path = folder / file
@@ -302,7 +302,7 @@ def _names_on_disk() -> set[str]:
 
 
 def _parts(path: Path) -> list[Path]:
-    """The files that belong together: two of an ncnn pair, else the file alone."""
+    """Lists the files that belong together: both files of an ncnn pair, else the file itself."""
     return [path.with_suffix(suffix) for suffix in _PAIR] if path.suffix in _PAIR else [path]
 
 
@@ -310,8 +310,8 @@ def _missing_part(path: Path) -> Path | None:
     return next((part for part in _parts(path) if not part.is_file()), None)
 
 
-def _whole(path: Path) -> Path:
-    """The file that holds the numbers, of an ncnn pair the ``.bin``; nothing of it may be missing."""
+def _complete_path(path: Path) -> Path:
+    """Returns the file that contains the weights, for an ncnn pair the ``.bin``; raises if either file is missing."""
     missing = _missing_part(path)
     if missing is not None:
         raise WeightsError(f"{missing}: no such file; ncnn weights are a .param and a .bin of the same name")
@@ -319,14 +319,14 @@ def _whole(path: Path) -> Path:
 
 
 def _card_sha256(path: Path, card: WeightsCard | None) -> str | None:
-    """What the card says of a file of that type, None where it says nothing."""
+    """The sha256 on the card for a file of that type; None if the card has no such file."""
     if card is None:
         return None
     return next((one.sha256 for one in card.files if Path(one.file).suffix == path.suffix), None)
 
 
 def _checked_sha256(path: Path, card: WeightsCard | None) -> str:
-    """The sha256 of the file that holds the numbers; each part must have the card's."""
+    """Computes the sha256 of the file that contains the weights; raises if a file differs from its card."""
     found = ""
     for part in _parts(path):
         found, wanted = file_sha256(part), _card_sha256(part, card)

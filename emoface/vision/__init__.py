@@ -1,1 +1,1 @@
-"""Photos as arrays: boxes, crops, detections, who owns which face, augmentation; plain numpy and OpenCV."""
+"""Photos as arrays: boxes, crops, detections, assignment of faces to people, augmentation; only numpy and OpenCV."""

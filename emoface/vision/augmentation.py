@@ -1,4 +1,4 @@
-"""Crops, mirroring and colours for training, as section 4.4 of the thesis describes them."""
+"""Data augmentation for the detector's training, as in section 4.4 of the thesis: crops, mirroring and colours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emoface.vision.boxes import box_areas, box_intersections
 from emoface.vision.crops import Photo
 
 CROP_SHARES = (0.3, 1.0)
-"""Side of a random square crop, in shares of the photo's shorter side."""
+"""Range of the side of a random square crop, in shares of the photo's shorter side."""
 
 _MIRRORED_LANDMARKS = np.array([1, 0, 2, 4, 3])
 _MIN_SHARE_INSIDE = 0.6
@@ -22,32 +22,32 @@ _MAX_TRIES = 20
 def crop_faces_square(
     rng: np.random.Generator, photo: Photo, faces: LabelledFaces, size: int
 ) -> tuple[Photo, LabelledFaces]:
-    """Cuts a random square, scales it, and takes the faces along.
+    """Crops a random square of a photo, scales it, and moves its faces to the frame of the crop.
 
-    A square without the centre of a face that counts is drawn again, up to 20 times: most squares would hold none.
-    Faces of which less than 60 % is inside go to the ignored ones, if anything of them is inside.
+    A square that does not contain the centre of a face that is not ignored is sampled again, up to 20 times, because
+    most random squares contain no face. Faces that are partly inside, by less than 60 % of their area, become ignored.
 
     Args:
-        rng: Decides side and place.
+        rng: Random generator for the side and the position of the square.
         photo: (height, width, 3).
-        faces: Its faces.
-        size: Side of the result, pixels.
+        faces: Faces of the photo.
+        size: Side of the result in pixels.
 
     Returns:
-        (size, size, 3) and its faces.
+        The crop (size, size, 3) and its faces, in pixels of the crop.
 
     Source:
-        Section 4.4 of the thesis for the sides; the centre inside is FaceBoxes' and RetinaFace's.
+        Section 4.4 of the thesis for the range of the side; the rule of the centre is from FaceBoxes and RetinaFace.
     """
     height, width = photo.shape[:2]
     for _ in range(_MAX_TRIES):
         side = max(2, round(min(height, width) * float(rng.uniform(*CROP_SHARES))))
         left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
-        if faces.ignored.all() or _holds_centre(faces, left, top, side):
+        if faces.ignored.all() or _has_face_centre(faces, left, top, side):
             break
     scale = size / side
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    cut = np.asarray(
+    crop = np.asarray(
         cv2.resize(photo[top : top + side, left : left + side], (size, size), interpolation=interpolation), np.uint8
     )
     shift = np.array([left, top], np.float32)
@@ -57,17 +57,18 @@ def crop_faces_square(
     xyxy = np.clip((faces.xyxy[touches] - np.tile(shift, 2)) * np.float32(scale), 0, size)
     landmarks = (faces.landmarks[touches] - shift) * np.float32(scale)
     ignored = faces.ignored[touches] | (inside[touches] < _MIN_SHARE_INSIDE)
-    return cut, LabelledFaces(xyxy, landmarks, ignored)
+    return crop, LabelledFaces(xyxy, landmarks, ignored)
 
 
-def _holds_centre(faces: LabelledFaces, left: int, top: int, side: int) -> bool:
+def _has_face_centre(faces: LabelledFaces, left: int, top: int, side: int) -> bool:
+    """Tells whether a square contains the centre of a face that is not ignored."""
     counted = faces.xyxy[~faces.ignored]
     offset = (counted[:, :2] + counted[:, 2:]) / 2 - np.array([left, top], np.float32)
     return bool(((offset >= 0) & (offset < side)).all(axis=1).any())
 
 
 def mirror_faces(photo: Photo, faces: LabelledFaces) -> tuple[Photo, LabelledFaces]:
-    """Mirrors a photo; the landmarks swap sides, so that left stays what the viewer sees on the left."""
+    """Mirrors a photo; left and right landmarks are exchanged, so that left is still left as the viewer sees it."""
     width = photo.shape[1]
     xyxy = faces.xyxy.copy()
     xyxy[:, [0, 2]] = width - faces.xyxy[:, [2, 0]]
@@ -77,11 +78,11 @@ def mirror_faces(photo: Photo, faces: LabelledFaces) -> tuple[Photo, LabelledFac
 
 
 def distort_colors(rng: np.random.Generator, photo: Photo) -> Photo:
-    """Changes brightness, contrast, saturation and hue; one photo in eight turns grey.
+    """Changes brightness, contrast, saturation and hue at random; one photo in eight becomes grey.
 
     Args:
-        rng: Decides how far.
-        photo: (height, width, 3), RGB.
+        rng: Random generator for the size of the changes.
+        photo: (height, width, 3), RGB, 0-255.
     """
     out = photo.astype(np.float32)
     grey = out @ np.array([0.299, 0.587, 0.114], np.float32)
@@ -94,13 +95,16 @@ def distort_colors(rng: np.random.Generator, photo: Photo) -> Photo:
 
 
 def paint_ignored(photo: Photo, faces: LabelledFaces) -> tuple[Photo, LabelledFaces]:
-    """Paints ignored faces grey and drops them, so that they are neither to be found nor wrong to find.
+    """Paints ignored faces grey and removes them from the labels, so that they are neither positives nor negatives.
 
-    What an ignored face shares with one that counts is left as it is.
+    Pixels of an ignored face that are also inside the box of a face that is not ignored are not painted.
 
     Args:
         photo: (height, width, 3).
-        faces: Its faces.
+        faces: Faces of the photo.
+
+    Returns:
+        The painted photo, a copy if any face is ignored, and the faces that are not ignored.
     """
     if not faces.ignored.any():
         return photo, faces

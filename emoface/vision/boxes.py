@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from emoface.vision.arrays import Float32Array
+
 Box = tuple[float, float, float, float]
 """One box: x1, y1, x2, y2."""
 
 
-def box_areas(xyxy: FloatArray) -> FloatArray:
-    """Areas of boxes, 0 for a box whose sides are swapped.
+def box_areas(xyxy: Float32Array) -> Float32Array:
+    """Computes the areas of boxes; the area is 0 for a box with x2 < x1 or y2 < y1.
 
     Args:
         xyxy: (n, 4).
@@ -20,12 +21,12 @@ def box_areas(xyxy: FloatArray) -> FloatArray:
         (n,), square pixels.
     """
     sides = np.clip(xyxy[:, 2:] - xyxy[:, :2], 0, None)
-    areas: FloatArray = sides[:, 0] * sides[:, 1]
+    areas: Float32Array = sides[:, 0] * sides[:, 1]
     return areas
 
 
-def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
-    """Area that each box of one set shares with each box of another.
+def box_intersections(a_xyxy: Float32Array, b_xyxy: Float32Array) -> Float32Array:
+    """Computes the area of the intersection of each box of one set with each box of another.
 
     Args:
         a_xyxy: (n, 4).
@@ -37,12 +38,12 @@ def box_intersections(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
     top_left = np.maximum(a_xyxy[:, None, :2], b_xyxy[None, :, :2])
     bottom_right = np.minimum(a_xyxy[:, None, 2:], b_xyxy[None, :, 2:])
     sides = np.clip(bottom_right - top_left, 0, None)
-    shared: FloatArray = sides[..., 0] * sides[..., 1]
+    shared: Float32Array = sides[..., 0] * sides[..., 1]
     return shared
 
 
-def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
-    """Intersection over union of every pair.
+def box_iou(a_xyxy: Float32Array, b_xyxy: Float32Array) -> Float32Array:
+    """Computes the intersection over union (IoU) of every pair of boxes.
 
     Args:
         a_xyxy: (n, 4).
@@ -58,36 +59,36 @@ def box_iou(a_xyxy: FloatArray, b_xyxy: FloatArray) -> FloatArray:
     """
     shared = box_intersections(a_xyxy, b_xyxy)
     union = box_areas(a_xyxy)[:, None] + box_areas(b_xyxy)[None, :] - shared
-    iou: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: Float32Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 
 
-def clip_boxes(xyxy: FloatArray, image_wh: tuple[int, int]) -> FloatArray:
-    """Boxes cut at the borders of their photo.
+def clip_boxes(xyxy: Float32Array, image_wh: tuple[int, int]) -> Float32Array:
+    """Clips boxes to the borders of their photo.
 
     Args:
         xyxy: (n, 4).
-        image_wh: Width, height.
+        image_wh: Width and height of the photo.
 
     Returns:
         (n, 4), a new array.
     """
     width, height = image_wh
     limits = np.array([width, height, width, height], dtype=np.float32)
-    clipped: FloatArray = np.clip(xyxy, 0, limits)
+    clipped: Float32Array = np.clip(xyxy, 0, limits)
     return clipped
 
 
-def nms_boxes(xyxy: FloatArray, conf: FloatArray, iou_threshold: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression.
+def nms_boxes(xyxy: Float32Array, conf: Float32Array, iou_threshold: float) -> NDArray[np.int64]:
+    """Applies greedy non-maximum suppression.
 
     Args:
         xyxy: (n, 4).
-        conf: (n,) scores; equal scores keep their order, so the result does not depend on chance.
-        iou_threshold: A box whose IoU with a better one is above this goes.
+        conf: (n,) scores; boxes of equal score keep their order, so the result is deterministic.
+        iou_threshold: A box whose IoU with a box of higher score is above this is dropped.
 
     Returns:
-        (k,) positions of the boxes that stay, best first.
+        (k,) positions of the boxes that are kept, by descending score.
     """
     order = np.argsort(-conf, kind="stable")
     keep: list[int] = []

@@ -1,4 +1,4 @@
-"""Face crops: squared with a margin, or aligned by the five landmarks."""
+"""Face crops: square with a margin, or aligned by the five landmarks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ ALIGNED_LANDMARKS = np.array(
     [[0.3419, 0.4616], [0.6565, 0.4598], [0.5002, 0.6405], [0.3710, 0.8247], [0.6315, 0.8232]],
     dtype=np.float64,
 )
-"""Where an aligned face has its eyes, nose and corners of the mouth, in shares of the crop's side.
+"""Positions of the eyes, the nose and the corners of the mouth in an aligned face, in shares of the crop's side.
 
 Source: the 112 x 112 template of ArcFace (Deng et al. 2019), divided by 112.
 """
 
 
 def square_box(xyxy: NDArray[np.float32], margin: float) -> tuple[int, int, int]:
-    """The square around a box, in whole pixels.
+    """Computes the square around a box, in whole pixels.
 
     Args:
         xyxy: (4,) box.
@@ -39,12 +39,12 @@ def square_box(xyxy: NDArray[np.float32], margin: float) -> tuple[int, int, int]
 
 
 def crop_square(photo: Photo, left: int, top: int, side: int) -> Photo:
-    """Cuts a square out of a photo; beyond the border the nearest pixel is repeated.
+    """Crops a square of a photo; outside the photo the nearest border pixel is repeated.
 
     Args:
         photo: (height, width, 3).
-        left: Left edge, may be negative.
-        top: Top edge, may be negative.
+        left: Left edge in pixels, may be negative.
+        top: Top edge in pixels, may be negative.
         side: Side in pixels; the square must touch the photo.
 
     Returns:
@@ -60,14 +60,14 @@ def crop_square(photo: Photo, left: int, top: int, side: int) -> Photo:
 def crop_face(
     photo: Photo, xyxy: NDArray[np.float32], landmarks: NDArray[np.float32], *, margin: float, align: bool
 ) -> Photo:
-    """Cuts a face out: the square around its box, or as large a square turned and scaled by the landmarks.
+    """Crops a face: the square around its box, or a crop of the same side that is aligned by the landmarks.
 
     Args:
         photo: (height, width, 3).
         xyxy: (4,) box of the face, original pixels.
         landmarks: (5, 2), original pixels.
         margin: Share of the face's longer side that is added on every side.
-        align: Turn and scale the crop by the landmarks.
+        align: Whether to rotate and scale the face by its landmarks, see ``align_face``.
 
     Returns:
         (side, side, 3).
@@ -77,13 +77,13 @@ def crop_face(
 
 
 def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: float) -> Photo:
-    """Turns, scales and shifts a face so that its landmarks come to lie on the standard template.
+    """Rotates, scales and shifts a face so that its landmarks are as near as possible to the standard template.
 
     Args:
         photo: (height, width, 3).
         landmarks: (5, 2), original pixels.
         side: Side of the crop in pixels.
-        margin: Share of the face's side that is added on every side of the template.
+        margin: Margin around the template on every side, in shares of the template's side.
 
     Returns:
         (side, side, 3).
@@ -95,18 +95,18 @@ def align_face(photo: Photo, landmarks: NDArray[np.float32], side: int, margin: 
 
 
 def similarity_transform(points: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The rotation, uniform scale and shift that bring points nearest to their targets.
+    """Computes the rotation, uniform scale and shift that map points to their targets with least squared error.
 
     Args:
-        points: (n, 2), n of two or more, not all the same.
-        targets: (n, 2).
+        points: (n, 2), at least two different points.
+        targets: (n, 2), the target of each point.
 
     Returns:
-        (2, 3) matrix for ``[x, y, 1]``, least squares.
+        (2, 3) matrix that is multiplied with ``[x, y, 1]``.
 
     Source:
-        Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991,
-        in two dimensions, where a complex number holds rotation and scale; mirroring is left out.
+        Umeyama, "Least-squares estimation of transformation parameters between two point patterns", 1991, in two
+        dimensions, where one complex number represents rotation and scale; reflections are excluded.
     """
     from_x = points - points.mean(axis=0)
     to_x = targets - targets.mean(axis=0)

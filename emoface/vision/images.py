@@ -1,10 +1,10 @@
-"""Photos: their size from the header alone, their pixels, and crops as JPEG bytes.
+"""Reads the size of a photo from its header, decodes photos, and encodes crops as JPEG.
 
-OpenCV speaks BGR; the change to RGB and back happens here and nowhere else.
+OpenCV uses BGR; the conversions between BGR and RGB happen only in this module.
 
-EMOTIC's boxes are in the frame that its ``image_size`` describes. Its annotation tool and MATLAB's ``imread``
-knew nothing of the EXIF orientation tag, so that frame is the stored one, unless ``image_size`` fits only the
-turned photo; ``needs_exif_turn`` is that rule.
+EMOTIC's boxes are in the frame that its ``image_size`` describes. EMOTIC's annotation tool and MATLAB's ``imread``
+ignored the EXIF orientation tag, so this is the frame of the stored pixels, unless ``image_size`` only fits the photo
+after the EXIF orientation is applied; ``needs_exif_turn`` implements this rule.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _EXIF_SWAPS_SIDES = (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class PhotoSize:
-    """What a photo's header says.
+    """Size and orientation of a photo, from its header.
 
     Attributes:
         stored_wh: Width and height of the stored pixels.
-        exif_orientation: The EXIF tag, 1-8; 1 where there is none.
+        exif_orientation: Value of the EXIF orientation tag, 1-8; 1 if there is none.
     """
 
     stored_wh: tuple[int, int]
@@ -46,7 +46,7 @@ def read_photo_size(path: Path) -> PhotoSize:
     """Reads the size and orientation from a photo's header, without decoding its pixels.
 
     Raises:
-        ImageError: ``image_missing`` or ``image_unreadable``, with the path.
+        ImageError: The file is missing or is not a readable photo.
     """
     try:
         with Image.open(path) as photo:
@@ -59,14 +59,14 @@ def read_photo_size(path: Path) -> PhotoSize:
 
 
 def needs_exif_turn(size: PhotoSize, annotated_wh: tuple[int, int]) -> bool:
-    """Whether annotated coordinates are those of the photo after its EXIF orientation is applied.
+    """Tells whether annotated coordinates are in the frame of the photo after its EXIF orientation is applied.
 
     Args:
-        size: What the photo's header says.
-        annotated_wh: Width and height in the annotations.
+        size: Size and orientation from the photo's header.
+        annotated_wh: Width and height of the photo in the annotations.
 
     Returns:
-        True only where the annotated size is the turned one and not the stored one.
+        True only if the annotated size is that of the oriented photo and not that of the stored pixels.
 
     Example:
         >>> needs_exif_turn(PhotoSize((640, 480), 6), (480, 640))
@@ -81,20 +81,20 @@ def read_photo(path: Path, apply_exif: bool = False) -> Photo:
     """Decodes a photo.
 
     Args:
-        path: Any format that OpenCV reads; a grey photo comes back with three equal channels.
-        apply_exif: Turn it as its EXIF orientation says; without it the stored pixels come back.
+        path: A photo in any format that OpenCV reads; a grey photo gets three equal channels.
+        apply_exif: Whether to apply the EXIF orientation; otherwise the stored pixels are returned.
 
     Returns:
         (height, width, 3) uint8, RGB.
 
     Raises:
-        ImageError: The file is missing, cut off or no photo.
+        ImageError: The file is missing, truncated or not a photo.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from error
-    if _is_cut_jpeg(data):
+    if _is_truncated_jpeg(data):
         raise ImageError(f"{path}: the JPEG ends before its end mark; fetch the photo again")
     return decode_photo(data, str(path), apply_exif)
 
@@ -103,12 +103,15 @@ def decode_photo(data: bytes, name: str, apply_exif: bool = False) -> Photo:
     """Decodes the bytes of an encoded photo, see ``read_photo``.
 
     Args:
-        data: An encoded photo.
-        name: What an error calls it.
-        apply_exif: Turn it as its EXIF orientation says.
+        data: The encoded photo.
+        name: Name of the photo in error messages.
+        apply_exif: Whether to apply the EXIF orientation; otherwise the stored pixels are returned.
+
+    Returns:
+        (height, width, 3) uint8, RGB.
 
     Raises:
-        ImageError: The bytes are no photo.
+        ImageError: The bytes are not a photo.
     """
     flags = cv2.IMREAD_COLOR if apply_exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -125,7 +128,7 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
 
     Args:
         photo: (height, width, 3), RGB.
-        quality: 1-100.
+        quality: JPEG quality, 1-100.
     """
     written, data = cv2.imencode(".jpg", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not written:
@@ -134,14 +137,14 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
 
 
 def is_whole_photo(path: Path) -> bool:
-    """Whether a photo's header can be read and, of a JPEG, its end mark is there; the pixels are not decoded."""
+    """Tells whether a photo's header is readable and, for a JPEG, its end mark exists; the pixels are not decoded."""
     try:
         read_photo_size(path)
-        return not _is_cut_jpeg(path.read_bytes())
+        return not _is_truncated_jpeg(path.read_bytes())
     except (ImageError, OSError):
         return False
 
 
-def _is_cut_jpeg(data: bytes) -> bool:
-    """A JPEG without an end mark: OpenCV would fill the missing part with grey and say nothing."""
+def _is_truncated_jpeg(data: bytes) -> bool:
+    """Tells whether data is a JPEG without an end mark; OpenCV fills the missing part with grey without an error."""
     return data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]

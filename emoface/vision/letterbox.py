@@ -1,6 +1,6 @@
-"""A photo inside a network's input: one object carries pixels, boxes and points there and back.
+"""Letterboxing: one object scales and pads a photo to a network's input, and converts boxes and points both ways.
 
-A name that ends in ``_net`` is in pixels of the network's input; without it, in pixels of the photo.
+Names that end in ``_net`` are in pixels of the network's input; other names are in pixels of the photo.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ PAD_VALUE = 114
 
 @dataclass(frozen=True)
 class Letterbox:
-    """How one photo is scaled and padded.
+    """Scale and padding of one photo.
 
     Attributes:
         image_wh: Width and height of the photo.
-        scaled_wh: Width and height of the photo inside the network's input.
+        scaled_wh: Width and height of the scaled photo inside the network's input.
         net_wh: Width and height of the network's input, multiples of the stride.
-        offset: Left and top padding.
+        offset: Left and top padding, in pixels of the network's input.
     """
 
     image_wh: tuple[int, int]
@@ -32,7 +32,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, image_wh: tuple[int, int], image_size: int, stride: int) -> Letterbox:
-        """Scales a photo until its longer side is ``image_size``, and pads to the next stride on both sides.
+        """Computes the scale that makes the longer side ``image_size``, and the padding to multiples of the stride.
 
         Args:
             image_wh: Width and height of the photo, each at least 1.
@@ -40,7 +40,7 @@ class Letterbox:
             stride: The network's coarsest stride.
 
         Raises:
-            ValueError: A side is below 1, or ``image_size`` is no positive multiple of ``stride``.
+            ValueError: A side is below 1, or ``image_size`` is not a positive multiple of ``stride``.
 
         Example:
             >>> Letterbox.fit((1280, 720), image_size=640, stride=32)
@@ -58,18 +58,21 @@ class Letterbox:
 
     @property
     def scale_xy(self) -> NDArray[np.float32]:
-        """(2,): network pixels per photo pixel; the two differ by rounding alone."""
+        """Network pixels per photo pixel in x and y, (2,); the two values differ only by rounding."""
         scale: NDArray[np.float32] = np.divide(self.scaled_wh, self.image_wh, dtype=np.float32)
         return scale
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Scales and pads the photo; shrinking averages over areas, as faces of few pixels need it.
+        """Scales and pads the photo; downscaling averages over areas, which keeps faces of few pixels visible.
 
         Args:
-            image: (height, width, 3), of ``image_wh``.
+            image: (height, width, 3), of size ``image_wh``.
 
         Returns:
-            (net_height, net_width, 3); channels stay in their order.
+            (net_height, net_width, 3); the order of the channels is unchanged.
+
+        Raises:
+            ValueError: The photo has another shape.
         """
         if image.shape != (self.image_wh[1], self.image_wh[0], 3):
             raise ValueError(f"image has shape {image.shape}, expected (height, width, 3) of {self.image_wh}")
@@ -82,18 +85,18 @@ class Letterbox:
         return np.asarray(cv2.copyMakeBorder(scaled, *borders, cv2.BORDER_CONSTANT, value=(PAD_VALUE,) * 3), np.uint8)
 
     def to_net(self, coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Moves points or boxes from the photo to the network's input.
+        """Converts points or boxes from pixels of the photo to pixels of the network's input.
 
         Args:
-            coordinates: (..., 2k): x, y pairs, so (n, 2) points, (n, 5, 2) landmarks or (n, 4) xyxy boxes.
+            coordinates: (..., 2k) x, y pairs: (n, 2) points, (n, 5, 2) landmarks or (n, 4) xyxy boxes.
 
         Returns:
-            The same shape.
+            Array of the same shape.
         """
         pairs = coordinates.reshape(-1, 2) * self.scale_xy + np.array(self.offset, np.float32)
         return pairs.astype(np.float32).reshape(coordinates.shape)
 
     def to_image(self, coordinates_net: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Moves points or boxes from the network's input to the photo; the way back of ``to_net``."""
+        """Converts points or boxes from pixels of the network's input to pixels of the photo; inverts ``to_net``."""
         pairs = (coordinates_net.reshape(-1, 2) - np.array(self.offset, np.float32)) / self.scale_xy
         return pairs.astype(np.float32).reshape(coordinates_net.shape)

@@ -1,4 +1,4 @@
-"""YOLOv5-Face: the published networks, their weights in every format, and a detector that runs them.
+"""YOLOv5-Face: the published networks, readers and writers of their weight formats, training, and the detector.
 
 Source: Qi et al., "YOLO5Face: Why Reinventing a Face Detector", 2021; structure of deepcam-cn/yolov5-face@84ef013.
 """

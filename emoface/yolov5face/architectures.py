@@ -1,10 +1,10 @@
-"""The published YOLOv5-Face networks as tables; every architecture number is here and nowhere else.
+"""Defines the published YOLOv5-Face networks; this is the only module that holds their architecture numbers.
 
-A network is a numbered list of layers, and its parameters are called ``model.{number}...``, so the numbers are
-part of the weight files' format: layers without parameters (upsampling, concatenation) count too.
+A network is a numbered list of layers, and its parameters are called ``model.{number}...``. The layer numbers are
+therefore part of the weight files' format, and layers without parameters (upsampling, concatenation) are numbered too.
 
-Source: the structures of deepcam-cn/yolov5-face@84ef013, models/*.yaml. Here the pyramid is derived from the
-widths of its levels, which all those files share, and is not spelled once per network.
+Source: the structures of deepcam-cn/yolov5-face@84ef013, models/*.yaml. All those files share the structure of the
+neck, so it is derived here from the widths of the pyramid levels instead of being written out for each network.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _ANCHORS_BLAZE: Anchors = (
 
 @dataclass(frozen=True)
 class Layer:
-    """One numbered layer.
+    """One numbered layer of a network.
 
     Attributes:
-        block: ``stem``, ``conv``, ``c3``, ``spp``, ``shuffle``, ``blaze``, ``double_blaze``, ``upsample``,
-            ``pool``, ``concat`` or ``detect``.
-        channels: Output channels; 0 where the block has no choice.
-        sources: Numbers of the layers that it reads; ``PREVIOUS`` is the one before.
-        repeats: How often the block stands in a row (inside the block, for ``c3``).
+        block: Type of the layer: ``stem``, ``conv``, ``c3``, ``spp``, ``shuffle``, ``blaze``, ``double_blaze``,
+            ``upsample``, ``pool``, ``concat`` or ``detect``.
+        channels: Number of output channels; 0 where they follow from the inputs.
+        sources: Numbers of the layers whose outputs are its inputs; ``PREVIOUS`` is the layer before it.
+        repeats: Number of repetitions of the block in sequence (of its bottlenecks, for ``c3``).
         kernel: Side of the convolution's kernel.
-        stride: Step of its first convolution or of its pooling.
-        shortcut: Whether a ``c3`` adds its bottlenecks' inputs.
+        stride: Stride of its first convolution or of its pooling.
+        shortcut: Whether the bottlenecks of a ``c3`` add their input to their output.
     """
 
     block: str
@@ -61,13 +61,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's layers and what its heads predict.
+    """A network's layers, and the strides and anchors of its heads.
 
     Attributes:
-        name: As in weight files, ``yolov5n-face``.
-        layers: In order; the last is ``detect``.
+        name: Name of the network as in weight files, such as ``yolov5n-face``.
+        layers: The layers in their numbered order; the last one is ``detect``.
         strides: Pixels per cell of each head, finest first.
-        anchors: Width and height in pixels, per head.
+        anchors: Width and height in pixels of each anchor, per head.
     """
 
     name: str
@@ -78,16 +78,16 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What one member of a family is derived from.
+    """The numbers from which one network of a family (``n``, or ``s``, ``m`` and ``l``) is derived.
 
     Attributes:
-        stage_channels: Width of the backbone from stride 8 on, before ``width_multiple``.
-        stage_repeats: Blocks per stage, before ``depth_multiple``.
-        neck_channels: Width of each head's input, before ``width_multiple``.
+        stage_channels: Channels of each backbone stage from stride 8 on, before ``width_multiple``.
+        stage_repeats: Blocks per backbone stage, before ``depth_multiple``.
+        neck_channels: Input channels of each head, before ``width_multiple``.
         neck_repeats: Bottlenecks per neck block, before ``depth_multiple``.
-        anchors: Per head.
-        width_multiple: Factor on all widths, rounded up to a multiple of 8.
-        depth_multiple: Factor on repeats above 1.
+        anchors: Width and height in pixels of each anchor, per head.
+        width_multiple: Factor on all channel numbers; the results are rounded up to a multiple of 8.
+        depth_multiple: Factor on all repeats above 1.
     """
 
     stage_channels: tuple[int, ...]
@@ -99,17 +99,17 @@ class Pyramid:
     depth_multiple: float = 1.0
 
     def width(self, channels: int) -> int:
-        """Channels after scaling."""
+        """Scales a number of channels by ``width_multiple``, rounded up to a multiple of 8."""
         return math.ceil(channels * self.width_multiple / 8) * 8
 
     def depth(self, repeats: int) -> int:
-        """Repeats after scaling."""
+        """Scales a number of repeats by ``depth_multiple``; 1 stays 1."""
         return max(round(repeats * self.depth_multiple), 1) if repeats > 1 else repeats
 
 
 @dataclass
 class _LayerList:
-    """Layers under construction; ``add`` answers with the number of the new layer."""
+    """Layers under construction; ``add`` appends a layer and returns its number."""
 
     layers: list[Layer] = field(default_factory=list)
 
@@ -119,7 +119,7 @@ class _LayerList:
 
 
 def _shuffle_architecture(name: str, pyramid: Pyramid) -> Architecture:
-    """ShuffleNetV2 backbone: the networks named ``n``."""
+    """Builds a network with a ShuffleNetV2 backbone: the networks named ``n``."""
     built = _LayerList()
     built.add(Layer("stem", pyramid.width(32), kernel=3, stride=2))
     stages = []
@@ -127,11 +127,11 @@ def _shuffle_architecture(name: str, pyramid: Pyramid) -> Architecture:
         width = pyramid.width(channels)
         built.add(Layer("shuffle", width, stride=2))
         stages.append(built.add(Layer("shuffle", width, repeats=pyramid.depth(repeats))))
-    return _finish(name, pyramid, built, stages)
+    return _add_neck_and_heads(name, pyramid, built, stages)
 
 
 def _c3_architecture(name: str, pyramid: Pyramid) -> Architecture:
-    """Cross-stage-partial backbone: the networks named ``s``, ``m`` and ``l``."""
+    """Builds a network with a cross-stage-partial backbone: the networks named ``s``, ``m`` and ``l``."""
     built = _LayerList()
     built.add(Layer("stem", pyramid.width(64), kernel=3, stride=2))
     built.add(Layer("c3", pyramid.width(128), repeats=pyramid.depth(3)))
@@ -144,11 +144,18 @@ def _c3_architecture(name: str, pyramid: Pyramid) -> Architecture:
             built.add(Layer("spp", width))
         block = Layer("c3", width, repeats=pyramid.depth(repeats), shortcut=not is_last)
         stages.append(built.add(block))
-    return _finish(name, pyramid, built, stages)
+    return _add_neck_and_heads(name, pyramid, built, stages)
 
 
-def _finish(name: str, pyramid: Pyramid, built: _LayerList, stages: list[int]) -> Architecture:
-    """Adds the neck (coarse to fine, then fine to coarse) and the heads."""
+def _add_neck_and_heads(name: str, pyramid: Pyramid, built: _LayerList, stages: list[int]) -> Architecture:
+    """Adds the neck (coarse to fine, then fine to coarse) and the heads to a backbone.
+
+    Args:
+        name: Name of the network.
+        pyramid: Numbers of the network.
+        built: The backbone's layers; the new layers are appended.
+        stages: Layer number of each backbone stage's output, finest first.
+    """
     neck_repeats = pyramid.depth(pyramid.neck_repeats)
 
     def add_block(channels: int) -> int:
@@ -214,30 +221,30 @@ _BLAZE_FPN = Architecture(
 )
 
 
-def _shuffle(width_multiple: float) -> Pyramid:
+def _shuffle_pyramid(width_multiple: float) -> Pyramid:
     return Pyramid((128, 256, 512), (3, 7, 3), (128, 128, 128), 1, _ANCHORS_P5, width_multiple)
 
 
-def _c3(width_multiple: float, depth_multiple: float) -> Pyramid:
+def _c3_pyramid(width_multiple: float, depth_multiple: float) -> Pyramid:
     channels = (256, 512, 1024)
     return Pyramid(channels, (9, 9, 3), channels, 3, _ANCHORS_P5, width_multiple, depth_multiple)
 
 
-def _c3_p6(width_multiple: float, depth_multiple: float) -> Pyramid:
+def _c3_p6_pyramid(width_multiple: float, depth_multiple: float) -> Pyramid:
     channels = (256, 512, 768, 1024)
     return Pyramid(channels, (9, 9, 3, 3), channels, 3, _ANCHORS_P6, width_multiple, depth_multiple)
 
 
 _ARCHITECTURES = (
-    _shuffle_architecture("yolov5n-0.5-face", _shuffle(0.5)),
-    _shuffle_architecture("yolov5n-face", _shuffle(1.0)),
-    _c3_architecture("yolov5s-face", _c3(0.5, 0.33)),
-    _c3_architecture("yolov5m-face", _c3(0.75, 0.67)),
-    _c3_architecture("yolov5l-face", _c3(1.0, 1.0)),
+    _shuffle_architecture("yolov5n-0.5-face", _shuffle_pyramid(0.5)),
+    _shuffle_architecture("yolov5n-face", _shuffle_pyramid(1.0)),
+    _c3_architecture("yolov5s-face", _c3_pyramid(0.5, 0.33)),
+    _c3_architecture("yolov5m-face", _c3_pyramid(0.75, 0.67)),
+    _c3_architecture("yolov5l-face", _c3_pyramid(1.0, 1.0)),
     _shuffle_architecture("yolov5n6-face", Pyramid((128, 256, 384, 512), (3, 7, 3, 3), (128,) * 4, 1, _ANCHORS_P6)),
-    _c3_architecture("yolov5s6-face", _c3_p6(0.5, 0.33)),
-    _c3_architecture("yolov5m6-face", _c3_p6(0.75, 0.67)),
-    _c3_architecture("yolov5l6-face", _c3_p6(1.0, 1.0)),
+    _c3_architecture("yolov5s6-face", _c3_p6_pyramid(0.5, 0.33)),
+    _c3_architecture("yolov5m6-face", _c3_p6_pyramid(0.75, 0.67)),
+    _c3_architecture("yolov5l6-face", _c3_p6_pyramid(1.0, 1.0)),
     _BLAZE,
     _BLAZE_FPN,
 )
@@ -246,10 +253,10 @@ ARCHITECTURES = {architecture.name: architecture for architecture in _ARCHITECTU
 
 
 def find_architecture(name: str) -> Architecture:
-    """The architecture of a name.
+    """Finds the architecture of a network by its name.
 
     Raises:
-        SettingsError: No network has that name.
+        SettingsError: No network has this name.
 
     Example:
         >>> find_architecture("yolov5n-face").strides

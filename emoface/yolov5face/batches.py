@@ -1,6 +1,6 @@
-"""Batches of training crops: labelled photos cut, mirrored and recoloured at random.
+"""Makes batches of training crops: labelled photos, randomly cropped, mirrored and recoloured.
 
-Sample k of epoch e depends on the seed, e and k alone, whatever the number of threads.
+The sample at position k of epoch e depends only on the seed, e and k, not on the number of threads.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ _DISTORT_PROBABILITY = 0.5
 
 @dataclass(frozen=True)
 class PhotoBatch:
-    """What one step of the detector's training reads.
+    """The input of one training step of the detector.
 
     Attributes:
         images: (b, 3, size, size), RGB, 0-1.
-        faces: Per photo, network pixels; ignored faces are painted over or left to no anchor.
+        faces: True faces of each image, in network pixels. Ignored faces are painted over in the image, and
+            ``to_targets`` leaves them out.
     """
 
     images: Tensor
     faces: list[LabelledFaces]
 
     def to_targets(self, device: torch.device) -> FaceTargets:
-        """The faces that count, as tensors."""
+        """Returns the faces that are not ignored, as tensors on a device."""
         return FaceTargets(
             [torch.from_numpy(one.xyxy[~one.ignored]).to(device) for one in self.faces],
             [torch.from_numpy(one.landmarks[~one.ignored]).to(device) for one in self.faces],
@@ -48,13 +49,13 @@ class PhotoBatch:
 
 @dataclass(frozen=True)
 class TrainingCrops:
-    """Labelled photos as square training crops.
+    """Makes square training crops from labelled photos, one crop per photo and epoch.
 
     Attributes:
         photos: The photos with their true faces.
-        image_size: Side of a crop, pixels.
-        batch_size: Crops per step; the last batch of an epoch may be smaller.
-        seed: Decides order, crops, mirroring and colours.
+        image_size: Side of a crop in pixels.
+        batch_size: Crops per training step; the last batch of an epoch may be smaller.
+        seed: Random seed for the order of the photos, the crops, the mirroring and the colours.
     """
 
     photos: Sequence[LabelledPhoto]
@@ -62,23 +63,23 @@ class TrainingCrops:
     batch_size: int
     seed: int
 
-    def draw_batches(self, epoch: int, n_threads: int | None = None) -> Iterator[PhotoBatch]:
-        """Goes through the photos once, in the order of an epoch.
+    def iterate_batches(self, epoch: int, n_threads: int | None = None) -> Iterator[PhotoBatch]:
+        """Iterates over one crop of every photo, in the shuffled order of an epoch.
 
         Args:
-            epoch: From 0.
-            n_threads: Threads that read ahead; None is one less than the cores.
+            epoch: Number of the epoch, counted from 0.
+            n_threads: Threads that prepare crops ahead; None is one thread less than there are CPU cores.
         """
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos)).tolist()
         with ThreadPoolExecutor(n_threads or max(1, (os.cpu_count() or 2) - 1)) as pool:
-            samples = map_ahead(pool, partial(self._draw_sample, epoch), order, ahead=3 * self.batch_size)
+            samples = map_ahead(pool, partial(self._make_crop, epoch), order, ahead=3 * self.batch_size)
             for batch in in_batches(samples, self.batch_size):
                 pixels = np.stack([photo for photo, _ in batch]).transpose(0, 3, 1, 2)
                 images = torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
                 yield PhotoBatch(images, [faces for _, faces in batch])
 
-    def _draw_sample(self, epoch: int, position: int) -> tuple[Photo, LabelledFaces]:
-        """A crop of one photo; mirrored and recoloured half of the time each."""
+    def _make_crop(self, epoch: int, position: int) -> tuple[Photo, LabelledFaces]:
+        """Makes a random crop of one photo; it is mirrored with probability 0.5 and recoloured with probability 0.5."""
         rng = np.random.default_rng((self.seed, epoch, position))
         one = self.photos[position]
         photo, faces = crop_faces_square(rng, one.read(), one.faces, self.image_size)

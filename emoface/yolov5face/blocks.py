@@ -1,13 +1,13 @@
 """The building blocks of YOLOv5-Face; attribute names are those of the official state dicts.
 
-Children are registered in the order in which they run, so a walk over a network's modules meets its convolutions
-as an exported graph lists them. The readers of nameless weight files rely on this.
+Child modules are registered in the order in which they run, so a network's modules list its convolutions in the same
+order as an exported graph. The readers of weight files without tensor names rely on this.
 
 Every block is ``Block(in_channels, out_channels, ...)`` and maps (b, in, h, w) to (b, out, h / stride, w / stride).
 
 Source: structure of deepcam-cn/yolov5-face@84ef013, models/common.py. ShuffleNetV2: Ma et al. 2018; BlazeFace:
-Bazarevsky et al. 2019; CSP: Wang et al. 2020. What differs: no code is shared, BatchNorm's eps and momentum are
-set where it is made.
+Bazarevsky et al. 2019; CSP: Wang et al. 2020. Differences: no code is shared, and BatchNorm's eps and momentum are
+set when the layer is created.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Stem(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 then 3x3 convolution of one width, with or without its input added."""
+    """1x1 then 3x3 convolution with equal numbers of channels; ``shortcut`` adds the input to the output."""
 
     def __init__(self, channels: int, shortcut: bool) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Bottleneck(nn.Module):
 
 
 class C3(nn.Module):
-    """Cross-stage-partial block of three convolutions around a row of bottlenecks."""
+    """Cross-stage-partial block: three convolutions around a sequence of bottlenecks."""
 
     def __init__(self, in_channels: int, out_channels: int, repeats: int, shortcut: bool) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SPP(nn.Module):
 
 
 class Shuffle(nn.Module):
-    """ShuffleNetV2 unit; with stride 1, half of the channels pass untouched."""
+    """ShuffleNetV2 unit; with stride 1, half of the channels pass unchanged."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -134,12 +134,12 @@ class Shuffle(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = (x, x) if self.stride > 1 else x.chunk(2, dim=1)
-        # Channel shuffle with two groups: the two halves take turns, left first.
+        # Channel shuffle with two groups: the channels of the two halves alternate, left first.
         return torch.stack((self.branch1(left), self.branch2(right)), dim=2).flatten(1, 2)
 
 
 class Blaze(nn.Module):
-    """BlazeFace unit: a 5x5 depthwise separable convolution, its input added."""
+    """BlazeFace unit: a 5x5 depthwise separable convolution with a residual connection."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Blaze(nn.Module):
 
 
 class DoubleBlaze(nn.Module):
-    """BlazeFace unit of two 5x5 convolutions around a narrow middle.
+    """BlazeFace unit of two 5x5 convolutions with a bottleneck of ``BLAZE_MIDDLE`` channels between them.
 
     The second 5x5 convolution is a full one, as in the published weights; the BlazeFace paper has a depthwise one.
     """

@@ -1,9 +1,9 @@
-"""Reads the tensors of a ``.pt`` file without running any code that it names.
+"""Reads the tensors of a ``.pt`` file without running any code that the file names.
 
-An official YOLOv5-Face checkpoint is a pickle of whole model objects, which asks for the classes of the repository
-that trained it; unpickling it the usual way runs whatever it asks for. Here every name must be on a list: tensors
-are rebuilt by functions of this module, network classes become inert stand-ins that only hold attributes, and any
-other name is an error.
+An official YOLOv5-Face checkpoint is a pickle of whole model objects. It names the classes of the repository that
+trained it, and the standard unpickler would run any function that the file names. Here every name must be on a list
+of allowed names: tensors are rebuilt by functions of this module, network classes become inert placeholders that only
+hold attributes, and any other name is an error.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ _PLAIN = {
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Reads the state dict in a ``.pt`` or ``.pth`` file.
 
-    Of a training checkpoint the averaged weights (``ema``) come before the last ones (``model``). Both of torch's
-    file formats are read; the prefix ``module.`` of data-parallel training is dropped.
+    From a training checkpoint, the averaged weights (``ema``) are preferred to the last weights (``model``). Both of
+    torch's file formats are read; the prefix ``module.`` of data-parallel training is removed.
 
     Args:
         path: A plain state dict or an official checkpoint.
 
     Returns:
-        Every tensor by its name in the network, in the file's own number type.
+        The tensors by their names in the network, in the number type that the file stores.
 
     Raises:
-        WeightsError: The file is damaged, holds no weights, or asks for anything but tensors and networks.
+        WeightsError: The file is damaged, holds no weights, or names anything but tensors and networks.
     """
     try:
         content = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
@@ -81,7 +81,7 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 
 
 class _Inert:
-    """Stands for an object of a class that is not run; holds the attributes that the file gives it."""
+    """Placeholder for an object of a network class: holds the attributes in the file and runs none of the class."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.attributes: dict[str, Any] = {}
@@ -97,7 +97,7 @@ class _Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors, plain containers and inert stand-ins; every other name is refused."""
+    """Unpickles tensors, plain containers and inert placeholders; every other name is an error."""
 
     def __init__(self, stream: io.BufferedIOBase, path: Path, load_storage: Callable[[Any], Tensor]) -> None:
         super().__init__(stream, encoding="latin1")
@@ -105,7 +105,7 @@ class _Unpickler(pickle.Unpickler):
         self._load_storage = load_storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of the file stands for."""
+        """Returns the object to use for a class or function that the file names."""
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
         if module == "torch" and name in _DTYPES:
@@ -120,14 +120,14 @@ class _Unpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Any:
-        """The numbers behind a tensor; or a class, which old files hold together with its source text."""
+        """Returns the storage of a tensor; or a class, which old files store together with its source text."""
         if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module":
             return pid[1]
         return self._load_storage(pid)
 
 
 class _Rebuilt:
-    """Called for a tensor; a class of its own, so that a pickle cannot change what it calls."""
+    """Rebuilds a tensor from its storage; a class, so that a pickle cannot change the state of what it calls."""
 
     def __new__(cls, storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:  # type: ignore[misc]
         return storage.as_strided(tuple(size), tuple(stride), offset)
@@ -137,7 +137,7 @@ class _Rebuilt:
 
 
 class _Parameter(_Rebuilt):
-    """Called for a parameter, whose tensor is all that is kept."""
+    """Rebuilds a parameter; only its tensor is kept."""
 
     def __new__(cls, tensor: Tensor, *_: Any) -> Tensor:  # type: ignore[misc]
         if not isinstance(tensor, Tensor):
@@ -154,7 +154,7 @@ _REBUILDERS = {
 
 
 def _read_zip(path: Path) -> Any:
-    """The format of torch 1.6 and later: a zip with ``data.pkl`` and one file per storage."""
+    """Reads the format of torch 1.6 and later: a zip with ``data.pkl`` and one file per storage."""
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(pickles) != 1:
@@ -187,7 +187,7 @@ def _to_storage(path: Path, data: bytearray, dtype: torch.dtype, n_values: int) 
 
 
 def _read_legacy(path: Path) -> Any:
-    """The older format: pickles one after the other, then all numbers."""
+    """Reads the format before torch 1.6: several pickles one after the other, then the values of all storages."""
     with path.open("rb") as stream:
 
         def no_storage(_: Any) -> Tensor:
@@ -198,7 +198,7 @@ def _read_legacy(path: Path) -> Any:
 
         if load_plain() != _LEGACY_MAGIC or load_plain() != _LEGACY_PROTOCOL:
             raise WeightsError(f"{path}: not a file written by torch.save")
-        load_plain()  # byte order and type sizes of the machine that wrote it
+        load_plain()  # byte order and type sizes of the machine that wrote the file
         storages: dict[str, Tensor] = {}
         file_bytes = path.stat().st_size
 
@@ -220,7 +220,7 @@ def _read_legacy(path: Path) -> Any:
 
 
 def _weights_in(content: Any) -> Any:
-    """The part of a checkpoint that holds weights."""
+    """Returns the part of a checkpoint that holds the weights."""
     if isinstance(content, Mapping):
         for key in _MODEL_KEYS:
             if isinstance(content.get(key), _Inert | Mapping):
@@ -229,7 +229,7 @@ def _weights_in(content: Any) -> Any:
 
 
 def _named_tensors(holder: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Walks a state dict, or stand-ins of modules the way ``state_dict`` walks modules."""
+    """Yields the tensors of a state dict, or of placeholders of modules, named as ``Module.state_dict`` names them."""
     if isinstance(holder, Mapping):
         yield from ((prefix + str(key), value) for key, value in holder.items() if isinstance(value, Tensor))
     elif isinstance(holder, _Inert):

@@ -1,12 +1,12 @@
-"""From the heads' raw numbers to faces: the part of detection that all backends share."""
+"""Decodes the raw outputs of the heads to faces: the part of detection that all backends share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from emoface.vision.arrays import Float32Array
 from emoface.vision.boxes import box_areas, clip_boxes, nms_boxes
 from emoface.vision.detections import Detections
 from emoface.vision.letterbox import Letterbox
@@ -14,12 +14,10 @@ from emoface.vision.letterbox import Letterbox
 N_OUTPUTS = 16
 _OBJECTNESS, _LANDMARKS, _CLASS = 4, slice(5, 15), 15
 
-FloatArray = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class HeadLevel:
-    """What the numbers of one head are relative to.
+    """Stride and anchors of one head, to which its outputs are relative.
 
     Attributes:
         stride: Network pixels per cell.
@@ -27,42 +25,42 @@ class HeadLevel:
     """
 
     stride: int
-    anchors_net: FloatArray
+    anchors_net: Float32Array
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Which predictions become detections.
+    """Thresholds that decide which predictions become detections.
 
     Attributes:
-        conf: Least objectness x class that counts.
-        iou: A box that overlaps a better one by more goes.
+        conf: Minimum score of a face, 0-1; the score is objectness times class probability.
+        iou: Non-maximum suppression drops a box whose IoU with a box of higher score is above this, 0-1.
     """
 
     conf: float
     iou: float
 
 
-def decode_level(head: FloatArray, level: HeadLevel, conf_threshold: float) -> Detections:
-    """Decodes the cells of one head that are sure enough; the others are never computed.
+def decode_level(head: Float32Array, level: HeadLevel, conf_threshold: float) -> Detections:
+    """Decodes the predictions of one head whose score reaches the threshold; the others are not decoded.
 
     Args:
-        head: (anchors * N_OUTPUTS, gh, gw), one photo, before any sigmoid.
+        head: (anchors * N_OUTPUTS, gh, gw), raw outputs for one photo, before any sigmoid.
         level: The head's stride and anchors.
-        conf_threshold: Least objectness x class.
+        conf_threshold: Minimum score (objectness times class probability), 0-1.
 
     Returns:
-        Faces in network pixels, before suppression, in the order anchor, row, column.
+        Faces in network pixels, before non-maximum suppression, ordered by anchor, row and column.
     """
     planes = head.reshape(len(level.anchors_net), N_OUTPUTS, *head.shape[1:])
     objectness = sigmoid(planes[:, _OBJECTNESS])  # (anchors, gh, gw)
     anchor, row, column = np.nonzero(objectness >= conf_threshold)
     raw = planes[anchor, :, row, column]  # (n, N_OUTPUTS)
     conf = objectness[anchor, row, column] * sigmoid(raw[:, _CLASS])
-    sure = conf >= conf_threshold
-    raw, conf = raw[sure], conf[sure]
-    cell = np.stack((column[sure], row[sure]), axis=1).astype(np.float32)
-    anchor_wh = level.anchors_net[anchor[sure]]
+    is_confident = conf >= conf_threshold
+    raw, conf = raw[is_confident], conf[is_confident]
+    cell = np.stack((column[is_confident], row[is_confident]), axis=1).astype(np.float32)
+    anchor_wh = level.anchors_net[anchor[is_confident]]
     stride = np.float32(level.stride)
     centre = (sigmoid(raw[:, 0:2]) * 2 - np.float32(0.5) + cell) * stride
     half = (sigmoid(raw[:, 2:4]) * 2) ** 2 * anchor_wh / 2
@@ -71,18 +69,18 @@ def decode_level(head: FloatArray, level: HeadLevel, conf_threshold: float) -> D
 
 
 def decode_photo(
-    heads: list[FloatArray], levels: tuple[HeadLevel, ...], letterbox: Letterbox, thresholds: Thresholds
+    heads: list[Float32Array], levels: tuple[HeadLevel, ...], letterbox: Letterbox, thresholds: Thresholds
 ) -> Detections:
-    """Turns one photo's heads into its faces.
+    """Decodes the raw outputs of all heads for one photo to its faces.
 
-    Boxes are cut at the photo's border, and those wholly in the padding go; landmarks are the network's word, and
-    may lie outside.
+    Boxes are clipped to the photo, and boxes that are entirely in the padding are dropped. Landmarks are not clipped,
+    so they may be outside the photo.
 
     Args:
-        heads: Per level (anchors * N_OUTPUTS, gh, gw).
-        levels: The same order.
-        letterbox: How the photo was put into the network's input.
-        thresholds: Which faces count.
+        heads: Per level (anchors * N_OUTPUTS, gh, gw), before any sigmoid.
+        levels: Stride and anchors of each level, in the same order.
+        letterbox: How the photo was scaled and padded to the network's input.
+        thresholds: Minimum score and suppression overlap.
 
     Returns:
         Faces in pixels of the photo, best first.
@@ -97,13 +95,13 @@ def decode_photo(
     return faces[box_areas(xyxy) > 0]
 
 
-def sigmoid(x: FloatArray) -> FloatArray:
-    """The logistic function, without overflow.
+def sigmoid(x: Float32Array) -> Float32Array:
+    """Computes the logistic function without overflow.
 
     Example:
         >>> sigmoid(np.array([-1000, 0, 1000], np.float32)).tolist()
         [0.0, 0.5, 1.0]
     """
     e = np.exp(-np.abs(x))
-    y: FloatArray = np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+    y: Float32Array = np.where(x >= 0, 1 / (1 + e), e / (1 + e))
     return y

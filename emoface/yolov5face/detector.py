@@ -1,4 +1,4 @@
-"""The detector: photos in, faces in the photos' own pixels out, the same faces whatever engine runs."""
+"""The face detector: finds the faces of photos, in pixels of the photos; all engines share one decoding."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from emoface.vision.detections import Detections
 from emoface.vision.letterbox import Letterbox
 from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_photo
 from emoface.yolov5face.engines import Engine, HubEngine, OnnxEngine, TorchEngine
-from emoface.yolov5face.loading import load_network, numbers_path
+from emoface.yolov5face.loading import hashed_path, load_network
 from emoface.yolov5face.network import YoloV5Face
 
 BACKENDS = ("auto", "onnx", "torch", "hub")
 
 
 class Detector:
-    """Finds faces. A photo's faces do not depend on the photos that it is batched with.
+    """Finds faces in photos. The result for a photo does not depend on the other photos of its batch.
 
     Attributes:
-        name: The network's name.
-        backend: What runs it: ``onnx``, ``torch`` or ``hub``.
-        weights_sha256: Of the weight file.
+        name: Name of the network.
+        backend: What runs the network: ``onnx``, ``torch`` or ``hub``.
+        weights_sha256: sha256 of the weight file.
+        image_size: Longer side of the network's input in pixels.
+        thresholds: Minimum score and suppression overlap.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class Detector:
         """Finds the faces of each photo.
 
         Args:
-            images: Each (height, width, 3), RGB, of any size.
+            images: Each (height, width, 3), RGB, 0-255, of any size.
 
         Returns:
-            One ``Detections`` per photo, in order, best face first, in pixels of the photo.
+            One ``Detections`` per photo, in the order of the photos; faces by descending score, in pixels of the photo.
         """
         letterboxes = [
             Letterbox.fit((image.shape[1], image.shape[0]), self.image_size, self._stride) for image in images
@@ -79,7 +81,7 @@ class Detector:
 
 
 def to_network_input(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Stacks letterboxed photos of one size, 0-255 (h, w, 3), to 0-1 (b, 3, h, w)."""
+    """Stacks letterboxed photos of one size, each (h, w, 3) and 0-255, to one array (b, 3, h, w) in 0-1."""
     stacked = np.stack(images).transpose(0, 3, 1, 2)
     return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
 
@@ -96,19 +98,20 @@ def load_detector(
     n_threads: int | None = None,
     hub_repo: str | None = None,
 ) -> Detector:
-    """Loads weights of any known format and readies an engine for them.
+    """Loads a weight file of any known format and builds a detector with it.
 
     Args:
-        weights_path: See ``load_network``.
-        network: The network's name; found from the weights where it is not given.
+        weights_path: Weight file, see ``load_network``.
+        network: Name of the network; None recognises it by the shapes of the weights.
         backend: ``onnx`` (ONNX Runtime, CPU), ``torch``, ``hub`` (the reference repository's network), or ``auto``:
-            torch where there is CUDA, else onnx.
-        image_size: Longer side of the network's input, a multiple of its coarsest stride (32, or 64 for P6 forms).
-        conf_threshold: Least objectness x class of a face, 0-1.
-        iou_threshold: A face that overlaps a better one by more goes, 0-1.
-        device: For torch and hub, see ``learning.devices.pick_device``; None picks CUDA where there is one.
-        n_threads: Threads of ONNX Runtime; None leaves it to the library.
-        hub_repo: For ``hub``, see ``hub.load_reference_network``.
+            torch if CUDA is available, else onnx.
+        image_size: Longer side of the network's input in pixels, a multiple of its coarsest stride (32, or 64 for
+            networks with a P6 level).
+        conf_threshold: Minimum score of a face (objectness times class probability), 0-1.
+        iou_threshold: Non-maximum suppression drops a face whose IoU with a face of higher score is above this, 0-1.
+        device: Device of the backends torch and hub, see ``learning.devices.pick_device``; None is CUDA if available.
+        n_threads: Threads of ONNX Runtime; None leaves the number to the library.
+        hub_repo: Repository for the backend ``hub``, see ``hub.load_reference_network``.
 
     Raises:
         WeightsError: The file cannot be read into the network.
@@ -116,7 +119,7 @@ def load_detector(
     """
     return build_detector(
         load_network(weights_path, network),
-        weights_sha256=file_sha256(numbers_path(weights_path)),
+        weights_sha256=file_sha256(hashed_path(weights_path)),
         backend=backend,
         image_size=image_size,
         conf_threshold=conf_threshold,
@@ -139,11 +142,11 @@ def build_detector(
     n_threads: int | None = None,
     hub_repo: str | None = None,
 ) -> Detector:
-    """Readies an engine for a network that is loaded already; settings as in ``load_detector``.
+    """Builds a detector from a network that is already loaded; the settings are those of ``load_detector``.
 
     Raises:
         SettingsError: A setting is unknown or out of its range.
-        WeightsError: The backend cannot take the network.
+        WeightsError: The backend cannot run the network.
     """
     if backend not in BACKENDS:
         raise SettingsError(f"backend is {backend!r}{did_you_mean(backend, BACKENDS)}")

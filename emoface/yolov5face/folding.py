@@ -1,7 +1,7 @@
-"""Convolutions with BatchNorm folded in: what deployed weight files hold, and what inference runs.
+"""Folds BatchNorms into their convolutions, the form of deployed weight files and of inference, and unfolds them.
 
-Deployed files list convolutions without the names of the state dict. They are matched to a network in the order
-in which they run, and every shape, stride and group count has to agree.
+Deployed files list convolutions without the names of the state dict. The convolutions are matched to those of a network
+in the order in which they run, and every weight shape, stride and number of groups must agree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from emoface.yolov5face.network import YoloV5Face
 
 @dataclass(frozen=True)
 class ConvForm:
-    """What tells one convolution from another, weights apart."""
+    """Weight shape, stride and groups of a convolution: all that distinguishes it but the values of its weights."""
 
     weight_shape: tuple[int, ...]
     stride: int
@@ -33,11 +33,11 @@ class FoldedConv:
     """One convolution of a deployed file.
 
     Attributes:
-        label: What the file calls it.
+        label: Name of the convolution in the file.
         weight: (out, in / groups, k, k) float32.
         bias: (out,) float32.
-        stride: The same for both axes.
-        groups: 1, or the channels of a depthwise convolution.
+        stride: Stride, equal for both axes.
+        groups: 1, or the number of channels for a depthwise convolution.
     """
 
     label: str
@@ -48,13 +48,20 @@ class FoldedConv:
 
     @property
     def form(self) -> ConvForm:
-        """Its shape, stride and groups."""
+        """Weight shape, stride and groups of the convolution."""
         return ConvForm(tuple(self.weight.shape), self.stride, self.groups)
 
 
 @dataclass(frozen=True)
 class ConvSlot:
-    """A convolution of a network and the BatchNorm behind it, if there is one."""
+    """A convolution of a network and the BatchNorm that follows it, if any.
+
+    Attributes:
+        name: Name of the convolution in the network.
+        conv: The convolution.
+        norm_name: Name of the BatchNorm in the network; empty where there is none.
+        norm: The BatchNorm that follows; None where there is none.
+    """
 
     name: str
     conv: nn.Conv2d
@@ -63,12 +70,12 @@ class ConvSlot:
 
     @property
     def form(self) -> ConvForm:
-        """Its shape, stride and groups."""
+        """Weight shape, stride and groups of the convolution."""
         return ConvForm(tuple(self.conv.weight.shape), self.conv.stride[0], self.conv.groups)
 
 
 def conv_slots(network: YoloV5Face) -> list[ConvSlot]:
-    """The convolutions of a network in the order in which they run."""
+    """Lists the convolutions of a network in the order in which they run."""
     leaves = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     slots = []
     for (name, module), (next_name, following) in zip(leaves, [*leaves[1:], ("", None)], strict=True):
@@ -80,13 +87,14 @@ def conv_slots(network: YoloV5Face) -> list[ConvSlot]:
 
 @torch.no_grad()
 def fill_folded(network: YoloV5Face, convs: list[FoldedConv]) -> None:
-    """Puts folded convolutions into a network that keeps its BatchNorms.
+    """Copies folded convolutions into a network that keeps its BatchNorms.
 
-    Each BatchNorm becomes the identity plus the folded bias, so the network computes the same and can be trained on.
+    Each BatchNorm is set to the identity plus the folded bias, so the network computes the same outputs and can be
+    trained further.
 
     Args:
-        network: Changed in place.
-        convs: One per slot, same order, forms agreeing.
+        network: Network to fill; changed in place.
+        convs: One per convolution of the network, in the same order and with the same forms.
     """
     for slot, folded in zip(conv_slots(network), convs, strict=True):
         slot.conv.weight.copy_(folded.weight)
@@ -103,13 +111,13 @@ def fill_folded(network: YoloV5Face, convs: list[FoldedConv]) -> None:
 
 @torch.no_grad()
 def fold_batch_norms(network: YoloV5Face) -> YoloV5Face:
-    """A copy for inference: BatchNorms folded into their convolutions, evaluation mode.
+    """Copies a network for inference: BatchNorms folded into their convolutions, in evaluation mode.
 
     Args:
-        network: Any mode; not changed.
+        network: In training or evaluation mode; not changed.
 
     Returns:
-        A network that computes the same as ``network.eval()``, to rounding.
+        A network with the same outputs as ``network.eval()``, up to rounding.
     """
     folded = copy.deepcopy(network).eval()
     for slot in conv_slots(folded):
@@ -124,7 +132,7 @@ def fold_batch_norms(network: YoloV5Face) -> YoloV5Face:
 
 
 def _fold(slot: ConvSlot) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one convolution, worked out in float64."""
+    """Computes the folded weight and bias of one convolution in float64; returns them as float32."""
     norm = slot.norm
     if norm is None:
         return slot.conv.weight, _bias_of(slot.conv)

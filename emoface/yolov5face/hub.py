@@ -1,11 +1,12 @@
-"""The reference repository's own network through ``torch.hub``, in spite of its hubconf.
+"""Loads the reference repository's own network through ``torch.hub``.
 
-Its entry points build 80 classes and fetch weights that do not exist. One of them, ``custom``, rebuilds a network
-from any object with a ``yaml`` and a state dict: it is given ours, read safely, so that no pickle is ever loaded.
-The repository's code does run, which is why the commit is pinned, and only this backend does it.
+Most entry points of its ``hubconf.py`` cannot be used: they build networks of 80 classes and fetch weights that do not
+exist. One of them, ``custom``, builds a network from any object with a ``yaml`` and a state dict. It is given our
+network's weights, which were read safely, so no pickle is loaded. The repository's code does run; this is why the
+commit is pinned, and why only the backend ``hub`` uses it.
 
-The repository imports packages that its network does not use (torchvision for its own suppression, seaborn for
-plots...). Where they are not installed, a stand-in lets the import pass and raises at the first use.
+The repository imports packages that its network does not use (torchvision for non-maximum suppression, seaborn for
+plots...). Where such a package is not installed, a placeholder lets the import succeed and raises at the first use.
 """
 
 from __future__ import annotations
@@ -39,15 +40,16 @@ def load_reference_network(network: YoloV5Face, repo: str | None = None) -> nn.M
     """Builds the reference repository's network with our weights.
 
     Args:
-        network: Whose structure and weights.
+        network: Network whose structure and weights to use.
         repo: ``OWNER/NAME[:REF]`` on GitHub, downloaded into torch.hub's folder on first use, or the folder of a
-            local clone; None is what ``EMOFACE_HUB_REPO`` says, else the pinned commit on GitHub.
+            local clone; None is the value of the environment variable ``EMOFACE_HUB_REPO``, else the pinned commit on
+            GitHub.
 
     Returns:
         A module that maps (b, 3, h, w) to decoded predictions and raw heads (b, anchors, gh, gw, 16).
 
     Raises:
-        WeightsError: The repository cannot be had or imported, or its network differs.
+        WeightsError: The repository cannot be downloaded or imported, or its network differs from ours.
     """
     repo = repo or os.environ.get(HUB_REPO_VARIABLE) or HUB_REPO
     folder = _repo_folder(repo)
@@ -69,7 +71,7 @@ def load_reference_network(network: YoloV5Face, repo: str | None = None) -> nn.M
 
 
 class _HubWeights(nn.Module):
-    """What the entry point ``custom`` reads: ``yaml``, ``names``, a device and a state dict."""
+    """The model object that the entry point ``custom`` reads: ``yaml``, ``names``, a device and a state dict."""
 
     def __init__(self, network: YoloV5Face, yaml_path: Path) -> None:
         super().__init__()
@@ -78,12 +80,12 @@ class _HubWeights(nn.Module):
         self._network = network
 
     def state_dict(self, *_: object, **__: object) -> dict[str, Tensor]:  # type: ignore[override]
-        """The network's own, without a prefix."""
+        """Returns the state dict of our network, without a prefix in the tensor names."""
         return dict(self._network.state_dict())
 
 
 def _repo_folder(repo: str) -> Path:
-    """Where the repository lies; downloads it where it must."""
+    """Returns the local folder of the repository; downloads the repository if it is not there."""
     if Path(repo).is_dir():
         return Path(repo).resolve()
     owner_name, _, ref = repo.partition(":")
@@ -105,12 +107,12 @@ def _repo_folder(repo: str) -> Path:
 
 @contextmanager
 def _foreign_code() -> Iterator[None]:
-    """Lets a repository import its top-level ``models`` and ``utils``, and puts back what its import changes."""
+    """Lets a repository import its top-level ``models`` and ``utils``; undoes all that its import changed on exit."""
     finder = _StandInFinder()
     own_modules, root, path = _take_modules(), logging.getLogger(), list(sys.path)
     threads, level, handlers = cv2.getNumThreads(), root.level, list(root.handlers)
     sys.meta_path.append(finder)
-    root.addHandler(logging.NullHandler())  # a root logger with a handler keeps the repository's own set-up away
+    root.addHandler(logging.NullHandler())  # the repository sets up logging only where the root logger has no handler
     try:
         yield
     finally:
@@ -124,7 +126,7 @@ def _foreign_code() -> Iterator[None]:
 
 
 def _take_modules() -> dict[str, ModuleType]:
-    """Takes the repository's modules and all stand-ins out of ``sys.modules``."""
+    """Removes the repository's modules and all placeholders from ``sys.modules``, and returns them."""
     foreign = [
         name
         for name, module in sys.modules.items()
@@ -134,7 +136,7 @@ def _take_modules() -> dict[str, ModuleType]:
 
 
 class _StandIn:
-    """Stands for a function of a package that is not installed."""
+    """Placeholder for a function of a package that is not installed."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -147,7 +149,7 @@ class _StandIn:
 
 
 class _StandInModule(ModuleType):
-    """Stands for a package that is not installed."""
+    """Placeholder for a package that is not installed."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -156,10 +158,10 @@ class _StandInModule(ModuleType):
 
 
 class _StandInFinder(MetaPathFinder, Loader):
-    """Asked last, so that an installed package always wins."""
+    """Finds placeholders for missing packages; it is the last finder, so an installed package takes precedence."""
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> ModuleSpec | None:
-        """Knows the packages that the network does not use."""
+        """Returns a placeholder for a package that the network does not use, else None."""
         if fullname.split(".")[0] not in _UNUSED_BY_NETWORK:
             return None
         return ModuleSpec(fullname, self, is_package=True)
@@ -168,4 +170,4 @@ class _StandInFinder(MetaPathFinder, Loader):
         return _StandInModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Leaves the stand-in empty."""
+        """Does nothing: a placeholder has no content."""

@@ -1,6 +1,6 @@
-"""A detector in the manner of ``torch.hub`` models: called with photos of any kind, it answers with results.
+"""A face detector with the interface of ``torch.hub`` models: called with photos of any kind, it returns results.
 
-The repository's ``hubconf.py`` names one entry point per network; they all end in ``load_photo_detector``.
+The repository's ``hubconf.py`` defines one entry point per network; all of them call ``load_photo_detector``.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LANDMARK_RGB = (0, 200, 255)
 
 @dataclass(frozen=True)
 class FaceResults:
-    """The faces of some photos, one entry per photo everywhere.
+    """The faces of one or more photos; every attribute has one entry per photo.
 
     Attributes:
-        names: A path's stem, else ``photo0``, ``photo1``...; no name twice.
-        photos: Each (height, width, 3), RGB.
-        detections: Faces in pixels of the photo, best first.
+        names: File name without its suffix, else ``photo0``, ``photo1``...; all names are different.
+        photos: Each (height, width, 3), RGB, 0-255.
+        detections: Faces in pixels of the photo, by descending score.
     """
 
     names: tuple[str, ...]
@@ -52,21 +52,21 @@ class FaceResults:
 
     @property
     def xyxy(self) -> list[NDArray[np.float32]]:
-        """Per photo (n, 4) boxes in pixels."""
+        """Boxes of the faces: per photo (n, 4), in pixels."""
         return [faces.xyxy for faces in self.detections]
 
     @property
     def landmarks(self) -> list[NDArray[np.float32]]:
-        """Per photo (n, 5, 2) in pixels, in the order of ``LANDMARK_NAMES``."""
+        """Landmarks of the faces: per photo (n, 5, 2), in pixels, in the order of ``LANDMARK_NAMES``."""
         return [faces.landmarks for faces in self.detections]
 
     @property
     def conf(self) -> list[NDArray[np.float32]]:
-        """Per photo (n,) scores, 0-1."""
+        """Scores of the faces: per photo (n,), 0-1."""
         return [faces.conf for faces in self.detections]
 
     def pandas(self) -> pandas.DataFrame:
-        """One row per face of all photos: photo, name, x1, y1, x2, y2, conf, and x and y of each landmark."""
+        """Returns a table of all faces, one row each: photo, name, x1, y1, x2, y2, conf, x and y of each landmark."""
         import pandas
 
         landmark_columns = [f"{name}_{axis}" for name in LANDMARK_NAMES for axis in ("x", "y")]
@@ -81,14 +81,14 @@ class FaceResults:
         return table
 
     def render(self) -> list[Photo]:
-        """Copies of the photos with boxes, scores and landmarks drawn in."""
+        """Draws boxes, scores and landmarks on copies of the photos."""
         return [_draw_faces(photo, faces) for photo, faces in zip(self.photos, self.detections, strict=True)]
 
     def save(self, out: str | os.PathLike[str] = "faces") -> list[Path]:
-        """Writes the drawn photos as ``OUT/NAME.jpg``.
+        """Writes the photos with boxes, scores and landmarks as ``OUT/NAME.jpg``.
 
         Returns:
-            The files, in the photos' order.
+            Paths of the files, in the order of the photos.
         """
         paths = [Path(out) / f"{name}.jpg" for name in self.names]
         for path, drawn in zip(paths, self.render(), strict=True):
@@ -96,15 +96,18 @@ class FaceResults:
         return paths
 
     def crop(self, margin: float = 0.15, align_side: int | None = None) -> list[list[Photo]]:
-        """Cuts the faces out, per photo in the order of the detections.
+        """Crops the faces.
 
         Args:
             margin: Share of the face's longer side that is added on every side.
-            align_side: Turns and scales each face by its landmarks to a square of this side; None cuts squares of
-                the faces' own sizes.
+            align_side: Side in pixels of aligned crops, which are rotated and scaled by the landmarks; None crops
+                squares of the faces' own sizes without alignment.
+
+        Returns:
+            Per photo one crop (side, side, 3) for each face, in the order of the detections.
         """
         return [
-            [_cut_face(photo, faces, row, margin, align_side) for row in range(len(faces))]
+            [_crop_face(photo, faces, row, margin, align_side) for row in range(len(faces))]
             for photo, faces in zip(self.photos, self.detections, strict=True)
         ]
 
@@ -113,25 +116,25 @@ class PhotoDetector:
     """Finds the faces of photos given as paths, arrays or PIL images.
 
     Attributes:
-        detector: What runs.
+        detector: The detector that finds the faces.
     """
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
 
     def __call__(self, photos: PhotoInput | list[PhotoInput] | tuple[PhotoInput, ...]) -> FaceResults:
-        """Finds faces.
+        """Finds the faces of one photo or several.
 
         Args:
-            photos: One photo or several: a path, a PIL image, or a (height, width, 3) uint8 array, RGB. Paths and
-                PIL images are turned as their EXIF orientation says; pixels of the results are of the turned photo.
+            photos: One photo or several: a path, a PIL image, or a (height, width, 3) uint8 array, RGB. Photos from
+                paths and PIL images are rotated by their EXIF orientation; results are in pixels of the rotated photo.
 
         Raises:
-            ImageError: A file is missing or no photo, or an array is of another shape or type.
+            ImageError: A file is missing or is not a photo, or an array has another shape or type.
         """
         several = list(photos) if isinstance(photos, list | tuple) else [photos]
         arrays = [_to_photo(one, f"photo {number}") for number, one in enumerate(several)]
-        names = _unique([_name_of(one, f"photo{number}") for number, one in enumerate(several)])
+        names = _make_unique([_photo_name(one, f"photo{number}") for number, one in enumerate(several)])
         return FaceResults(names, tuple(arrays), tuple(self.detector.detect(arrays)))
 
 
@@ -141,15 +144,15 @@ def load_photo_detector(
     """Loads a detector by the name of its weights.
 
     Args:
-        name: Of a network, and of its weights where ``weights`` is None.
-        weights: A weight file of that network, in any known format.
-        fetch: Download weights that are not on this machine, where their card has an address; they must have the
-            card's sha256.
-        settings: As in ``load_detector``: backend, image_size, conf_threshold, iou_threshold, device, n_threads,
+        name: Name of the weights to look up; where ``weights`` is given, name of the network of that file.
+        weights: A weight file of the network ``name``, in any known format; None looks the weights up by ``name``.
+        fetch: Whether to download weights that are not on this machine, if their card has an address; the file must
+            have the sha256 of the card.
+        settings: Settings of ``load_detector``: backend, image_size, conf_threshold, iou_threshold, device, n_threads,
             hub_repo.
 
     Raises:
-        WeightsError: The weights are nowhere, damaged or of another network.
+        WeightsError: The weights are not found, are damaged or belong to another network.
         SettingsError: A setting is unknown or out of its range.
     """
     if weights is not None:
@@ -176,12 +179,12 @@ def _to_photo(photo: PhotoInput, name: str) -> Photo:
     raise ImageError(f"{name}: {type(photo).__name__} is no photo, expected a path, a uint8 array or a PIL image")
 
 
-def _name_of(photo: PhotoInput, otherwise: str) -> str:
-    return Path(photo).stem if isinstance(photo, str | os.PathLike) else otherwise
+def _photo_name(photo: PhotoInput, default: str) -> str:
+    return Path(photo).stem if isinstance(photo, str | os.PathLike) else default
 
 
-def _unique(names: list[str]) -> tuple[str, ...]:
-    """Gives each repeated name the first free number: ``a``, ``a-2``, ``a-3``."""
+def _make_unique(names: list[str]) -> tuple[str, ...]:
+    """Makes names unique: a repeated name gets the first free number, as in ``a``, ``a-2``, ``a-3``."""
     taken: list[str] = []
     for name in names:
         number, free = 1, name
@@ -206,7 +209,7 @@ def _draw_faces(photo: Photo, faces: Detections) -> Photo:
     return drawn
 
 
-def _cut_face(photo: Photo, faces: Detections, row: int, margin: float, align_side: int | None) -> Photo:
+def _crop_face(photo: Photo, faces: Detections, row: int, margin: float, align_side: int | None) -> Photo:
     if align_side is not None:
         return align_face(photo, faces.landmarks[row], align_side, margin)
     return crop_square(photo, *square_box(faces.xyxy[row], margin))

@@ -1,4 +1,4 @@
-"""Reads weights of any of the formats into one of our networks, and says exactly what does not fit."""
+"""Reads weights of any known format into one of our networks; errors name the tensor that does not fit."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _SAFETENSORS = ".safetensors"
 _ONNX = ".onnx"
 SUFFIXES = (*_NCNN, _ONNX, _SAFETENSORS, *_PICKLES)
 
-_COUNTERS = "num_batches_tracked"
+_COUNTER_SUFFIX = "num_batches_tracked"
 
 
 def load_network(path: Path, network: str | None = None) -> YoloV5Face:
-    """Reads a weight file into the network it belongs to, in evaluation mode, BatchNorms kept.
+    """Loads a weight file into its network; the network keeps its BatchNorms and is in evaluation mode.
 
     Args:
         path: ncnn (``.param`` or ``.bin``), ``.onnx``, ``.safetensors``, or ``.pt`` / ``.pth``: a plain state dict
-            or an official checkpoint, of which no code is run.
-        network: The network's name; found from the shapes of the weights where it is not given.
+            or an official checkpoint, whose code is not run.
+        network: Name of the network; None recognises it by the shapes of the weights.
 
     Raises:
-        WeightsError: The file is missing, damaged, unsafe, or its weights are another network's.
+        WeightsError: The file is missing, damaged or unsafe, or its weights belong to another network.
         SettingsError: No network is called ``network``.
     """
     if network is not None:
@@ -54,8 +54,8 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
 
         built = _network_from_convs(path, read_onnx(path), network)
     elif path.suffix == _SAFETENSORS:
-        state, named = _read_safetensors(path)
-        built = _network_from_state(path, state, network or named)
+        state, recorded_name = _read_safetensors(path)
+        built = _network_from_state(path, state, network or recorded_name)
     elif path.suffix in _PICKLES:
         built = _network_from_state(path, read_checkpoint(path), network)
     else:
@@ -64,16 +64,16 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
 
 
 def save_network(network: YoloV5Face, path: Path, half: bool = False) -> None:
-    """Writes a network in one step, in the format of the path's suffix.
+    """Writes a network atomically, in the format of the path's suffix.
 
     Args:
-        network: Any mode; not changed.
+        network: In training or evaluation mode; not changed.
         path: ``.safetensors`` (state dict, the network's name in the metadata), ``.pt`` (plain state dict), ``.onnx``
-            or ``.torchscript`` (both for inference alone: BatchNorms folded, any batch and size).
-        half: Writes float16, for ``.safetensors`` alone; ``load_network`` makes it float32 again.
+            or ``.torchscript`` (both for inference only: BatchNorms folded, any batch and image size).
+        half: Write float16 weights, only for ``.safetensors``; ``load_network`` converts them to float32.
 
     Raises:
-        SettingsError: The suffix is none of these, or has no float16.
+        SettingsError: The suffix is unknown, or ``half`` is set for another suffix than ``.safetensors``.
     """
     from emoface.yolov5face.onnx_files import to_onnx, to_torchscript
 
@@ -105,25 +105,26 @@ def _to_safetensors(network: YoloV5Face, half: bool) -> bytes:
     return data
 
 
-def numbers_path(path: Path) -> Path:
-    """The file whose sha256 stands for the weights: the ``.bin`` of an ncnn pair, else the file itself."""
+def hashed_path(path: Path) -> Path:
+    """Returns the file whose sha256 identifies the weights: the ``.bin`` of an ncnn pair, else the file itself."""
     return ncnn_pair(path)[1] if path.suffix in _NCNN else path
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    """Reads the state dict, and the network's name where the metadata has a known one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as opened:
-            named = (opened.metadata() or {}).get("network")
+            recorded_name = (opened.metadata() or {}).get("network")
             state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error})") from error
-    return state, named if named in ARCHITECTURES else None
+    return state, recorded_name if recorded_name in ARCHITECTURES else None
 
 
 def _network_from_convs(path: Path, convs: list[FoldedConv], name: str | None) -> YoloV5Face:
-    network = YoloV5Face(find_architecture(name or _name_by_forms(path, convs)))
+    network = YoloV5Face(find_architecture(name or _recognise_by_forms(path, convs)))
     slots = conv_slots(network)
     for slot, conv in zip(slots, convs, strict=False):
         if slot.form != conv.form:
@@ -140,10 +141,10 @@ def _network_from_convs(path: Path, convs: list[FoldedConv], name: str | None) -
     return network
 
 
-def _name_by_forms(path: Path, convs: list[FoldedConv]) -> str:
+def _recognise_by_forms(path: Path, convs: list[FoldedConv]) -> str:
     forms = [conv.form for conv in convs]
     for name in ARCHITECTURES:
-        if [slot.form for slot in conv_slots(_hollow(name))] == forms:
+        if [slot.form for slot in conv_slots(_build_shapes_only(name))] == forms:
             return name
     raise WeightsError(
         f"{path}: its {len(convs)} convolutions fit none of the networks {', '.join(ARCHITECTURES)}; "
@@ -152,29 +153,29 @@ def _name_by_forms(path: Path, convs: list[FoldedConv]) -> str:
 
 
 def _network_from_state(path: Path, state: Mapping[str, Tensor], name: str | None) -> YoloV5Face:
-    network = YoloV5Face(find_architecture(name or _name_by_shapes(path, state)))
-    wanted = _needed(network.state_dict())
-    found = _needed(_unfold_state(network, state))
-    for key in sorted(wanted.keys() | found.keys()):
+    network = YoloV5Face(find_architecture(name or _recognise_by_shapes(path, state)))
+    expected = _without_counters(network.state_dict())
+    found = _without_counters(_unfold_state(network, state))
+    for key in sorted(expected.keys() | found.keys()):
         if key not in found:
             raise WeightsError(f"{path}: tensor {key} of {network.name} is missing")
-        if key not in wanted:
+        if key not in expected:
             raise WeightsError(f"{path}: tensor {key} is not one of {network.name}'s")
-        if found[key].shape != wanted[key].shape:
+        if found[key].shape != expected[key].shape:
             raise WeightsError(
                 f"{path}: tensor {key} has shape {tuple(found[key].shape)}, expected "
-                f"{tuple(wanted[key].shape)} of {network.name}"
+                f"{tuple(expected[key].shape)} of {network.name}"
             )
     network.load_state_dict({key: value.float() for key, value in found.items()}, strict=False)
     return network
 
 
-def _name_by_shapes(path: Path, state: Mapping[str, Tensor]) -> str:
+def _recognise_by_shapes(path: Path, state: Mapping[str, Tensor]) -> str:
     for name in ARCHITECTURES:
-        network = _hollow(name)
-        found = _needed(_unfold_state(network, state))
-        wanted = _needed(network.state_dict())
-        if {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in wanted.items()}:
+        network = _build_shapes_only(name)
+        found = _without_counters(_unfold_state(network, state))
+        expected = _without_counters(network.state_dict())
+        if {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in expected.items()}:
             return name
     raise WeightsError(
         f"{path}: its {len(state)} tensors fit none of the networks {', '.join(ARCHITECTURES)}; "
@@ -182,13 +183,13 @@ def _name_by_shapes(path: Path, state: Mapping[str, Tensor]) -> str:
     )
 
 
-def _needed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Without the counters that only training reads and that old files lack."""
-    return {key: value for key, value in state.items() if not key.endswith(_COUNTERS)}
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Drops the batch counters of BatchNorms, which only training reads and which old files lack."""
+    return {key: value for key, value in state.items() if not key.endswith(_COUNTER_SUFFIX)}
 
 
 def _unfold_state(network: YoloV5Face, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Gives a state dict that was saved after folding its BatchNorms back, as identities."""
+    """Adds BatchNorms (identity plus the folded bias) to a state dict that was saved after folding them."""
     unfolded = dict(state)
     for slot in conv_slots(network):
         bias_name = f"{slot.name}.bias"
@@ -207,7 +208,7 @@ def _unfold_state(network: YoloV5Face, state: Mapping[str, Tensor]) -> dict[str,
 
 
 @functools.cache
-def _hollow(name: str) -> YoloV5Face:
-    """A network of shapes alone, to compare with and never to fill."""
+def _build_shapes_only(name: str) -> YoloV5Face:
+    """Builds a network whose tensors have shapes but no values, for comparisons of shapes."""
     with torch.device("meta"):
         return YoloV5Face(find_architecture(name))

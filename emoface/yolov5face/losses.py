@@ -1,7 +1,7 @@
-"""What a detector is trained on: box, objectness, class and landmarks.
+"""Loss terms of the detector's training: box, objectness, class and landmarks.
 
 Source: Qi et al., "YOLO5Face", 2021, section 3 (Wing loss for landmarks); Zheng et al., "Distance-IoU Loss", 2020
-(CIoU); Shrivastava et al., "Online Hard Example Mining", 2016, as the thesis's section 4.4 asks for it.
+(CIoU); Shrivastava et al., "Online Hard Example Mining", 2016, as in section 4.4 of the thesis.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from emoface.yolov5face.targets import NEGATIVE, AnchorGrid, match_anchors, pair
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each term counts.
+    """Weights of the loss terms, and the numbers of hard negative mining.
 
     Attributes:
-        box: 1 - CIoU, mean over positives.
-        objectness: Binary cross-entropy over positives and mined negatives, per positive.
-        category: Binary cross-entropy of the class, mean over positives.
-        landmarks: Wing loss, mean over positives that have landmarks.
-        negatives_per_positive: How many of the hardest negatives count. A ratio of 3, as with a pretrained backbone,
-            left a network of random weights with constant outputs.
-        min_negatives: At least this many per photo, so that photos without faces teach too.
+        box: Weight of 1 - CIoU, mean over the positive anchors.
+        objectness: Weight of the binary cross-entropy of the objectness, summed over the positive and the mined
+            negative anchors and divided by the number of positives.
+        category: Weight of the binary cross-entropy of the class, mean over the positive anchors.
+        landmarks: Weight of the Wing loss, mean over the positive anchors whose faces have landmarks.
+        negatives_per_positive: Number of the hardest negatives that enter the loss, per positive of the photo. With a
+            ratio of 3, as used with a pretrained backbone, a randomly initialised network learned constant outputs.
+        min_negatives: Minimum number of negatives per photo, so that photos without faces contribute to the loss.
     """
 
     box: float = 2.0
@@ -44,8 +45,8 @@ class FaceTargets:
     """The true faces of a batch, in network pixels.
 
     Attributes:
-        xyxy: Per photo (n, 4).
-        landmarks: Per photo (n, 5, 2); nan where a face has none.
+        xyxy: Boxes, per photo (n, 4).
+        landmarks: Landmarks, per photo (n, 5, 2); nan where a face has none.
     """
 
     xyxy: list[Tensor]
@@ -55,16 +56,16 @@ class FaceTargets:
 def detection_losses(
     network: YoloV5Face, heads: list[Tensor], targets: FaceTargets, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """Loss terms, already weighted; their sum is what is minimised.
+    """Computes the weighted loss terms of a batch; training minimises their sum.
 
     Args:
-        network: For anchors and strides.
-        heads: ``network.heads(images)``, per level (b, anchors, gh, gw, 16).
-        targets: The batch's faces.
-        weights: How much each term counts.
+        network: Network that computed the heads; its anchors and strides are used.
+        heads: Raw outputs ``network.heads(images)``, per level (b, anchors, gh, gw, 16).
+        targets: True faces of the batch.
+        weights: Weights of the loss terms.
 
     Returns:
-        Scalars named ``box``, ``objectness``, ``category``, ``landmarks``.
+        Weighted scalars named ``box``, ``objectness``, ``category`` and ``landmarks``; 0 is best.
     """
     net_wh = (heads[0].shape[3] * network.strides[0], heads[0].shape[2] * network.strides[0])
     anchors_net = [one[0, :, 0, 0] for one in network.detect.anchor_grid]
@@ -74,7 +75,7 @@ def detection_losses(
     photo, anchor = torch.nonzero(matched >= 0, as_tuple=True)
     raw = flat[photo, anchor]  # (p, 16)
     zero = flat.sum() * 0
-    objectness = _mined_objectness(flat[..., 4], matched, weights)
+    objectness = _objectness_loss(flat[..., 4], matched, weights)
     terms = {"box": zero, "objectness": weights.objectness * objectness, "category": zero, "landmarks": zero}
     if len(photo) == 0:
         return terms
@@ -87,18 +88,21 @@ def detection_losses(
     wh = (raw[:, 2:4].sigmoid() * 2) ** 2 * anchor_wh
     terms["box"] = weights.box * (1 - complete_iou(to_xyxy(torch.cat((centre, wh), dim=1)), true_xyxy)).mean()
     terms["category"] = weights.category * F.binary_cross_entropy_with_logits(raw[:, 15], torch.ones_like(raw[:, 15]))
-    wanted = (true_landmarks - cell[:, None]) / anchor_wh[:, None]  # (p, 5, 2) as the network says them
-    terms["landmarks"] = weights.landmarks * masked_wing_loss(raw[:, 5:15].reshape(-1, 5, 2), wanted)
+    expected = (true_landmarks - cell[:, None]) / anchor_wh[:, None]  # (p, 5, 2), encoded as the network's outputs
+    terms["landmarks"] = weights.landmarks * masked_wing_loss(raw[:, 5:15].reshape(-1, 5, 2), expected)
     return terms
 
 
-def _mined_objectness(logits: Tensor, matched: Tensor, weights: LossWeights) -> Tensor:
-    """Binary cross-entropy over the positives and the hardest negatives of each photo, per positive.
+def _objectness_loss(logits: Tensor, matched: Tensor, weights: LossWeights) -> Tensor:
+    """Computes the binary cross-entropy over the positives and the hardest negatives of each photo, per positive.
 
     Args:
-        logits: (b, k).
-        matched: (b, k), see ``match_anchors``.
-        weights: How many negatives count.
+        logits: (b, k) objectness of each anchor.
+        matched: (b, k) matched face of each anchor, see ``match_anchors``.
+        weights: How many negatives enter the loss.
+
+    Returns:
+        A scalar: the sum over all photos, divided by the number of positives (by b if there are fewer).
     """
     is_positive, is_negative = matched >= 0, matched == NEGATIVE
     losses = F.binary_cross_entropy_with_logits(logits, is_positive.float(), reduction="none")
@@ -112,11 +116,11 @@ def _mined_objectness(logits: Tensor, matched: Tensor, weights: LossWeights) -> 
 
 
 def complete_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """CIoU: overlap, less the distance of the centres, less the difference of the shapes.
+    """Computes the CIoU of paired boxes: their IoU minus penalties for distant centres and different aspect ratios.
 
     Args:
         a_xyxy: (n, 4).
-        b_xyxy: (n, 4).
+        b_xyxy: (n, 4), same frame.
 
     Returns:
         (n,), at most 1, which is best.
@@ -138,23 +142,23 @@ def complete_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
     return iou - distance - trade_off * shape
 
 
-def masked_wing_loss(found: Tensor, wanted: Tensor, width: float = 0.2, curvature: float = 0.04) -> Tensor:
-    """Wing loss, mean over the landmarks that are labelled.
+def masked_wing_loss(predicted: Tensor, expected: Tensor, width: float = 0.2, curvature: float = 0.04) -> Tensor:
+    """Computes the Wing loss, mean over the labelled landmark coordinates.
 
     Args:
-        found: (n, 5, 2), in shares of the anchor.
-        wanted: (n, 5, 2), the same; nan where a face has no landmarks.
-        width: Below this the loss is logarithmic, above it linear.
-        curvature: Steepness near zero.
+        predicted: (n, 5, 2), in shares of the anchor's width and height.
+        expected: (n, 5, 2), in the same unit; nan where a face has no landmarks.
+        width: Error below which the loss is logarithmic and above which it is linear.
+        curvature: Curvature of the logarithmic part; a smaller value makes it steeper near zero.
 
     Returns:
-        A scalar, 0 where no face has landmarks.
+        A scalar, 0 if no face has landmarks.
 
     Source:
-        Feng et al., "Wing Loss", 2018, equation 5; widths there are in pixels, here in shares of the anchor.
+        Feng et al., "Wing Loss", 2018, equation 5; the errors there are in pixels, here in shares of the anchor.
     """
-    is_labelled = torch.isfinite(wanted)
-    error = torch.where(is_labelled, found - torch.nan_to_num(wanted), found.new_tensor(0.0)).abs()
+    is_labelled = torch.isfinite(expected)
+    error = torch.where(is_labelled, predicted - torch.nan_to_num(expected), predicted.new_tensor(0.0)).abs()
     constant = width - width * math.log(1 + width / curvature)
     loss = torch.where(error < width, width * torch.log1p(error / curvature), error - constant)
     return (loss * is_labelled).sum() / is_labelled.sum().clamp(min=1)

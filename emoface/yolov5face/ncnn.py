@@ -1,8 +1,8 @@
-"""Reads ncnn weights: a text file that lists layers and a binary file of their numbers.
+"""Reads ncnn weights: a text file (``.param``) that lists the layers and a binary file (``.bin``) of their weights.
 
 In a ``.param`` line, after type, name and blobs, ``0=`` is the output channels, ``1=`` the kernel, ``3=`` the stride,
-``5=`` whether there is a bias, ``6=`` the number of weights and ``7=`` the groups. The ``.bin`` holds per
-convolution a tag, the weights and the bias as float32; after fp16 weights it is padded to 4 bytes.
+``5=`` whether there is a bias, ``6=`` the number of weights and ``7=`` the groups. For each convolution the ``.bin``
+holds a tag, the weights and the bias as float32; fp16 weights are padded to a multiple of 4 bytes.
 
 Source: the file format of Tencent/ncnn, docs/developer-guide (param-and-model-file-structure).
 """
@@ -21,7 +21,7 @@ from emoface.yolov5face.folding import FoldedConv
 
 _MAGIC = "7767517"
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
-_WITHOUT_NUMBERS = frozenset(
+_LAYERS_WITHOUT_WEIGHTS = frozenset(
     (
         *("BinaryOp", "Concat", "Eltwise", "Input", "Interp", "Noop", "Permute", "Pooling"),
         *("Reshape", "ShuffleChannel", "Sigmoid", "Slice", "Split", "Swish", "UnaryOp"),
@@ -32,7 +32,7 @@ _FP16_TAG, _FP32_TAG = 0x01306B47, 0
 
 @dataclass(frozen=True)
 class _ConvLine:
-    """A convolution as the ``.param`` describes it."""
+    """A convolution as described in the ``.param``."""
 
     name: str
     out_channels: int
@@ -49,10 +49,10 @@ class _ConvLine:
 
 
 def ncnn_pair(path: Path) -> tuple[Path, Path]:
-    """The ``.param`` and the ``.bin`` that belong together.
+    """Returns the paths of the ``.param`` and the ``.bin`` that belong together.
 
     Args:
-        path: Either of the two.
+        path: Either of the two files.
 
     Raises:
         WeightsError: One of them is missing.
@@ -65,13 +65,13 @@ def ncnn_pair(path: Path) -> tuple[Path, Path]:
 
 
 def read_ncnn(path: Path) -> list[FoldedConv]:
-    """Reads all convolutions, in the order of the file.
+    """Reads all convolutions, in the order of the ``.param`` file.
 
     Args:
         path: The ``.param`` or the ``.bin``.
 
     Raises:
-        WeightsError: A file is missing, damaged or holds layers that YOLOv5-Face has not.
+        WeightsError: A file is missing or damaged, or has layers that are not part of YOLOv5-Face.
     """
     param_path, bin_path = ncnn_pair(path)
     lines = _read_param(param_path)
@@ -112,13 +112,13 @@ def _read_param(path: Path) -> list[_ConvLine]:
     for row in layers:
         if row[0] in _CONVOLUTIONS:
             convs.append(_parse_convolution(path, row))
-        elif row[0] not in _WITHOUT_NUMBERS:
+        elif row[0] not in _LAYERS_WITHOUT_WEIGHTS:
             raise WeightsError(f"{path}: layer type {row[0]} is not one of a YOLOv5-Face network")
     return convs
 
 
 def _parse_convolution(path: Path, row: list[str]) -> _ConvLine:
-    """Reads ``type name n_in n_out in... out... key=value...``."""
+    """Parses the words of a line ``type name n_in n_out in... out... key=value...``."""
     try:
         values = {key: value for key, _, value in (word.partition("=") for word in row[4:] if "=" in word)}
         out_channels, kernel, n_weights = int(values["0"]), int(values["1"]), int(values["6"])
@@ -141,7 +141,7 @@ def _parse_convolution(path: Path, row: list[str]) -> _ConvLine:
 
 @dataclass
 class _BinReader:
-    """Walks through a ``.bin``."""
+    """Reads the values of a ``.bin`` one after the other."""
 
     path: Path
     data: bytes

@@ -1,8 +1,8 @@
-"""A YOLOv5-Face network: its layers run in order, its heads predict faces per cell and anchor.
+"""A YOLOv5-Face network: its layers run in their numbered order, its heads predict faces per cell and anchor.
 
-Of the ``N_OUTPUTS`` numbers per cell and anchor, 0-3 are the box, 4 is the objectness, 5-14 five landmarks as x, y
-pairs, and 15 the class ("a face"). ``decode`` says how they become pixels; ``emoface.yolov5face.decoding`` is the
-same for numpy.
+The ``N_OUTPUTS`` outputs per cell and anchor are the box (0-3), the objectness (4), five landmarks as x, y pairs (5-14)
+and the class "face" (15). ``Detect.decode`` converts them to pixels; ``emoface.yolov5face.decoding`` does the same for
+numpy arrays.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Detect(nn.Module):
     """The heads: a 1x1 convolution per level.
 
     Attributes:
-        anchors: (levels, anchors, 2) width and height in cells of the level; the official state dicts hold both.
-        anchor_grid: (levels, 1, anchors, 1, 1, 2) the same in pixels; what ``decode`` uses.
+        anchors: (levels, anchors, 2) width and height in cells of the level; kept because the official state dicts
+            have it.
+        anchor_grid: (levels, 1, anchors, 1, 1, 2) the same in pixels; ``decode`` uses it.
     """
 
     anchors: Tensor
@@ -39,14 +40,14 @@ class Detect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(channels, self.n_anchors * N_OUTPUTS, 1) for channels in in_channels)
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Per level (b, anchors * N_OUTPUTS, gh, gw), before any sigmoid."""
+        """Returns the raw outputs, per level (b, anchors * N_OUTPUTS, gh, gw), before any sigmoid."""
         return [head(feature) for head, feature in zip(self.m, features, strict=True)]
 
     def decode(self, heads: list[Tensor]) -> Tensor:
-        """Predictions in network pixels.
+        """Decodes raw outputs to predictions in network pixels.
 
         Args:
-            heads: What ``YoloV5Face.heads`` returns.
+            heads: Output of ``YoloV5Face.heads``, per level (b, anchors, gh, gw, N_OUTPUTS).
 
         Returns:
             (b, cells * anchors of all levels, N_OUTPUTS): centre x, y, width, height, objectness, five landmarks
@@ -74,7 +75,8 @@ class YoloV5Face(nn.Module):
     """One of the published networks.
 
     Attributes:
-        name: As in ``architectures``.
+        name: Name of the network, as in ``architectures``.
+        strides: Pixels per cell of each head, finest first.
         model: The numbered layers.
     """
 
@@ -89,20 +91,20 @@ class YoloV5Face(nn.Module):
 
     @property
     def detect(self) -> Detect:
-        """The heads."""
+        """The layer with the heads."""
         detect = self.model[-1]
         if not isinstance(detect, Detect):
             raise TypeError(f"the last layer is {type(detect).__name__}, expected Detect")
         return detect
 
     def raw_heads(self, images: Tensor) -> list[Tensor]:
-        """Outputs of the heads' convolutions, the form that inference engines exchange.
+        """Computes the outputs of the heads' convolutions, in the form that inference engines return.
 
         Args:
             images: (b, 3, h, w), RGB, 0-1, h and w multiples of the coarsest stride.
 
         Returns:
-            Per level (b, anchors * N_OUTPUTS, h / stride, w / stride).
+            Per level (b, anchors * N_OUTPUTS, h / stride, w / stride), before any sigmoid.
         """
         outputs: dict[int, Tensor] = {}
         x = images
@@ -115,10 +117,10 @@ class YoloV5Face(nn.Module):
         return heads
 
     def heads(self, images: Tensor) -> list[Tensor]:
-        """Raw predictions, the form that a loss reads.
+        """Computes the raw outputs with one axis per cell, anchor and output, in the form that the loss reads.
 
         Args:
-            images: As in ``raw_heads``.
+            images: (b, 3, h, w), as in ``raw_heads``.
 
         Returns:
             Per level (b, anchors, gh, gw, N_OUTPUTS), before any sigmoid.
@@ -130,28 +132,29 @@ class YoloV5Face(nn.Module):
         ]
 
     def forward(self, images: Tensor) -> list[Tensor] | Tensor:
-        """``heads`` in training mode, their ``decode`` in evaluation mode."""
+        """Returns the raw outputs ``heads`` in training mode, the decoded predictions in evaluation mode."""
         heads = self.heads(images)
         return heads if self.training else self.detect.decode(heads)
 
 
 class Concat(nn.Module):
-    """Joins feature maps along their channels."""
+    """Concatenates feature maps along their channels."""
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """(b, sum of the channels, h, w)."""
+        """Returns (b, sum of the channels, h, w)."""
         return torch.cat(features, dim=1)
 
 
 def build_network(name: str) -> YoloV5Face:
-    """Builds a network with fresh weights, in training mode.
+    """Builds a network with randomly initialised weights, in training mode.
 
     Args:
-        name: ``yolov5n-0.5-face``, ``yolov5n-face``, ``yolov5s-face``, ``yolov5m-face``, ``yolov5l-face``, the P6
-            forms ``yolov5n6-face`` to ``yolov5l6-face``, ``yolov5-blazeface`` or ``yolov5-blazeface-fpn``.
+        name: ``yolov5n-0.5-face``, ``yolov5n-face``, ``yolov5s-face``, ``yolov5m-face``, ``yolov5l-face``, the
+            networks with a P6 level ``yolov5n6-face`` to ``yolov5l6-face``, ``yolov5-blazeface`` or
+            ``yolov5-blazeface-fpn``.
 
     Raises:
-        SettingsError: No network has that name.
+        SettingsError: No network has this name.
 
     Example:
         >>> network = build_network("yolov5n-face")
@@ -201,16 +204,18 @@ def _build_layer(layer: Layer, in_channels: list[int], architecture: Architectur
 
 
 def _repeat(block: type[Shuffle] | type[Blaze] | type[DoubleBlaze], in_channels: int, layer: Layer) -> nn.Module:
-    """One block, or several inside an ``nn.Sequential``: the state dicts' names need the difference."""
+    """Builds one block, or several in an ``nn.Sequential``; the tensor names of the state dicts differ between both."""
     if layer.repeats == 1:
         return block(in_channels, layer.channels, layer.stride)
     return nn.Sequential(*(block(layer.channels, layer.channels, layer.stride) for _ in range(layer.repeats)))
 
 
 def _initialise(network: YoloV5Face) -> None:
-    """Starts the heads at eight faces per 640 x 640 photo, so that early training does not drown in background.
+    """Initialises the heads' biases to predict about eight faces per 640 x 640 photo.
 
-    Source: Lin et al. 2017 (focal loss), section 3.3, as in the reference; landmarks start at their usual draw.
+    Without it, the loss of the background would dominate early training. The landmarks keep the default initialisation.
+
+    Source: Lin et al. 2017 (focal loss), section 3.3, as in the reference repository.
     """
     with torch.no_grad():
         for head, stride in zip(network.detect.m, network.strides, strict=True):

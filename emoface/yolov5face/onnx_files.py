@@ -1,4 +1,4 @@
-"""Files that other programs run: ONNX, which is read back as well, and TorchScript; of any batch and size."""
+"""Writes networks for other programs, as ONNX and TorchScript of any batch and image size; reads ONNX weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPSET = 17
 
 
 class _RawHeads(nn.Module):
-    """The part of a network that an engine runs; decoding stays outside, the same for every engine."""
+    """The part of a network that an engine runs; decoding is not part of it, so all engines share one decoding."""
 
     def __init__(self, network: YoloV5Face) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _RawHeads(nn.Module):
 
 
 def to_onnx(network: YoloV5Face) -> bytes:
-    """A network as an ONNX model, BatchNorms folded.
+    """Converts a network to an ONNX model with folded BatchNorms.
 
     Input ``images``: (batch, 3, height, width) float32, RGB, 0-1; height and width multiples of the coarsest
     stride. Outputs ``stride8``, ``stride16``...: (batch, anchors * 16, height / stride, width / stride), before any
@@ -41,9 +41,9 @@ def to_onnx(network: YoloV5Face) -> bytes:
 
     outputs = [f"stride{stride}" for stride in network.strides]
     axes = {name: {0: "batch", 2: f"height_{name}", 3: f"width_{name}"} for name in (INPUT_NAME, *outputs)}
-    stream: Any = io.BytesIO()  # the exporter takes one, though its annotation names paths alone
+    stream: Any = io.BytesIO()  # the exporter accepts a stream, but its annotation only names paths
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is the older one
+        warnings.simplefilter("ignore")  # only the deprecated exporter works without a further package
         torch.onnx.export(
             _RawHeads(network),
             (_example_images(network),),
@@ -61,23 +61,23 @@ def to_onnx(network: YoloV5Face) -> bytes:
 
 
 def to_torchscript(network: YoloV5Face) -> bytes:
-    """A network as a TorchScript program; input and outputs as those of ``to_onnx``, the outputs a tuple."""
+    """Converts a network to a TorchScript program; input and outputs as in ``to_onnx``, the outputs as a tuple."""
     stream = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is no longer developed, but still read
+        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is no longer developed, but still in use
         traced = torch.jit.trace(_RawHeads(network), _example_images(network))
         torch.jit.save(traced, stream)
     return stream.getvalue()
 
 
 def _example_images(network: YoloV5Face) -> Tensor:
-    """The least input that is not square, so that no side is taken for the other."""
+    """Makes a small input that is not square, so that an exchange of height and width would be noticed."""
     side = max(network.strides)
     return torch.zeros(1, 3, 2 * side, 3 * side)
 
 
 def export_onnx(network: YoloV5Face, path: Path) -> None:
-    """Writes a network as an ``.onnx`` file in one step, see ``to_onnx``."""
+    """Writes a network as an ``.onnx`` file atomically, see ``to_onnx``."""
     write_bytes(path, to_onnx(network))
 
 
@@ -85,10 +85,10 @@ def read_onnx(path: Path) -> list[FoldedConv]:
     """Reads all convolutions of an ONNX file, in the order of its graph.
 
     Args:
-        path: An ``.onnx`` file, BatchNorms folded.
+        path: An ``.onnx`` file with folded BatchNorms.
 
     Raises:
-        WeightsError: The file is no ONNX model, is quantised, or keeps its BatchNorms.
+        WeightsError: The file is not an ONNX model, is quantised, or has BatchNorms that are not folded.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -107,7 +107,7 @@ def read_onnx(path: Path) -> list[FoldedConv]:
 
 
 def _constants(graph: Any) -> dict[str, Any]:
-    """Arrays by name; exporters write equal ones once and point at them through Identity nodes."""
+    """Collects the constant arrays by name; exporters write equal arrays once and refer to them by Identity nodes."""
     import onnx
 
     values = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
@@ -126,7 +126,7 @@ def _read_conv(path: Path, node: Any, values: dict[str, Any]) -> FoldedConv:
     label = node.name or node.output[0]
     for name in node.input[1:]:
         if name not in values:
-            raise WeightsError(f"{path}: {name} of convolution {label} is worked out while it runs, expected numbers")
+            raise WeightsError(f"{path}: {name} of convolution {label} is computed at run time, expected a constant")
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
     weight = torch.tensor(values[node.input[1]], dtype=torch.float32)
     has_bias = len(node.input) > 2

@@ -1,10 +1,14 @@
-"""Which anchors should find which faces.
+"""Matches anchors to true faces: the training targets of the detector.
 
-Section 4.4 of the thesis: an anchor whose IoU with a face is above 0.5 is positive, below 0.3 negative, the rest is
-ignored. Two things are added. A face that no anchor overlaps that well gets the anchors that fit it best, or small
-faces would never be learned. And an anchor must be able to reach its face: the network moves a box by at most one
-cell, and hardly that far, so anchors more than three quarters of a cell off are negative, however well they overlap.
-When anchors out of reach were ignored, a trained detector found one face in seven twice, the second time beside it.
+Section 4.4 of the thesis: an anchor whose IoU with a face is above 0.5 is positive, below 0.3 it is negative, and
+between them it is ignored. Two rules are added here:
+
+- A face that no anchor overlaps by an IoU of 0.5 is matched to its best anchors, because small faces would otherwise
+  never be learned.
+- A positive anchor must be near its face. The network can move a box by at most one cell, and rarely moves it that
+  far, so an anchor whose centre is more than three quarters of a cell from the centre of the face, in x or in y, is
+  negative, whatever its IoU. When such anchors were ignored, a trained detector found one face in seven twice, with
+  the second box beside the face.
 """
 
 from __future__ import annotations
@@ -16,17 +20,17 @@ from torch import Tensor
 
 POSITIVE_IOU, NEGATIVE_IOU = 0.5, 0.3
 NEGATIVE, IGNORED = -1, -2
-_BEST_SHARE = 0.95
-_REACH = 0.75
+_BEST_SHARE = 0.95  # of a face's best IoU, for the anchors of a face that no anchor overlaps well
+_REACH = 0.75  # largest distance between the centres of an anchor and its face, in cells
 
 
 @dataclass(frozen=True)
 class AnchorGrid:
-    """Every anchor of one input size, in the order of the flattened heads.
+    """All anchors for one input size, in the order of the flattened heads.
 
     Attributes:
-        xywh_net: (k, 4) centre, width and height, network pixels.
-        stride: (k,) pixels per cell.
+        xywh_net: (k, 4) centre x, centre y, width and height, network pixels.
+        stride: (k,) pixels per cell of each anchor's level.
     """
 
     xywh_net: Tensor
@@ -34,12 +38,12 @@ class AnchorGrid:
 
     @classmethod
     def build(cls, anchors_net: list[Tensor], strides: tuple[int, ...], net_wh: tuple[int, int]) -> AnchorGrid:
-        """Lays anchors over every cell.
+        """Places the anchors on every cell of every level.
 
         Args:
             anchors_net: Per level (anchors, 2) width and height, network pixels.
-            strides: Per level.
-            net_wh: Width and height of the input.
+            strides: Pixels per cell of each level.
+            net_wh: Width and height of the input, network pixels.
         """
         boxes, steps = [], []
         for anchors, stride in zip(anchors_net, strides, strict=True):
@@ -56,14 +60,14 @@ class AnchorGrid:
 
 
 def match_anchors(grid: AnchorGrid, face_xyxy: Tensor) -> Tensor:
-    """The face that each anchor should find.
+    """Matches each anchor to the face that it should predict.
 
     Args:
-        grid: k anchors.
-        face_xyxy: (n, 4) true faces, network pixels.
+        grid: The k anchors.
+        face_xyxy: (n, 4) boxes of the true faces, network pixels.
 
     Returns:
-        (k,) position of the face, ``NEGATIVE`` or ``IGNORED``.
+        (k,) position of the matched face in ``face_xyxy``, ``NEGATIVE`` or ``IGNORED``.
 
     Example:
         >>> anchors = [torch.tensor([[16.0, 16.0], [64.0, 64.0]])]
@@ -91,13 +95,13 @@ def match_anchors(grid: AnchorGrid, face_xyxy: Tensor) -> Tensor:
 
 
 def to_xyxy(xywh: Tensor) -> Tensor:
-    """(..., 4) centre, width and height as corners."""
+    """Converts boxes (..., 4) from centre, width and height to corners."""
     half = xywh[..., 2:] / 2
     return torch.cat((xywh[..., :2] - half, xywh[..., :2] + half), dim=-1)
 
 
 def paired_iou(a_xyxy: Tensor, b_xyxy: Tensor) -> Tensor:
-    """Intersection over union of boxes, broadcast: (..., 4) and (..., 4) to (...)."""
+    """Computes the intersection over union of boxes with broadcasting: (..., 4) and (..., 4) to (...)."""
     sides = (torch.minimum(a_xyxy[..., 2:], b_xyxy[..., 2:]) - torch.maximum(a_xyxy[..., :2], b_xyxy[..., :2])).clamp(0)
     shared = sides[..., 0] * sides[..., 1]
     areas = [(box[..., 2] - box[..., 0]) * (box[..., 3] - box[..., 1]) for box in (a_xyxy, b_xyxy)]

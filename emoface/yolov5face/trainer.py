@@ -1,4 +1,4 @@
-"""The training loop of the detector: an epoch of steps, a measurement, and a folder that is kept up to date."""
+"""The training loop of the detector: trains an epoch, evaluates it, and saves the run after each epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import SettingsError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.learning.ema import AveragedWeights, exponential_warmup
-from emoface.metrics.detection import DetectionMeasures
+from emoface.metrics.detection import DetectionMetrics
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import write_text
 from emoface.yolov5face.batches import TrainingCrops
@@ -29,22 +29,22 @@ _VAL_CONF = 0.02
 
 
 class DetectorTrainer:
-    """Trains one detector, and keeps its run's folder up to date after every epoch.
+    """Trains one detector, and saves the run to its folder after every epoch.
 
     Args:
-        network: With its first weights, on the device to train on.
-        optimizer: Of the network's parameters.
-        train: The crops to learn from.
-        val: Labelled photos that pick the best epoch.
-        run_dir: The run's folder.
-        identity: Text that names all that decides the weights; a run goes on only with the same.
-        loss_weights: Of the loss terms.
-        ema_decay: Decay of the averaged weights, which are measured and kept.
-        progress: Told of each photo.
+        network: Network with its initial weights, on the device to train on.
+        optimizer: Optimizer of the network's parameters.
+        train: Training crops.
+        val: Labelled validation photos, which select the best epoch.
+        run_dir: Folder of the run.
+        identity: Text that describes everything that determines the weights; a run resumes only with the same identity.
+        loss_weights: Weights of the loss terms.
+        ema_decay: Decay of the exponential moving average of the weights; the averaged weights are evaluated and saved.
+        progress: Receives one step per photo.
 
     Attributes:
-        averaged: The averaged network.
-        lines: What ``log.jsonl`` says, one dictionary per finished epoch.
+        averaged: The network with the averaged weights.
+        lines: Content of ``log.jsonl``, one dictionary per finished epoch.
     """
 
     def __init__(
@@ -72,49 +72,49 @@ class DetectorTrainer:
         self._progress = progress
 
     def fit(self, n_epochs: int, learning_rates: Callable[[int], Iterable[float]]) -> None:
-        """Trains the epochs that are still to be trained, and keeps the run after each.
+        """Trains the remaining epochs, and saves the run after each epoch.
 
         Args:
-            n_epochs: How many the run has in all.
-            learning_rates: Gives the learning rate of each step of an epoch, counted from 0.
+            n_epochs: Total number of epochs of the run.
+            learning_rates: Returns the learning rates of all steps of an epoch; epochs are counted from 0.
 
         Raises:
-            SettingsError: The folder holds a run of another identity.
-            NonFiniteLossError: A loss is no number.
+            SettingsError: The folder contains a run of another identity.
+            NonFiniteLossError: A loss is infinite or not a number.
         """
         self.resume()
         for epoch in range(len(self.lines), n_epochs):
             self._progress.start(f"epoch {epoch + 1} of {n_epochs}", len(self._train.photos))
             losses = self.train_one_epoch(epoch, learning_rates(epoch))
-            self._progress.start(f"measure {epoch + 1}", len(self._val))
+            self._progress.start(f"evaluate epoch {epoch + 1}", len(self._val))
             line = {"epoch": epoch + 1, **losses, **asdict(self.evaluate())}
             is_best = all(line["average_precision"] > one["average_precision"] for one in self.lines)
             self.lines.append(line)
             self.save(is_best)
 
     def train_one_epoch(self, epoch: int, learning_rates: Iterable[float]) -> dict[str, float]:
-        """Goes through the photos once; the mean of each term of the loss, and of their sum ``loss``."""
+        """Trains on every photo once; returns the mean of each loss term, and of their sum as ``loss``."""
         return train_one_epoch(
             self._network,
             self.averaged,
             self._optimizer,
-            self._train.draw_batches(epoch),
+            self._train.iterate_batches(epoch),
             self._loss_weights,
             learning_rates,
             self._progress,
         )
 
-    def evaluate(self) -> DetectionMeasures:
-        """Measures the averaged network on the photos of val."""
+    def evaluate(self) -> DetectionMetrics:
+        """Evaluates the averaged network on the validation photos."""
         device = str(next(self._network.parameters()).device)
         detector = build_detector(self.averaged.model, conf_threshold=_VAL_CONF, device=device)
         return evaluate_detector(detector, self._val, self._progress)
 
     def save(self, is_best: bool) -> None:
-        """Keeps the run as it is after an epoch: the best weights, what resuming needs, then the log.
+        """Saves the run after an epoch: first the best weights, then the state to resume from, then the log.
 
         Args:
-            is_best: The last epoch is the best one so far.
+            is_best: Whether the last epoch is the best one so far.
         """
         if is_best:
             save_network(self.averaged.model, self._run_dir / BEST_NAME)
@@ -130,10 +130,10 @@ class DetectorTrainer:
         write_text(self._run_dir / LOG_NAME, "".join(json.dumps(line) + "\n" for line in self.lines))
 
     def resume(self) -> None:
-        """Takes over the state that ``save`` kept; a run that kept none starts from the first weights.
+        """Loads the state that ``save`` wrote; without such a state, training starts from the initial weights.
 
         Raises:
-            SettingsError: It is of another identity.
+            SettingsError: The saved run has another identity.
         """
         path = self._run_dir / LAST_NAME
         if not path.is_file():
@@ -141,7 +141,7 @@ class DetectorTrainer:
         state = load_checkpoint(path)
         if state["told"] != self._identity:
             raise SettingsError(
-                f"{path}: a run of other settings, labels or first weights; choose another folder, or remove this one"
+                f"{path}: a run of other settings, labels or initial weights; choose another folder, or remove this one"
             )
         self._network.load_state_dict(state["network"])
         self.averaged.model.load_state_dict(state["averaged"])

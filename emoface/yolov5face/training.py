@@ -1,4 +1,4 @@
-"""One epoch of training the detector, BatchNorms for weights that come without, and the measure that picks the best."""
+"""Training the detector for one epoch, restoring BatchNorms of folded weights, and evaluating the detector."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import EmofaceError
 from emoface.learning.ema import AveragedWeights
 from emoface.learning.optimizers import set_learning_rate
-from emoface.metrics.detection import DetectionMeasures, measure_detections
+from emoface.metrics.detection import DetectionMetrics, measure_detections
 from emoface.progress import Progress
 from emoface.yolov5face.batches import PhotoBatch
 from emoface.yolov5face.detector import Detector
@@ -21,25 +21,26 @@ from emoface.yolov5face.network import YoloV5Face
 
 
 class NonFiniteLossError(EmofaceError):
-    """A loss that is no number; training stops before it spoils the weights."""
+    """A loss is infinite or not a number; training stops before the weights are updated with it."""
 
 
 def has_folded_norms(network: nn.Module) -> bool:
-    """Whether the BatchNorms do nothing, as in weights that were read from ncnn, ONNX or another folded file."""
+    """Tells whether all BatchNorms only add a bias, as in weights read from ncnn, ONNX or other folded files."""
     norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
     return all(not one.running_mean.any() and bool((one.weight == 1).all()) for one in norms)  # type: ignore[union-attr]
 
 
 @torch.no_grad()
 def restore_norms(network: nn.Module, images: Iterable[Tensor]) -> None:
-    """Gives BatchNorms the statistics of what goes through them, without a change of the network's output.
+    """Sets the statistics of BatchNorms to those of their inputs, without a change of the network's output.
 
-    In training a BatchNorm that was folded away would normalise what it never normalised, and the network would forget
-    all it knew. With scale and shift made to undo the statistics, both modes give the same output.
+    In training mode, a BatchNorm that had been folded would start to normalise its input; this changes the outputs, and
+    the network would lose what it had learned. Scale and shift are therefore set to undo the normalisation, so that
+    training mode and evaluation mode give the same outputs.
 
     Args:
-        network: In evaluation mode.
-        images: Batches (b, 3, h, w), 0-1, on the network's device.
+        network: Network in evaluation mode; changed in place.
+        images: Batches (b, 3, h, w), RGB, 0-1, on the network's device.
     """
     norms = [one for one in network.modules() if isinstance(one, nn.BatchNorm2d)]
     sums = [torch.zeros(3, one.num_features, dtype=torch.float64, device=one.weight.device) for one in norms]
@@ -79,22 +80,22 @@ def train_one_epoch(
     learning_rates: Iterable[float],
     progress: Progress,
 ) -> dict[str, float]:
-    """Goes through the photos once.
+    """Trains a network on every batch of one epoch.
 
     Args:
-        network: In any mode; left in training mode.
-        averaged: Updated after each step.
-        optimizer: Of the network's parameters.
-        batches: The photos.
-        weights: Of the loss terms.
-        learning_rates: One per step.
-        progress: Told of each photo.
+        network: Network to train, in any mode; it is in training mode afterwards.
+        averaged: Averaged weights, updated after each step.
+        optimizer: Optimizer of the network's parameters.
+        batches: Batches of the epoch.
+        weights: Weights of the loss terms.
+        learning_rates: Learning rate of each step.
+        progress: Receives one step per photo.
 
     Returns:
-        Mean of each loss term, and their sum as ``loss``.
+        Mean over the steps of each weighted loss term, and of their sum as ``loss``.
 
     Raises:
-        NonFiniteLossError: A loss is infinite or no number.
+        NonFiniteLossError: A loss is infinite or not a number.
     """
     network.train()
     device = next(network.parameters()).device
@@ -107,9 +108,9 @@ def train_one_epoch(
         terms = detection_losses(network, heads, batch.to_targets(device), weights)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
-            said = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+            terms_text = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
             raise NonFiniteLossError(
-                f"the loss is {loss.item()} at step {step} of this epoch ({said}, learning rate {rate:.3g}); "
+                f"the loss is {loss.item()} at step {step} of this epoch ({terms_text}, learning rate {rate:.3g}); "
                 "lower the learning rate and start again from the last checkpoint"
             )
         optimizer.zero_grad(set_to_none=True)
@@ -124,13 +125,13 @@ def train_one_epoch(
     return {name: value / max(n_steps, 1) for name, value in totals.items()}
 
 
-def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progress: Progress) -> DetectionMeasures:
-    """Average precision and the rest of a detector on labelled photos, one photo at a time.
+def evaluate_detector(detector: Detector, photos: Sequence[LabelledPhoto], progress: Progress) -> DetectionMetrics:
+    """Computes the detection metrics of a detector on labelled photos, one photo at a time.
 
     Args:
-        detector: Its confidence threshold should be low, or the curve ends early.
-        photos: With their true faces.
-        progress: Told of each photo.
+        detector: Detector to evaluate; with a high ``conf_threshold`` the precision-recall curve would end early.
+        photos: Photos with their true faces.
+        progress: Receives one step per photo.
     """
     found = []
     for photo in photos:
