@@ -9,13 +9,14 @@ import pytest
 
 from emoface.metrics.evaluation import (
     INTERVAL_LEVEL,
+    Bootstrap,
     Evaluation,
     measure_at_thresholds,
     measure_difference,
     measure_precision,
     measure_predictions,
 )
-from emoface.metrics.multilabel import bootstrap_average_precision, mean_over_labels, percentile_interval
+from emoface.metrics.multilabel import basic_interval, bootstrap_average_precision, mean_over_labels
 from emoface.progress import Silent
 
 NAN = float("nan")
@@ -33,8 +34,8 @@ def _measure(**changes: Any) -> Evaluation:
         "vad": np.array([[5, NAN], [5, 1], [5, 1], [5, 1]], np.float32),
         "predicted_vad": np.array([[6, 1], [4, 1], [8, 1], [5, 3]], np.float32),
         "groups": {"face": {"with": np.array([True, False, True, True]), "none": np.zeros(4, bool)}},
-        "n_resamples": 20,
-        "seed": 3,
+        "photo": np.array([5, 5, 7, 8]),
+        "bootstrap": Bootstrap(20, 3),
     }
     told |= changes
     return measure_predictions(told.pop("labels"), told.pop("probabilities"), told.pop("thresholds"), **told)
@@ -46,11 +47,11 @@ def test_overall_metrics_by_hand() -> None:
     assert overall.prevalence.tolist() == [0.5, 0.75, 0] and overall.n_people == 4
     assert overall.mean_average_precision == pytest.approx(11 / 12) and overall.labels_defined == 2
     assert overall.mean_prevalence == 0.625
-    resampled = bootstrap_average_precision(LABELS, SCORES, 20, 3)
-    np.testing.assert_array_equal(overall.interval, percentile_interval(resampled, INTERVAL_LEVEL))
-    np.testing.assert_array_equal(
-        overall.mean_interval, percentile_interval(mean_over_labels(resampled), INTERVAL_LEVEL)
-    )
+    resampled = bootstrap_average_precision(LABELS, SCORES, 20, 3, [0, 0, 1, 2])
+    expected = basic_interval(overall.average_precision, resampled, INTERVAL_LEVEL)
+    np.testing.assert_array_equal(overall.interval, expected.clip(0, 1))
+    expected = basic_interval(11 / 12, mean_over_labels(resampled), INTERVAL_LEVEL)
+    np.testing.assert_allclose(overall.mean_interval, expected.clip(0, 1))
 
 
 def test_thresholds_by_hand() -> None:
@@ -67,7 +68,7 @@ def test_groups_and_streams_see_only_their_people() -> None:
     evaluation = _measure()
     kept = [0, 2, 3]
     with_face, none = (evaluation.groups["face"][name] for name in ("with", "none"))
-    expected = measure_precision(LABELS[kept], SCORES[kept], n_resamples=20, seed=3)
+    expected = measure_precision(LABELS[kept], SCORES[kept], np.array([0, 1, 2]), Bootstrap(20, 3))
     assert with_face.average_precision.tolist()[:2] == expected.average_precision.tolist()[:2] == [1, 1]
     np.testing.assert_array_equal(with_face.interval, expected.interval)
     assert none.n_people == 0 and none.labels_defined == 0 and np.isnan(none.mean_average_precision)
@@ -92,6 +93,7 @@ def test_nobody_is_measured_without_complaint() -> None:
         vad=np.zeros((0, 3), np.float32),
         predicted_vad=np.zeros((0, 3), np.float32),
         groups={"face": {"with": nobody}},
+        photo=np.zeros(0, np.int64),
     )
     assert evaluation.overall.n_people == 0 and np.isnan(evaluation.overall.prevalence).all()
     assert np.isnan(evaluation.overall.mean_prevalence) and evaluation.vad is None
@@ -112,10 +114,10 @@ def test_progress_is_told_twice() -> None:
 
 
 def test_difference_is_paired() -> None:
-    same = measure_difference(LABELS, SCORES, SCORES, n_resamples=30, seed=0)
+    same = measure_difference(LABELS, SCORES, SCORES, np.arange(4), Bootstrap(30))
     assert (same.value, same.interval.tolist(), same.share_above_zero) == (0, [0, 0], 0)
-    better = measure_difference(LABELS, SCORES, LABELS.astype(np.float32), n_resamples=200, seed=0)
+    better = measure_difference(LABELS, SCORES, LABELS.astype(np.float32), np.arange(4), Bootstrap(200))
     assert better.value == pytest.approx(1 - 11 / 12) and 0 < better.share_above_zero < 1
-    assert better.interval[0] == 0 < better.interval[1]
-    nobody = measure_difference(LABELS[:0], SCORES[:0], SCORES[:0], n_resamples=5, seed=0)
+    assert better.interval[0] < better.value < better.interval[1] == pytest.approx(2 * better.value)
+    nobody = measure_difference(LABELS[:0], SCORES[:0], SCORES[:0], np.arange(0), Bootstrap(5))
     assert np.isnan(nobody.value) and np.isnan(nobody.share_above_zero) and np.isnan(nobody.interval).all()

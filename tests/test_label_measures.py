@@ -9,13 +9,13 @@ from sklearn.metrics import average_precision_score, jaccard_score
 from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
+    basic_interval,
     bootstrap_average_precision,
     f1_scores,
     fit_thresholds,
     jaccard_indices,
     mean_average_precision,
     mean_over_labels,
-    percentile_interval,
     precision_recall_curve,
     predict_labels,
 )
@@ -62,7 +62,8 @@ def test_nobody_at_all_is_undefined() -> None:
     empty = np.zeros((0, 3))
     assert np.isnan(average_precision(empty, empty)).all()
     assert np.isnan(mean_average_precision(average_precision(empty, empty)))
-    assert np.isnan(percentile_interval(bootstrap_average_precision(empty, empty, n_resamples=5))).all()
+    resampled = bootstrap_average_precision(empty, empty, n_resamples=5)
+    assert np.isnan(basic_interval(average_precision(empty, empty), resampled)).all()
     assert np.isnan(fit_thresholds(empty, empty)).all()
     assert jaccard_indices(empty, empty.astype(bool)).shape == (0,)
 
@@ -99,24 +100,49 @@ def test_bootstrap_follows_its_seed_and_pairs_models() -> None:
     assert np.nanmax(np.abs(first - bootstrap_average_precision(labels, 3 * scores + 1, n_resamples=20, seed=1))) == 0
 
 
+def test_bootstrap_samples_photos_with_all_their_people() -> None:
+    labels, scores = _random_people(3, 12, 2, 1)
+    photo = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, 4, 5])
+    resampled = bootstrap_average_precision(labels, scores, n_resamples=30, seed=4, photo=photo)
+    rng = np.random.default_rng(4)
+    for row in resampled:
+        people = np.concatenate([np.flatnonzero(photo == one) for one in rng.integers(0, 6, 6)])
+        expected = average_precision(labels[people], scores[people])
+        np.testing.assert_allclose(row, expected, atol=1e-12)
+
+
 def test_interval_covers_the_truth_as_often_as_it_says() -> None:
-    # Scores that say nothing: the average precision of endlessly many people is the prevalence, here one half.
-    rng = np.random.default_rng(6)
-    n_hits = 0
-    for seed in range(200):
-        labels = np.arange(120)[:, None] % 2
-        drawn = bootstrap_average_precision(labels, rng.normal(size=(120, 1)), n_resamples=200, seed=seed)
-        low, high = percentile_interval(drawn)[:, 0]
-        n_hits += low <= 0.5 <= high
-    assert 0.85 <= n_hits / 200 <= 1.0
+    """The truth is the average precision of 40,000 photos; samples of 150 photos must hold it in about 95 of 100."""
+    labels, scores, _ = _photos_with_people(np.random.default_rng(6), 40_000)
+    truth = mean_average_precision(average_precision(labels, scores))
+    n_hits = n_hits_of_percentiles = 0
+    for seed in range(100):
+        labels, scores, photo = _photos_with_people(np.random.default_rng(1000 + seed), 150)
+        resampled = mean_over_labels(bootstrap_average_precision(labels, scores, 200, seed, photo))
+        value = mean_average_precision(average_precision(labels, scores))
+        low, high = basic_interval(value, resampled)
+        n_hits += low <= truth <= high
+        low, high = np.quantile(resampled, (0.025, 0.975))
+        n_hits_of_percentiles += low <= truth <= high
+    assert 0.85 <= n_hits / 100 <= 1.0
+    assert n_hits_of_percentiles <= n_hits - 10
+
+
+def _photos_with_people(rng: np.random.Generator, n_photos: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """People of 1 to 3 a photo who share a part of their labels and of their scores; six labels, some rare."""
+    photo = np.repeat(np.arange(n_photos), rng.integers(1, 4, n_photos))
+    shared, own = rng.normal(size=(n_photos, 6))[photo], rng.normal(size=(len(photo), 6))
+    chance = 1 / (1 + np.exp(-(np.linspace(-4, 0, 6) + shared + 0.6 * own)))
+    labels = (rng.random((len(photo), 6)) < chance).astype(np.uint8)
+    return labels, 0.5 * shared + 0.4 * own + rng.normal(size=(len(photo), 6)), photo
 
 
 def test_interval_is_quantiles_of_the_defined_draws() -> None:
     values = np.stack([np.arange(101.0), np.full(101, np.nan)], axis=1)
     values[50, 0] = np.nan
-    low, high = percentile_interval(values)
-    assert low[0] == pytest.approx(np.quantile(np.delete(np.arange(101.0), 50), 0.025))
-    assert high[0] == pytest.approx(np.quantile(np.delete(np.arange(101.0), 50), 0.975))
+    low, high = basic_interval([48.0, np.nan], values)
+    assert low[0] == pytest.approx(96 - np.quantile(np.delete(np.arange(101.0), 50), 0.975))
+    assert high[0] == pytest.approx(96 - np.quantile(np.delete(np.arange(101.0), 50), 0.025))
     assert np.isnan([low[1], high[1]]).all()
 
 

@@ -380,24 +380,46 @@ def test_face_stream_starts_from_a_run_of_task1(finished: TrainConfig, manifest:
         run_train(_config(manifest, tmp_path / "task2", init_face=finished.out))
 
 
-def test_absent_pretrained_weights_are_said_or_refused(
+def test_absent_pretrained_weights_stop_the_training_with_what_to_do(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOFACE_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    notes: list[str] = []
-
-    class Listening(Silent):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
     recipe = {**SMALL, "epochs": 1}
-    run_train(_config(manifest, tmp_path / "auto", pretrained="auto", recipe=recipe), Listening())
-    assert notes[0].startswith("starting from randomly initialised weights: ") and "mobilenet_v2" in notes[0]
-    assert read_run(tmp_path / "auto").settings["started_from"] == []
-    with pytest.raises(WeightsError, match="mobilenet_v2"):
+
+    def refuse(name: str, *_: object) -> None:
+        raise WeightsError(f"{name}: no network here")
+
+    monkeypatch.setattr("emoface.mter.pretrained.fetch_weights", refuse)
+    advice = (
+        r"no network here\. The body stream of task2 starts from 'auto': give a file with --pretrained body=FILE, or"
+    )
+    with pytest.raises(WeightsError, match=f"mobilenet_v2.*{advice}"):
+        run_train(_config(manifest, tmp_path / "missing", pretrained="auto", recipe=recipe))
+    with pytest.raises(WeightsError, match=r"mobilenet_v2.*starts from 'imagenet'"):
         run_train(_config(manifest, tmp_path / "missing", pretrained="imagenet", recipe=recipe))
+    with pytest.raises(SettingsError, match="weights are given for 'face', task2 has body"):
+        run_train(_config(manifest, tmp_path / "missing", pretrained="face=none,none", recipe=recipe))
     assert not (tmp_path / "missing").exists()
+
+
+def test_a_stream_starts_from_a_file_of_ones_own(manifest: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    source = build_model("task2").backbones()["body"]
+    torch.save(source.state_dict(), tmp_path / "own.pth")
+    config = _config(manifest, tmp_path / "run", model="task2+task3", recipe={**SMALL, "learning_rate": 1e-30})
+    config = config.replace(pretrained=f"body={tmp_path}/own.pth,context=none")
+    run_train(config)
+    run = read_run(config.out)
+    (taken,) = run.settings["started_from"]
+    assert (taken["network"], taken["source"], taken["not_taken"]) == ("body", "own.pth", [])
+    assert run.settings["pretrained"] == f"body={file_sha256(tmp_path / 'own.pth')},context=none"
+    theirs = run.load_model().backbones()["body"].state_dict()
+    weights = [name for name, value in source.state_dict().items() if value.ndim > 1]
+    assert all(torch.allclose(theirs[name], source.state_dict()[name], atol=1e-6) for name in weights)
+    torch.save(build_model("task2").backbones()["body"].state_dict(), tmp_path / "own.pth")
+    with pytest.raises(SettingsError, match="pretrained was 'body="):
+        run_train(config)
 
 
 def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest: Path, tmp_path: Path) -> None:

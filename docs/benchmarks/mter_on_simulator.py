@@ -24,7 +24,7 @@ import numpy as np
 
 from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
 from emoface.jobs.compare import CompareConfig, compare_pair
-from emoface.metrics.multilabel import average_precision, mean_average_precision, percentile_interval
+from emoface.metrics.multilabel import average_precision, mean_average_precision
 from emoface.mter.runs import read_run
 from emoface.storage.weights import DEMONSTRATION_DETECTOR
 
@@ -111,7 +111,7 @@ def chance_interval(predictions: Predictions) -> tuple[float, float]:
         mean_average_precision(average_precision(labels, scores[rng.permutation(len(scores))]))
         for _ in range(N_RESAMPLES)
     ]
-    low, high = percentile_interval(np.array(shuffled))
+    low, high = np.quantile(shuffled, (0.025, 0.975))
     return float(low), float(high)
 
 

@@ -79,6 +79,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.person_ids)
 
+    @property
+    def photo(self) -> NDArray[np.int64]:
+        """(n,) a number for each person's photo, the same for people of one photo."""
+        return np.unique(np.array(self.images, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
+
     def take(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Predictions:
         """Selects some of the people, in the order of ``rows``.
 

@@ -16,7 +16,7 @@ from pydantic import model_validator
 
 from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
 from emoface.errors import SettingsError, TableError
-from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMetrics, measure_difference, measure_precision
+from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
 from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
@@ -31,7 +31,7 @@ from emoface.reporting.pages import (
     render_page,
     svg_address,
 )
-from emoface.reporting.precision import precision_to_json
+from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES
 from emoface.storage.files import write_text
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_json_number, to_json_numbers
@@ -91,14 +91,14 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
     for name in runs.keys() - predictions.keys():
         progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface evaluate' adds its precision")
     precisions = {
-        name: measure_precision(one.labels, one.probabilities, n_resamples=config.draws, seed=config.seed)
+        name: measure_precision(one.labels, one.probabilities, one.photo, Bootstrap(config.draws, config.seed))
         for name, one in predictions.items()
     }
     progress.advance()
     comparison: dict[str, Any] = {
         "emoface_version": __version__,
         "split": config.split,
-        "bootstrap": {"draws": config.draws, "seed": config.seed, "level": INTERVAL_LEVEL},
+        "bootstrap": describe_bootstrap(config.draws, config.seed),
         "runs": {name: _describe(run, precisions.get(name)) for name, run in runs.items()},
         "differences": [
             pair
@@ -178,9 +178,8 @@ def compare_pair(
             f"{one.person_ids[int(np.argmax(differs))]} has other labels in {first} than in {second}; expected the "
             "same data set: evaluate both with the same --manifest"
         )
-    difference = measure_difference(
-        one.labels, one.probabilities, other.probabilities, n_resamples=config.draws, seed=config.seed
-    )
+    bootstrap = Bootstrap(config.draws, config.seed)
+    difference = measure_difference(one.labels, one.probabilities, other.probabilities, one.photo, bootstrap)
     return {
         "first": first,
         "second": second,

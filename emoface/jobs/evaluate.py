@@ -31,7 +31,7 @@ from emoface.datasets.predictions import (
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.learning.devices import pick_device
-from emoface.metrics.evaluation import INTERVAL_LEVEL, Evaluation, PrecisionMetrics, VadErrors, measure_predictions
+from emoface.metrics.evaluation import Bootstrap, Evaluation, PrecisionMetrics, VadErrors, measure_predictions
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.forward import ModelOutputs, forward_people
@@ -44,7 +44,7 @@ from emoface.reporting.evaluation_page import (
     write_evaluation_table,
 )
 from emoface.reporting.pages import hash_template
-from emoface.reporting.precision import precision_to_json
+from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES, DIMENSIONS, SOURCES, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, stat_digest, write_text
 from emoface.storage.records import (
@@ -143,8 +143,8 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         vad=predictions.vad,
         predicted_vad=predictions.predicted_vad,
         groups=_group_people(predictions),
-        n_resamples=config.draws,
-        seed=config.seed,
+        photo=predictions.photo,
+        bootstrap=Bootstrap(config.draws, config.seed),
         progress=progress,
     )
     metrics = {
@@ -155,7 +155,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         "split": config.split,
         "manifest": {"path": str(manifest.path), "sha256": file_sha256(manifest.path)},
         "weights_sha256": file_sha256(run.path / BEST_NAME),
-        "bootstrap": {"draws": config.draws, "seed": config.seed, "level": INTERVAL_LEVEL},
+        "bootstrap": describe_bootstrap(config.draws, config.seed),
         "people": {
             "people": rows.num_rows,
             "evaluated": len(predictions),

@@ -8,25 +8,27 @@ Several processes (``torchrun``) share every batch of a single process. The loop
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
-from emoface.errors import SettingsError, TableError, WeightsError
+from emoface.errors import SettingsError, TableError
 from emoface.mter.epoch_log import score_line
+from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.names import STREAM_SIZES, ModelName
 from emoface.mter.recipe import Recipe, resolve_recipe
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, finish_job, read_record
-from emoface.storage.settings import Device, File, Folder, Seed, Settings
+from emoface.storage.settings import Device, File, Folder, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
 
 if TYPE_CHECKING:
@@ -64,9 +66,10 @@ class TrainConfig(Settings):
     """Precision of the computation: 32 bits, or bf16 for mixed precision."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
-    pretrained: Literal["auto", "imagenet", "places365", "none"] = "auto"
-    """Pretrained weights to start from: imagenet; places365 for the context and imagenet for face and body; none; or
-    auto, which takes imagenet if its files are on this machine, else none, and reports its choice."""
+    pretrained: Annotated[tuple[str, ...], BeforeValidator(parse_pretrained), TextForm("auto")] = ("auto",)
+    """Weights that the streams start from, for all streams or as STREAM=SOURCE, separated by commas. A source is a
+    file; imagenet; places365 (for the context; imagenet for face and body); none (randomly initialised); or auto, which
+    is imagenet, downloaded if needed. Example: face=mine.pth,body=mine.pth,context=none"""
     init_face: Folder | None = None
     """Folder of a finished run whose face stream initialises that of the model; in the thesis a run of task1."""
     balance: Literal["auto", "none"] = "auto"
@@ -167,7 +170,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "recipe": recipe.to_json(),
         "seed": config.seed,
         "precision": config.precision,
-        "pretrained": config.pretrained,
+        "pretrained": _describe_sources(config.pretrained),
         "init_face": face,
         "balance": config.balance,
         "stream_sizes": {"face": config.person_size, "body": config.person_size, "context": config.context_size},
@@ -257,25 +260,30 @@ def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progre
 def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_model
-    from emoface.mter.pretrained import load_pretrained, take_stream_weights
+    from emoface.mter.pretrained import load_initial_weights, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
 
     model = build_model(config.model, predicts_vad=recipe.predicts_vad, dropout=recipe.dropout)
     taken: list[TakenWeights] = []
-    if config.pretrained == "auto":
-        state = {name: value.clone() for name, value in model.state_dict().items()}
-        try:
-            taken += load_pretrained(model, "imagenet")
-        except (WeightsError, SettingsError) as error:
-            model.load_state_dict(state)
-            progress.note(f"starting from randomly initialised weights: {error}")
-    elif config.pretrained != "none":
-        taken += load_pretrained(model, config.pretrained)
+    sources = config.pretrained
+    if config.init_face is not None and "face" in model.streams and "face" not in named_streams(sources):
+        sources = (*sources, "face=none")  # replaced by those of the run
+    taken += load_initial_weights(model, sources, progress)
     if config.init_face is not None:
         path = config.init_face / BEST_NAME
         face = {name: value for name, value in read_weights(path).items() if name.startswith("stream.face.")}
         taken += take_stream_weights(model, face, str(path))
     return model, taken
+
+
+def _describe_sources(sources: Sequence[str]) -> str:
+    """The sources of the initial weights as text, files by their sha256, so that a changed file is another setting."""
+    parts = []
+    for part in sources:
+        stream, _, source = part.rpartition("=")
+        is_here = is_file_source(source) and Path(source).is_file()
+        parts.append(f"{stream}={file_sha256(Path(source))}".lstrip("=") if is_here else part)
+    return ",".join(parts)
 
 
 def _check_people(

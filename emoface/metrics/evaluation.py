@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from emoface.metrics.multilabel import (
     average_absolute_error,
     average_precision,
+    basic_interval,
     bootstrap_average_precision,
     f1_scores,
     jaccard_indices,
     mean_average_precision,
     mean_of_defined,
     mean_over_labels,
-    percentile_interval,
     predict_labels,
 )
 from emoface.progress import SILENT, Progress
@@ -28,6 +28,38 @@ from emoface.vision.arrays import Float64Array
 
 INTERVAL_LEVEL = 0.95
 """Share of the bootstrap resamples that are inside an interval."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Bootstrap resamples: how many, and the seed that they depend on.
+
+    Attributes:
+        n_resamples: Number of resamples.
+        seed: Seed of the random generator; with the same photos, the same seed gives the same resamples.
+    """
+
+    n_resamples: int
+    seed: int = 0
+
+    def resample(
+        self, labels: NDArray[np.uint8], scores: NDArray[np.float32], photo: NDArray[np.int64] | None
+    ) -> Float64Array:
+        """Computes the average precision of each resample, see ``bootstrap_average_precision``.
+
+        Args:
+            labels: (n, k) true labels, 0 or 1.
+            scores: (n, k) logits or probabilities.
+            photo: (n,) any number of each person's photo; None if each person has another one.
+
+        Returns:
+            (n_resamples, k).
+        """
+        numbers = None if photo is None else np.unique(photo, return_inverse=True)[1]
+        return bootstrap_average_precision(labels, scores, self.n_resamples, self.seed, numbers)
+
+
+NO_BOOTSTRAP = Bootstrap(0)
 
 
 @dataclass(frozen=True)
@@ -162,8 +194,8 @@ def measure_predictions(
     vad: NDArray[np.float32],
     predicted_vad: NDArray[np.float32],
     groups: Mapping[str, Mapping[str, NDArray[np.bool_]]],
-    n_resamples: int,
-    seed: int,
+    photo: NDArray[np.int64],
+    bootstrap: Bootstrap,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Computes all metrics of a model's predictions for n people, k labels and d dimensions.
@@ -176,15 +208,15 @@ def measure_predictions(
         vad: (n, d) true ratings, nan where unknown.
         predicted_vad: (n, d) predicted ratings, nan throughout where the model does not predict them.
         groups: (n,) whether each person is in the group, by kind of group and name.
-        n_resamples: Number of bootstrap resamples.
-        seed: Seed of the bootstrap.
+        photo: (n,) number of each person's photo; the bootstrap samples photos.
+        bootstrap: Resamples of the intervals.
         progress: Advances by 1 when all people are evaluated and by 1 when the groups are.
     """
-    overall = measure_precision(labels, probabilities, n_resamples=n_resamples, seed=seed)
+    overall = measure_precision(labels, probabilities, photo, bootstrap)
     progress.advance()
     of_groups = {
         kind: {
-            name: measure_precision(labels[chosen], probabilities[chosen], n_resamples=n_resamples, seed=seed)
+            name: measure_precision(labels[chosen], probabilities[chosen], photo[chosen], bootstrap)
             for name, chosen in parts.items()
         }
         for kind, parts in groups.items()
@@ -200,27 +232,32 @@ def measure_predictions(
 
 
 def measure_precision(
-    labels: NDArray[np.uint8], probabilities: NDArray[np.float32], *, n_resamples: int = 0, seed: int = 0
+    labels: NDArray[np.uint8],
+    probabilities: NDArray[np.float32],
+    photo: NDArray[np.int64] | None = None,
+    bootstrap: Bootstrap = NO_BOOTSTRAP,
 ) -> PrecisionMetrics:
     """Computes the average precision of each label, its mean, and the bootstrap intervals of both.
 
     Args:
         labels: (n, k) true labels, 0 or 1.
         probabilities: (n, k) predicted probabilities.
-        n_resamples: Number of bootstrap resamples; 0 leaves the intervals nan.
-        seed: Seed of the bootstrap.
+        photo: (n,) number of each person's photo; None if each person has another one.
+        bootstrap: Resamples of the intervals; with none the intervals are nan.
 
     Example:
         >>> measure_precision(np.array([[1], [0], [1]]), np.array([[0.9], [0.8], [0.7]])).average_precision.round(4)
         array([0.8333])
     """
-    resampled = bootstrap_average_precision(labels, probabilities, n_resamples, seed)
+    precision = average_precision(labels, probabilities)
+    resampled = bootstrap.resample(labels, probabilities, photo)
+    mean = mean_average_precision(precision)
     return PrecisionMetrics(
         n_people=len(labels),
-        average_precision=average_precision(labels, probabilities),
+        average_precision=precision,
         prevalence=labels.sum(axis=0) / len(labels) if len(labels) else np.full(labels.shape[1], np.nan),
-        interval=percentile_interval(resampled, INTERVAL_LEVEL),
-        mean_interval=percentile_interval(mean_over_labels(resampled), INTERVAL_LEVEL),
+        interval=basic_interval(precision, resampled, INTERVAL_LEVEL).clip(0, 1),
+        mean_interval=basic_interval(mean, mean_over_labels(resampled), INTERVAL_LEVEL).clip(0, 1),
     )
 
 
@@ -251,9 +288,8 @@ def measure_difference(
     labels: NDArray[np.uint8],
     first: NDArray[np.float32],
     second: NDArray[np.float32],
-    *,
-    n_resamples: int,
-    seed: int,
+    photo: NDArray[np.int64],
+    bootstrap: Bootstrap,
 ) -> PrecisionDifference:
     """Computes the difference of two models' mean average precision on the same people, with a paired bootstrap.
 
@@ -261,18 +297,17 @@ def measure_difference(
         labels: (n, k) true labels, 0 or 1.
         first: (n, k) probabilities of the first model.
         second: (n, k) probabilities of the second model.
-        n_resamples: Number of bootstrap resamples.
-        seed: Seed of the bootstrap.
+        photo: (n,) number of each person's photo.
+        bootstrap: Resamples of the interval, the same for both models.
     """
     models = (first, second)
     values = [mean_average_precision(average_precision(labels, scores)) for scores in models]
-    # With the same seed and number of people, both bootstraps resample the same people.
-    resampled = [mean_over_labels(bootstrap_average_precision(labels, scores, n_resamples, seed)) for scores in models]
+    resampled = [mean_over_labels(bootstrap.resample(labels, scores, photo)) for scores in models]
     differences = resampled[1] - resampled[0]
     defined = differences[np.isfinite(differences)]
     return PrecisionDifference(
         value=values[1] - values[0],
-        interval=percentile_interval(differences, INTERVAL_LEVEL),
+        interval=basic_interval(values[1] - values[0], differences, INTERVAL_LEVEL),
         share_above_zero=float(np.mean(defined > 0)) if len(defined) else float("nan"),
     )
 

@@ -80,26 +80,31 @@ def mean_average_precision(precision: ArrayLike) -> float:
 
 
 def bootstrap_average_precision(
-    labels: ArrayLike, scores: ArrayLike, n_resamples: int = 1000, seed: int = 0
+    labels: ArrayLike, scores: ArrayLike, n_resamples: int = 1000, seed: int = 0, photo: ArrayLike | None = None
 ) -> Float64Array:
-    """Computes the average precision of bootstrap resamples: n of the n people, sampled with replacement.
+    """Computes the average precision of bootstrap resamples: as many photos, sampled with replacement.
 
-    The resamples depend on the seed and the number of people alone: two models with the same people in the same order
-    get the same resamples, so the difference of their rows is a paired bootstrap.
+    People of one photo share its context and are not independent, so photos are sampled and not people. The resamples
+    depend on the seed and the photos alone: two models with the same people in the same order get the same resamples,
+    so the difference of their rows is a paired bootstrap.
 
     Args:
         labels: (n, k) true labels, 0 or 1.
         scores: (n, k) logits or probabilities.
         n_resamples: Number of bootstrap resamples.
-        seed: Seed of the random generator that samples the people.
+        seed: Seed of the random generator that samples the photos.
+        photo: (n,) number of each person's photo, 0 to the number of photos less one; None if each person has another.
 
     Returns:
         (n_resamples, k), 0-1; nan where no person of the resample has the label.
 
-    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
+    Source: Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; Davison and Hinkley, "Bootstrap Methods and
+    their Application", 1997, section 3.8 on clustered data.
     """
     indicator, checked_scores = _check(labels, scores)
     n, k = indicator.shape
+    photo_of = np.arange(n) if photo is None else np.asarray(photo, np.int64)
+    n_photos = int(photo_of.max(initial=-1)) + 1
     rng = np.random.default_rng(seed)
     resampled = np.full((n_resamples, k), np.nan)
     for start in range(0, n_resamples, _RESAMPLES_AT_ONCE):
@@ -107,34 +112,44 @@ def bootstrap_average_precision(
         times = np.zeros((size, n), np.int32)
         if n:
             for row in times:
-                row[:] = np.bincount(rng.integers(0, n, n), minlength=n)
+                row[:] = np.bincount(rng.integers(0, n_photos, n_photos), minlength=n_photos)[photo_of]
         for label in range(k):
             precision = _weighted_precision(indicator[:, label], checked_scores[:, label], times)
             resampled[start : start + size, label] = precision
     return resampled
 
 
-def percentile_interval(values: Float64Array, level: float = 0.95) -> Float64Array:
-    """Computes the percentile interval of bootstrap values.
+def basic_interval(value: ArrayLike, resampled: Float64Array, level: float = 0.95) -> Float64Array:
+    """Computes the basic bootstrap interval, 2 times the value minus the percentiles of the resamples.
+
+    Average precision rises where the same people are repeated, so its resamples lie above the value, and the value of a
+    small sample lies above that of all people by about as much. Percentiles of the resamples would add the two; the
+    basic interval takes one off the other. ``docs/benchmarks/interval_coverage.py`` measures how often each holds the
+    true value.
 
     Args:
-        values: (n_resamples,) or (n_resamples, k), one value or one row per resample; nan is left out.
-        level: Share of the values inside the interval, 0-1.
+        value: () or (k,) the value of the sample itself; nan where undefined.
+        resampled: (n_resamples,) or (n_resamples, k), one value or one row per resample; nan is left out.
+        level: Share of the resamples inside the interval, 0-1.
 
     Returns:
-        (2,) or (2, k), low and high end; nan where no value is defined.
+        (2,) or (2, k), low and high end, not limited to 0-1; nan where no value is defined.
 
     Example:
-        >>> percentile_interval(np.arange(101.0), 0.9).round(6).tolist()
-        [5.0, 95.0]
+        >>> basic_interval(48.0, np.arange(101.0), 0.9).round(6).tolist()
+        [1.0, 91.0]
+
+    Source: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 5.2.1.
     """
-    columns = values if values.ndim == 2 else values[:, None]
+    columns = resampled if resampled.ndim == 2 else resampled[:, None]
+    values = np.atleast_1d(np.asarray(value, np.float64))
     ends = np.full((2, columns.shape[1]), np.nan)
     for position, column in enumerate(columns.T):
         defined = column[np.isfinite(column)]
         if len(defined):
-            ends[:, position] = np.quantile(defined, ((1 - level) / 2, (1 + level) / 2))
-    return ends if values.ndim == 2 else ends[:, 0]
+            percentiles = np.quantile(defined, ((1 + level) / 2, (1 - level) / 2))
+            ends[:, position] = 2 * values[position] - percentiles
+    return ends if resampled.ndim == 2 else ends[:, 0]
 
 
 def mean_over_labels(precision: Float64Array) -> Float64Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from emoface.errors import SettingsError, WeightsError, did_you_mean
 from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
+from emoface.mter.initial_weights import AUTO, DATA_SETS, NONE, is_file_source, named_streams, source_of
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.resnet import ResNet18
 from emoface.progress import SILENT, Progress
@@ -115,6 +116,45 @@ def load_pretrained(
         take_weights(backbones[stream], states[one.path], stream, one.path.name, one.sha256)
         for stream, one in found.items()
     )
+
+
+def load_initial_weights(model: Mter, sources: Sequence[str], progress: Progress = SILENT) -> tuple[TakenWeights, ...]:
+    """Fills each stream's backbone from its source; no stream is left randomly initialised unless its source says so.
+
+    Args:
+        model: The model; its weights are changed in place.
+        sources: As ``initial_weights.parse_pretrained`` gives them. ``auto`` is the ImageNet file of the network, which
+            is downloaded if it is not on this machine.
+        progress: Reports the progress of downloads.
+
+    Returns:
+        One report per stream that took weights.
+
+    Raises:
+        SettingsError: A source is given for a stream that the model lacks, or no public weights exist for a network.
+        WeightsError: A file is missing or damaged, or belongs to another network.
+    """
+    backbones = model.backbones()
+    for stream in named_streams(sources):
+        if stream not in backbones:
+            raise SettingsError(f"weights are given for '{stream}', {model.name} has {', '.join(backbones)}")
+    reports: list[TakenWeights] = []
+    for stream, backbone in backbones.items():
+        source = source_of(sources, stream)
+        if source == NONE:
+            continue
+        given = Path(source) if is_file_source(source) else None
+        data_set = source if source in DATA_SETS else "imagenet"
+        try:
+            found = _find(model, stream, backbone, data_set, given, source == AUTO, progress)
+            state = read_public_weights(found.path)
+            reports.append(take_weights(backbone, state, stream, found.path.name, found.sha256))
+        except (WeightsError, SettingsError) as error:
+            raise type(error)(
+                f"{error}. The {stream} stream of {model.name} starts from '{source}': give a file with --pretrained "
+                f"{stream}=FILE, or start from randomly initialised weights with --pretrained {stream}=none"
+            ) from error
+    return tuple(reports)
 
 
 def take_stream_weights(model: Mter, state: Mapping[str, Tensor], source: str = "") -> tuple[TakenWeights, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emoface.metrics.evaluation import PrecisionMetrics
+from emoface.metrics.evaluation import INTERVAL_LEVEL, PrecisionMetrics
 from emoface.storage.records import to_json_number
 
 
@@ -15,3 +15,8 @@ def precision_to_json(measures: PrecisionMetrics) -> dict[str, Any]:
         "interval": [to_json_number(end) for end in measures.mean_interval],
         "labels_defined": measures.labels_defined,
     }
+
+
+def describe_bootstrap(n_resamples: int, seed: int) -> dict[str, Any]:
+    """Describes how the intervals were computed, as JSON."""
+    return {"draws": n_resamples, "seed": seed, "level": INTERVAL_LEVEL, "interval": "basic", "resampled": "photos"}
