@@ -145,3 +145,18 @@ def test_program_and_module_are_the_same() -> None:
     for call in ([sys.executable, "-m", "emoface"], [str(Path(sys.executable).with_name("emoface"))]):
         answer = subprocess.run([*call, "--version"], capture_output=True, text=True, check=True)
         assert answer.stdout == f"emoface, version {__version__}\n"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_unless_the_user_says_otherwise(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    code = (
+        "import os, sys; from click.testing import CliRunner; from emoface.cli import main; "
+        "CliRunner().invoke(main, ['weights', 'list']); print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.split() == [expected, "False"]

@@ -6,6 +6,8 @@ starts fast and without torch.
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
@@ -24,6 +26,9 @@ def main() -> None:
       emoface demo
       emoface run pipelines/emotic_face.toml --set emotic_root=EMOTIC
     """
+    # OpenMP reads it when torch is loaded, which no command has done yet. Its threads then sleep while they wait for
+    # each other; beside other work on the machine, waiting actively makes them many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report):
