@@ -2,10 +2,10 @@
 
     python docs/benchmarks/interval_coverage.py [--samples 200] [--resamples 300]
 
-The population has 150,000 photos of one to four people and 26 labels as rare and as frequent as EMOTIC's; people of one
-photo share a part of their labels and scores. Each sample of 100, 400 or 1,600 photos gets four intervals of 95 %:
-percentiles of resampled people, percentiles of resampled photos, bias-corrected percentiles of resampled photos, and the
-basic interval of resampled photos, which emoface reports.
+The population has 150,000 photos of one to four people and 26 labels as rare and as frequent as EMOTIC's; people of
+one photo share a part of their labels and scores. Each sample of 100, 400 or 1,600 photos gets four intervals of 95 %:
+percentiles of resampled people, percentiles of resampled photos, bias-corrected percentiles of resampled photos, and
+the basic interval of resampled photos, which emoface reports.
 """
 
 from __future__ import annotations
