@@ -30,6 +30,7 @@ from emoface.emotic import (
     read_annotations,
 )
 from emoface.errors import ImageError
+from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.reporting.csv_files import csv_text
@@ -268,13 +269,10 @@ def _format_wh(image_wh: tuple[int, int] | None) -> str:
 
 def _count_same_people(columns: dict[str, list[Any]]) -> dict[str, int]:
     """Rows whose person an earlier row is too: how many, and in which splits the two are."""
-    split_of = columns["source_split"]
-    pairs = Counter(
-        "within a split" if split_of[row] == split_of[first] else f"{split_of[first]} and {split_of[row]}"
-        for row, first in enumerate(columns["same_person_as"])
-        if first is not None
-    )
-    return {"rows": sum(pairs.values()), **dict(sorted(pairs.items()))}
+    same_as = enumerate(columns["same_person_as"])
+    first_row = np.array([row if first is None else first for row, first in same_as], np.int64)
+    pairs = count_split_pairs(first_row, columns["source_split"])
+    return {"rows": sum(pairs.values()), **pairs}
 
 
 def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:
