@@ -81,6 +81,6 @@ def _to_thumbnail(photo: Photo, box_xyxy: Sequence[float] | None = None) -> dict
     small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     if box_xyxy is not None:
         canvas = Image.fromarray(small)
-        draw_outline(ImageDraw.Draw(canvas), tuple(scale * value for value in box_xyxy), SERIES_COLORS[1], width=1)
+        draw_outline(ImageDraw.Draw(canvas), tuple(scale * value for value in box_xyxy), SERIES_COLORS[0], width=1)
         small = np.asarray(canvas, np.uint8)
     return {"picture": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, _QUALITY)).decode("ascii")}
