@@ -241,7 +241,12 @@ def test_stratified_split_has_each_person_once_with_the_labels_asked_for(
     expected |= {60: kept[0], 89: 88}
     assert _left_out(repeated) == {row: chosen for row, chosen in expected.items() if row != chosen}
     leaks = read_manifest(repeated / "manifest.json").split["leaks"]
-    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["file"]) == ("drop", labels, 12, "left_out.csv")
+    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["file"]) == (
+        "drop",
+        labels,
+        12,
+        "left_out.csv",
+    )
     assert leaks["rows_annotated_again"] == 12 and leaks["sha256"] == file_sha256(repeated / "left_out.csv")
     assert record.counts["rows_left_out"] == record.counts["rows_annotated_again"] == 12
     assert record.outputs["left_out.csv"] == leaks["sha256"]
@@ -264,7 +269,12 @@ def test_kept_leaks_leave_every_row_in(repeated: Path, by: Literal["stratified",
     assert sorted(pd.concat(_read(repeated).values())["index"]) == list(range(90))
     assert _left_out(repeated) == {}
     leaks = read_manifest(repeated / "manifest.json").split["leaks"]
-    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["rows_annotated_again"]) == ("keep", None, 0, 12)
+    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["rows_annotated_again"]) == (
+        "keep",
+        None,
+        0,
+        12,
+    )
 
 
 def test_cap_and_weights_count_no_row_that_is_left_out(repeated: Path) -> None:

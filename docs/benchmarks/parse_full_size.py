@@ -5,8 +5,8 @@
 ROWS is a folder of ``train.csv``, ``val.csv`` and ``test.csv``. Their photos are repeated under other names until there
 are 34,320 people, val and test people get five and three annotators, and an ``Annotations.mat`` is written of them.
 Each parse runs in a separate process, so that its memory can be measured: without photos; with a small JPEG for every
-photo, so that all headers are read; and with the unchanged rows, as CSV and as .mat, whose tables must be the same. (People
-of emodb_small are not compared: their boxes are not clipped by the doubtful size in the CSV files.)
+photo, so that all headers are read; and with the unchanged rows, as CSV and as .mat, whose tables must be the same
+except for people of emodb_small, whose boxes are not clipped by the doubtful size in the CSV files.
 The column "seconds" is wall time, which includes other load of the machine; "seconds of work" is CPU time.
 """
 

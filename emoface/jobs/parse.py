@@ -1,7 +1,7 @@
 """The parse job: converts EMOTIC's annotations to ``people.parquet`` and lists irregularities in ``parse_notes.csv``.
 
 A person whose box or labels cannot be used still has a row, with nulls or without labels. The rules for irregular
-annotations are in ``emoface.emotic.mending``.
+annotations are in ``emoface.emotic.corrections``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from emoface.emotic import (
     PHOTO_NOTES,
     Note,
     PhotoAnnotation,
+    correct_person,
     find_annotations,
     find_image_root,
     find_same_people,
-    mend_person,
     read_annotations,
 )
 from emoface.errors import ImageError
@@ -227,7 +227,7 @@ def _add_people(
     columns = people.columns
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{photo.image}#{number}"
-        mended, notes = mend_person(person, person_id, clip_wh)
+        corrected, notes = correct_person(person, person_id, clip_wh)
         people.notes += notes
         row = {
             "index": len(columns["index"]),
@@ -236,14 +236,14 @@ def _add_people(
             "source": source,
             "source_split": photo.source_split,
             "image_wh": image_wh or _UNKNOWN_WH,
-            "body_bbox": mended.body_bbox,
-            "categories": mended.categories,
-            "labels": mended.labels,
-            "annotator_votes": mended.annotator_votes,
-            "n_annotators": mended.n_annotators,
-            **dict(zip(DIMENSIONS, mended.vad, strict=True)),
-            "gender": mended.gender,
-            "age": mended.age,
+            "body_bbox": corrected.body_bbox,
+            "categories": corrected.categories,
+            "labels": corrected.labels,
+            "annotator_votes": corrected.annotator_votes,
+            "n_annotators": corrected.n_annotators,
+            **dict(zip(DIMENSIONS, corrected.vad, strict=True)),
+            "gender": corrected.gender,
+            "age": corrected.age,
             "same_person_as": None,
         }
         for name, value in row.items():
