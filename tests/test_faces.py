@@ -86,7 +86,13 @@ def _write_photo(
     Image.fromarray(pixels).save(root / image, exif=exif, quality=100, subsampling=0)
 
 
-def _write_people(out: Path, root: Path, people: list[tuple[str, tuple[int, int], list[float] | None]]) -> None:
+def _write_people(
+    out: Path,
+    root: Path,
+    people: list[tuple[str, tuple[int, int], list[float] | None]],
+    same_as: dict[int, int] | None = None,
+) -> None:
+    """``same_as`` names, for some rows, the earlier row of the same person."""
     rows = [
         {
             "index": index,
@@ -97,6 +103,7 @@ def _write_people(out: Path, root: Path, people: list[tuple[str, tuple[int, int]
             "categories": [],
             "labels": [0] * 26,
             "annotator_votes": [0] * 26,
+            "same_person_as": (same_as or {}).get(index),
         }
         for index, (image, wh, body) in enumerate(people)
     ]
@@ -281,6 +288,39 @@ def test_small_faces_people_without_a_box_and_shared_faces_have_their_reasons(
         "framesdb/images/a.png#2",
         "framesdb/images/a.png#3",
     ]
+
+
+def test_all_rows_of_a_person_have_the_same_face_and_other_people_keep_theirs(
+    tmp_path: Path, detector: MagentaDetector
+) -> None:
+    """Photo a: a person with three rows between the rows of others; photo b: one with two rows and too small a face."""
+    root, out = tmp_path / "photos", tmp_path / "work"
+    _write_photo(root, "framesdb/images/a.png", (600, 300), [FACE, (324, 30, 356, 70)])
+    _write_photo(root, "framesdb/images/b.png", (200, 300), [(48, 23, 53, 29)])
+    a, b, wh = "framesdb/images/a.png", "framesdb/images/b.png", (600, 300)
+    beside, small = [300.0, 20.0, 380.0, 290.0], [42.0, 20.0, 58.0, 60.0]
+    people = [
+        *((a, wh, BODY), (b, (200, 300), small), (a, wh, beside), (a, wh, BODY)),
+        *((b, (200, 300), small), (a, wh, [105.0, 20.0, 185.0, 290.0]), (a, wh, [99.0, 20.0, 180.0, 290.0])),
+    ]
+    _write_people(out, root, people, same_as={3: 0, 4: 1, 6: 0})
+    run_faces(FacesConfig(dir=out, shard_size=1))
+    rows = pq.read_table(out / "faces.parquet").to_pylist()
+    statuses = ["found", "too_small", "found", "found", "too_small", "other_person", "found"]
+    assert [row["face_status"] for row in rows] == statuses
+    for again in (3, 6):
+        for name in ("face_bbox", "landmarks", "conf", "assignment_margin"):
+            assert rows[again][name] == rows[0][name]
+        assert rows[again]["face"]["bytes"] == rows[0]["face"]["bytes"]
+    assert rows[0]["face_bbox"] == list(FACE) and rows[2]["face_bbox"] == [324, 30, 356, 70]
+    assert all((row["assignment_margin"] is None) == (row["face_status"] != "found") for row in rows)
+
+    _write_people(tmp_path / "once", root, [people[row] for row in (0, 1, 2, 5)])
+    run_faces(FacesConfig(dir=tmp_path / "once", shard_size=1))
+    once = pq.read_table(tmp_path / "once/faces.parquet").to_pylist()
+    for row, expected in zip((0, 1, 2, 5), once, strict=True):
+        for name in ("face_bbox", "conf", "assignment_margin", "face_status"):
+            assert rows[row][name] == expected[name]
 
 
 @pytest.mark.parametrize(("annotated_wh", "turned"), [((300, 200), False), ((200, 300), True)])

@@ -11,9 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from emoface.jobs import simulate as simulate_job
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.simulate import SimulateConfig, run_simulate
+from emoface.jobs.split import SplitConfig, run_split
+from emoface.schema import SPLITS
 from emoface.storage.files import file_sha256
 from emoface.vision.images import decode_photo
 
@@ -78,6 +81,37 @@ def test_aligned_crops_have_their_eyes_on_one_line(simulation: tuple[Path, Path]
     found = detector.detect([decode_photo(row["face"]["bytes"], row["person_id"]) for row in tilted])
     tilts = [abs(_tilt(faces.landmarks[0].ravel())) for faces in found if len(faces)]
     assert len(tilts) >= 6 and np.mean(tilts) < 4
+
+
+def test_no_person_of_a_photo_listed_again_is_in_two_splits(
+    tmp_path: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parse, faces and split on a simulation that lists most photos of train again in val."""
+    monkeypatch.setattr(simulate_job, "PHOTO_IRREGULARITIES", {"listed_again": 0.8})
+    run_simulate(SimulateConfig(out=tmp_path / "root", images=24, seed=6))
+    run_parse(ParseConfig(emotic_root=tmp_path / "root", out=tmp_path))
+    run_faces(FacesConfig(dir=tmp_path, weights=weights_dir / WEIGHTS))
+    rows = pq.read_table(tmp_path / "people.parquet").to_pylist()
+    faces = pq.read_table(tmp_path / "faces.parquet").to_pylist()
+    again = [row for row in rows if row["same_person_as"] is not None]
+    assert len(again) > 10 and all(row["source_split"] == "val" for row in again)
+    for row in again:
+        face, first = faces[row["index"]], faces[row["same_person_as"]]
+        assert (face["face_bbox"], face["face_status"]) == (first["face_bbox"], first["face_status"])
+    for by in ("stratified", "emotic"):
+        run_split(SplitConfig(dir=tmp_path, by=by))
+        train, val, test = _people_of_splits(tmp_path)
+        assert train and val and not train & val and not (train | val) & test
+    run_split(SplitConfig(dir=tmp_path, by="emotic", leaks="keep"))
+    train, val, _ = _people_of_splits(tmp_path)
+    assert len(train & val) == len(again)
+
+
+def _people_of_splits(out: Path) -> list[set[tuple[str, tuple[float, ...]]]]:
+    """The people of train, val and test, known by photo and body box."""
+    columns = ["image", "body_bbox"]
+    tables = [pq.read_table(out / f"{name}.parquet", columns=columns).to_pylist() for name in SPLITS]
+    return [{(row["image"], tuple(row["body_bbox"])) for row in rows} for rows in tables]
 
 
 def _tilt(landmarks: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -203,8 +204,10 @@ def test_photos_own_size_wins_and_every_photo_rule_is_noted(tmp_path: Path) -> N
         ("mscoco/images/nobody.jpg", "photo_without_people", "", ""),
         ("val(2)", "photo_unnamed", "1 people", ""),
         ("mscoco/images/same.jpg", "photo_repeated", "test", "from #1"),
+        ("mscoco/images/same.jpg#1", "person_repeated", "", "mscoco/images/same.jpg#0"),
     ]
-    assert {what for _, what, *_ in notes} == set(PHOTO_NOTES)
+    of_photos = {what for _, what, *_ in notes[:-1]}
+    assert of_photos == set(PHOTO_NOTES) - {"image_size_doubtful"}  # only in CSV files
 
 
 def test_without_any_photos_they_are_noted_once(tmp_path: Path) -> None:
@@ -240,6 +243,7 @@ def test_record_says_what_was_read_and_counted(tmp_path: Path) -> None:
         "photos_missing": 1,
         "photos_unreadable": 0,
         "people_without_box": 0,
+        "people_annotated_again": {"rows": 0},
         "irregularities": {"photo_missing": 1, "box_corners_swapped": 1},
     }
     assert written.info == {
@@ -312,7 +316,68 @@ def test_real_rows_written_as_mat_parse_to_the_table_of_their_csv_files(shared_d
     _parse(rows, tmp_path / "csv")
     people = _parse(tmp_path / "EMOTIC", tmp_path / "mat")
     assert len(people) == 1200 and people["labels"].map(sum).min() >= 1
-    assert _read_people(tmp_path / "mat").equals(_read_people(tmp_path / "csv"))
+    from_mat, from_csv = _read_people(tmp_path / "mat"), _read_people(tmp_path / "csv")
+    is_small = pc.equal(from_csv["source"], "emodb_small")  # its boxes are not clipped by the doubtful size of the CSV
+    assert from_mat.filter(pc.invert(is_small)).equals(from_csv.filter(pc.invert(is_small)))
+    assert from_mat.drop_columns("body_bbox").equals(from_csv.drop_columns("body_bbox"))
+    assert pc.any(is_small).as_py()
+
+
+# --- people who are annotated more than once -------------------------------------------------------------------------
+
+
+def test_people_annotated_again_name_the_first_row_of_the_same_person(tmp_path: Path) -> None:
+    exact, large, no_box = _person("Peace"), _person("Fear", body_bbox=(0, 0, 60, 40)), _person("Pain", body_bbox=())
+    woman = dataclasses.replace(exact, gender="Female")
+    near = dataclasses.replace(large, body_bbox=(0, 0, 60, 41))  # IoU with large 40 / 41 = 0.976
+    near_woman = dataclasses.replace(large, body_bbox=(0, 0, 60, 39.5), gender="Female")  # 0.988 with large
+    photos = [
+        _photo("framesdb/images/a.jpg", "train", exact, large, no_box),
+        _photo("framesdb/images/b.jpg", "train", exact),
+        _photo("framesdb/images/a.jpg", "val", woman, near, no_box),
+        _photo("framesdb/images/a.jpg", "test", exact, near_woman),
+    ]
+    root = _write_root(tmp_path / "EMOTIC", photos)
+    record = run_parse(ParseConfig(emotic_root=root, out=tmp_path / "out"))
+    same_as = _read_people(tmp_path / "out")["same_person_as"].to_pylist()
+    assert same_as == [None, None, None, None, 0, 1, None, 0, None]
+    a = "framesdb/images/a.jpg"
+    assert [note for note in _notes(tmp_path / "out") if note[1].startswith("person_")] == [
+        (f"{a}#3", "person_repeated", "", f"{a}#0"),
+        (f"{a}#4", "person_nearly_repeated", "", f"{a}#1"),
+        (f"{a}#6", "person_repeated", "", f"{a}#0"),
+    ]
+    assert record.counts["people_annotated_again"] == {"rows": 3, "train and test": 1, "train and val": 2}
+    assert record.counts["irregularities"]["person_repeated"] == 2
+    assert record.counts["irregularities"]["person_nearly_repeated"] == 1
+
+
+# --- the sizes of emodb_small in CSV files ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_photo", [True, False])
+@pytest.mark.parametrize("has_other_photo", [True, False])
+def test_size_of_emodb_small_in_a_csv_file_is_height_first_and_clips_no_box(
+    tmp_path: Path, has_photo: bool, has_other_photo: bool
+) -> None:
+    """The photo is 64 wide and 48 high; the CSV file lists 48, 64."""
+    beyond = _person("Peace", body_bbox=(1, 2, 70, 60))
+    photos = [
+        _photo("emodb_small/images/e.jpg", "train", beyond, wh=(48, 64)),
+        _photo("mscoco/images/m.jpg", "train", beyond),
+    ]
+    rows = _write_csv_files(tmp_path / "rows", photos)
+    (tmp_path / "photos").mkdir()
+    if has_photo:
+        _write_jpeg(tmp_path / "photos/emodb_small/images/e.jpg", WH)
+    if has_other_photo:
+        _write_jpeg(tmp_path / "photos/mscoco/images/m.jpg", WH)
+    people = _parse(rows, tmp_path / "out", images=tmp_path / "photos")
+    small, other = (people["body_bbox"][row].tolist() for row in range(2))
+    assert people["image_wh"][0].tolist() == [64, 48]
+    assert small == ([1, 2, 64, 48] if has_photo else [1, 2, 70, 60]) and other == [1, 2, 64, 48]
+    doubtful = [note for note in _notes(tmp_path / "out") if note[1] == "image_size_doubtful"]
+    assert doubtful == ([] if has_photo else [("emodb_small/images/e.jpg", "image_size_doubtful", "", "64 48")])
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

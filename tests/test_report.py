@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -21,6 +22,7 @@ from emoface.errors import SettingsError, TableError
 from emoface.jobs.report import ReportConfig, run_report
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.reporting.charts import write_co_occurrence, write_label_histogram
+from emoface.reporting.thumbnails import thumbnail_of_body
 from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.records import JobRecord, read_record, write_record
 from emoface.storage.tables import write_table
@@ -38,7 +40,10 @@ PEOPLE = [
 ]
 
 
-def _write_people(out: Path, people: list[tuple[str, str, list[str], str]] = PEOPLE) -> list[str]:
+def _write_people(
+    out: Path, people: list[tuple[str, str, list[str], str]] = PEOPLE, same_as: dict[int, int] | None = None
+) -> list[str]:
+    """``same_as`` names, for some rows, the earlier row of the same person."""
     rows: list[dict[str, Any]] = []
     for index, (image, source_split, categories, _) in enumerate(people):
         labels = [int(name in categories) for name in CATEGORIES]
@@ -56,6 +61,7 @@ def _write_people(out: Path, people: list[tuple[str, str, list[str], str]] = PEO
                 "labels": labels,
                 "annotator_votes": labels,
                 "n_annotators": 1,
+                "same_person_as": (same_as or {}).get(index),
             }
         )
     write_table(out / "people.parquet", pa.Table.from_pylist(rows, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
@@ -75,6 +81,7 @@ def _write_faces(out: Path, person_ids: list[str], statuses: list[str], face: by
                 "face_bbox": [5, 5, 5 + 10 * (index + 1), 105],
                 "landmarks": [6.0] * 10,
                 "conf": 0.5 + index / 10,
+                "assignment_margin": 5 - index,
             }
         rows.append(row)
     write_table(out / "faces.parquet", pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA, row_group_size=2)
@@ -276,7 +283,7 @@ def test_page_needs_no_network_and_every_picture_has_a_text(reported: Path) -> N
     assert not {"script", "link", "iframe", "object"} & parser.tags
     assert len(parser.pictures) == 4  # three faces, and the one empty whose photo is here
     assert all(picture.get("alt") for picture in parser.pictures)
-    assert page.count('class="no-picture"') == 2
+    assert page.count('class="no-picture"') == 2 + 3  # two empties, and the bodies of the three faces
     assert page.count("photo not here") >= 2
     ids = set(re.findall(r'id="([^"]+)"', page))
     assert {address[1:] for address in parser.addresses if address.startswith("#")} <= ids
@@ -287,6 +294,115 @@ def test_contact_sheet_shows_the_crop_and_survives_a_broken_one(folder: Path) ->
     _write_faces(folder, person_ids, [person[3] for person in PEOPLE], face=b"no picture")
     run_report(ReportConfig(dir=folder))
     assert _read_page(folder).count("the crop cannot be decoded") >= 3
+
+
+# --- the least certain faces -----------------------------------------------------------------------------------------
+
+
+def test_margins_are_counted_and_the_smallest_are_shown_each_person_once(folder: Path) -> None:
+    """Margins are 5, 4, 3, 2, 1, 0 by row; row 5 is the person of row 3."""
+    _write_faces(folder, _write_people(folder, PEOPLE, {5: 3}), ["found", "found", "no_face", "found", *["found"] * 2])
+    run_report(ReportConfig(dir=folder))
+    margins = _read_audit(folder)["faces"]["assignment_margin"]
+    assert margins["quantiles"]["0.5"] == 2 and margins["quantiles"]["1"] == 5
+    assert [one["people"] for one in margins["histogram"]] == [1, 1, 1, 0, 1, 1]
+    assert [(one["from"], one["to"]) for one in margins["histogram"]][-1] == (5, 6)
+    assert [(one["index"], one["margin"]) for one in margins["least_certain"]] == [(4, 1), (3, 2), (1, 4), (0, 5)]
+    page = _read_page(folder)
+    assert "The 4 least certain faces" in page
+    assert re.findall(r"<b>margin ([\d.]+)</b>", page) == ["1.00", "2.00", "4.00", "5.00"]
+
+
+def test_only_the_least_certain_faces_are_shown(tmp_path: Path) -> None:
+    people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(60)]
+    _write_faces(tmp_path, _write_people(tmp_path, people), ["found"] * 60)
+    run_report(ReportConfig(dir=tmp_path))
+    margins = _read_audit(tmp_path)["faces"]["assignment_margin"]
+    assert [one["index"] for one in margins["least_certain"]] == list(range(59, 59 - 24, -1))
+
+
+def test_thumbnail_of_a_body_shows_the_face_box_even_outside_the_body(tmp_path: Path) -> None:
+    """A photo of 60 x 90; the body is 10 to 40 and 20 to 80, the face 4 to 24 and 10 to 30."""
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((90, 60, 3), GREEN, np.uint8))
+    person = {"image": "a.png", "image_wh": [60, 90], "body_bbox": [10, 20, 40, 80]}
+    plain = _decode(thumbnail_of_body(person, tmp_path))
+    drawn = _decode(thumbnail_of_body(person, tmp_path, (4, 10, 24, 30)))
+    assert plain.shape == (60, 30, 3) and drawn.shape == (70, 36, 3)
+    is_green = (np.abs(drawn.astype(int) - GREEN) < 60).all(axis=2)
+    assert is_green[40:].all() and is_green[6:14, 6:14].all()  # below the box, and inside it
+    assert not is_green[5:15, 19:22].all(axis=1).any()  # its right side
+    assert thumbnail_of_body(person, None, (4, 10, 24, 30)) == {"problem": "photo not here"}
+
+
+def _decode(card: dict[str, str]) -> np.ndarray:
+    data = np.frombuffer(base64.b64decode(card["picture"].partition(",")[2]), np.uint8)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+
+
+# --- people who are annotated more than once -------------------------------------------------------------------------
+
+# Rows 3 and 4 (val and test) are the people of rows 0 and 2 (train); row 1 is the person of row 0 too.
+SAME_AS = {1: 0, 3: 0, 4: 2}
+
+
+def test_people_annotated_again_are_counted_before_the_split(folder: Path) -> None:
+    _write_people(folder, PEOPLE, SAME_AS)
+    people = pq.read_table(folder / "people.parquet").to_pylist()
+    people[4]["body_bbox"] = [10, 20, 40, 81]
+    write_table(folder / "people.parquet", pa.Table.from_pylist(people, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
+    run_report(ReportConfig(dir=folder))
+    assert _read_audit(folder)["annotated_again"] == {
+        "rows": 3,
+        "people": 2,
+        "nearly_equal_boxes": 1,
+        "by_source_splits": {"train and test": 1, "train and val": 1, "within a split": 1},
+        "source_splits": {
+            "val": {"people": 1, "in_train": 1, "share": 1},
+            "test": {"people": 2, "in_train": 1, "share": 0.5},
+        },
+        "split": None,
+        "would_leave_out": {"stratified": 3, "emotic": 3},
+    }
+    page = " ".join(_read_page(folder).split())
+    assert "the same body box or, in 1 of them, nearly the same box, gender and age" in page
+    assert "will have each person once and leave 3 rows out; with <code>--by emotic</code> it will leave 3 rows" in page
+
+
+def test_people_of_val_and_test_left_in_train_are_warned_of(folder: Path) -> None:
+    _write_people(folder, PEOPLE, SAME_AS)
+    run_split(SplitConfig(dir=folder, by="emotic", leaks="keep"))
+    run_report(ReportConfig(dir=folder))
+    split = _read_audit(folder)["annotated_again"]["split"]
+    assert (split["rule"], split["rows_left_out"], split["rows_again_in_their_split"]) == ("keep", 0, 1)
+    assert {name: group["in_train"] for name, group in split["splits"].items()} == {"val": 1, "test": 1}
+    page = " ".join(_read_page(folder).split())
+    assert "Train contains people of val (1 of 1) and test (1 of 2)." in page
+    assert 'class="warning"' in page and "<code>--leaks keep</code>; run <code>emoface split</code>" in page
+
+    run_split(SplitConfig(dir=folder, by="emotic"))
+    run_report(ReportConfig(dir=folder))
+    split = _read_audit(folder)["annotated_again"]["split"]
+    assert (split["by"], split["rule"], split["rows_left_out"]) == ("emotic", "drop", 3)
+    assert {name: group["in_train"] for name, group in split["splits"].items()} == {"val": 0, "test": 0}
+    page = " ".join(_read_page(folder).split())
+    assert "left 3 rows of their people out of train; <code>left_out.csv</code> lists them" in page
+    assert 'class="warning"' not in page
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"), [("evaluation", "labels of val or test, which"), ("train", "labels of the one annotator")]
+)
+def test_page_says_whose_labels_a_stratified_split_kept(folder: Path, labels: Any, text: str) -> None:
+    _write_people(folder, PEOPLE, SAME_AS)
+    run_split(SplitConfig(dir=folder, repeated_labels=labels))
+    run_report(ReportConfig(dir=folder))
+    page = " ".join(_read_page(folder).split())
+    assert "it left 3 rows out and kept the row with the " + text in page
+
+
+def test_data_set_without_repeated_people_says_so(reported: Path) -> None:
+    assert "No person is annotated more than once." in _read_page(reported)
+    assert _read_audit(reported)["annotated_again"]["rows"] == 0
 
 
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_sheet(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import datasets
 import duckdb
@@ -20,7 +21,7 @@ from emoface.datasets.manifest import read_manifest
 from emoface.errors import SettingsError, TableError
 from emoface.jobs import split as split_job
 from emoface.jobs.split import SplitConfig, parse_cap, parse_ratios, run_split
-from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
+from emoface.schema import CATEGORIES, FACES_SCHEMA, LEFT_OUT_COLUMNS, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
 from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, read_record, write_record
 from emoface.storage.tables import write_table
@@ -177,6 +178,115 @@ def test_cap_leaves_people_out_of_train_only_and_lists_them(dataset: Path) -> No
     assert (balance["rule"], balance["limit"], balance["capped"]) == ("cap:40", 40, len(capped))
     run_split(SplitConfig(dir=dataset))
     assert not (dataset / "capped.csv").exists()
+
+
+# --- people who are annotated more than once -------------------------------------------------------------------------
+
+TRAIN_ROWS, VAL_ROWS, TEST_ROWS = range(30), range(30, 60), range(60, 90)
+
+
+@pytest.fixture
+def repeated(tmp_path: Path) -> Path:
+    """90 rows: 30 each of train, val and test, one person a photo, but rows 30 to 39 are the people of rows 0 to 9.
+
+    Rows 0 and 30 are joined by 60, a row of test; row 89 is the person of row 88. Rows of val have a label more.
+    """
+    out = tmp_path / "repeated"
+    _write_dataset(out, 90)
+    people = pq.read_table(out / "people.parquet").to_pylist()
+    same_as = {**{30 + k: k for k in range(10)}, 60: 0, 89: 88}
+    for row, person in enumerate(people):
+        first = same_as.get(row, row)
+        image = f"framesdb/images/{first}.jpg"
+        person |= {"source_split": SPLITS[row // 30], "image": image, "person_id": f"{image}#{row}"}
+        person["labels"] = [int(k == first % 5 or (k == 25 and row >= 30)) for k in range(26)]
+        person["same_person_as"] = same_as.get(row)
+    faces = pq.read_table(out / "faces.parquet").to_pylist()
+    for person, face in zip(people, faces, strict=True):
+        face["person_id"] = person["person_id"]
+    write_table(out / "people.parquet", pa.Table.from_pylist(people, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
+    write_table(out / "faces.parquet", pa.Table.from_pylist(faces, schema=FACES_SCHEMA), FACES_SCHEMA)
+    return out
+
+
+def _persons(rows: pd.DataFrame) -> list[int]:
+    """The first row of each row's person."""
+    return rows["same_person_as"].fillna(rows["index"]).astype(int).tolist()
+
+
+def _left_out(out: Path) -> dict[int, int]:
+    """``index`` of each row left out, and of the row kept in its place."""
+    table = pd.read_csv(out / "left_out.csv")
+    assert list(table.columns) == list(LEFT_OUT_COLUMNS)
+    people = pd.read_parquet(out / "people.parquet").set_index("index")
+    assert table["person_id"].tolist() == people.loc[table["index"], "person_id"].tolist()
+    assert table["image"].tolist() == people.loc[table["index"], "image"].tolist()
+    return dict(zip(table["index"].tolist(), table["kept_index"].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("labels", "kept"), [("evaluation", {0: 60, 88: 88}), ("train", {0: 0, 88: 88})])
+def test_stratified_split_has_each_person_once_with_the_labels_asked_for(
+    repeated: Path, labels: Literal["evaluation", "train"], kept: dict[int, int]
+) -> None:
+    kept |= {k: 30 + k if labels == "evaluation" else k for k in range(1, 10)}
+    record = run_split(SplitConfig(dir=repeated, repeated_labels=labels))
+    rows = pd.concat(_read(repeated).values())
+    assert len(rows) == 90 - 12
+    assert sorted(_persons(rows)) == sorted(set(range(90)) - set(range(30, 40)) - {60, 89})
+    index_of = dict(zip(_persons(rows), rows["index"], strict=True))
+    assert {person: index_of[person] for person in kept} == kept
+    first_ten = rows[[person < 10 for person in _persons(rows)]]
+    assert (_labels(first_ten)[:, 25] == (labels == "evaluation")).all()
+    expected = {row: kept[first] for first in kept for row in (first, first + 30) if row in range(60) and first < 10}
+    expected |= {60: kept[0], 89: 88}
+    assert _left_out(repeated) == {row: chosen for row, chosen in expected.items() if row != chosen}
+    leaks = read_manifest(repeated / "manifest.json").split["leaks"]
+    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["file"]) == (
+        "drop",
+        labels,
+        12,
+        "left_out.csv",
+    )
+    assert leaks["rows_annotated_again"] == 12 and leaks["sha256"] == file_sha256(repeated / "left_out.csv")
+    assert record.counts["rows_left_out"] == record.counts["rows_annotated_again"] == 12
+    assert record.outputs["left_out.csv"] == leaks["sha256"]
+
+
+def test_emotics_split_keeps_val_and_test_and_takes_their_people_out_of_train(repeated: Path) -> None:
+    run_split(SplitConfig(dir=repeated, by="emotic"))
+    tables = _read(repeated)
+    assert tables["val"]["index"].tolist() == list(VAL_ROWS) and tables["test"]["index"].tolist() == list(TEST_ROWS)
+    assert tables["train"]["index"].tolist() == list(TRAIN_ROWS)[10:]
+    assert _left_out(repeated) == {k: 30 + k for k in range(10)}
+    leaks = read_manifest(repeated / "manifest.json").split["leaks"]
+    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"]) == ("drop", None, 10)
+
+
+@pytest.mark.parametrize("by", ["stratified", "emotic"])
+def test_kept_leaks_leave_every_row_in(repeated: Path, by: Literal["stratified", "emotic"]) -> None:
+    run_split(SplitConfig(dir=repeated))
+    run_split(SplitConfig(dir=repeated, by=by, leaks="keep"))
+    assert sorted(pd.concat(_read(repeated).values())["index"]) == list(range(90))
+    assert _left_out(repeated) == {}
+    leaks = read_manifest(repeated / "manifest.json").split["leaks"]
+    assert (leaks["rule"], leaks["labels"], leaks["rows_left_out"], leaks["rows_annotated_again"]) == (
+        "keep",
+        None,
+        0,
+        12,
+    )
+
+
+def test_cap_and_weights_count_no_row_that_is_left_out(repeated: Path) -> None:
+    run_split(SplitConfig(dir=repeated, by="emotic", balance="cap:3"))
+    train, capped = _read(repeated)["train"], pd.read_csv(repeated / "capped.csv")
+    assert sorted([*train["index"], *capped["index"]]) == list(TRAIN_ROWS)[10:]
+    assert _labels(train).sum(axis=0).max() == 3 and len(capped) == 5  # four people of each of five labels
+    assert set(_left_out(repeated)) == set(range(10))
+    run_split(SplitConfig(dir=repeated, by="emotic", balance="weights"))
+    weights = pd.read_parquet(repeated / "sampling_weights.parquet")
+    assert weights["index"].tolist() == _read(repeated)["train"]["index"].tolist() == list(TRAIN_ROWS)[10:]
+    assert weights["weight"].mean() == pytest.approx(1)
 
 
 def test_weights_are_of_the_people_of_train(dataset: Path) -> None:

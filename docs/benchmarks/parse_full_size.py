@@ -5,7 +5,8 @@
 ROWS is a folder of ``train.csv``, ``val.csv`` and ``test.csv``. Their photos are repeated under other names until there
 are 34,320 people, val and test people get five and three annotators, and an ``Annotations.mat`` is written of them.
 Each parse runs in a separate process, so that its memory can be measured: without photos; with a small JPEG for every
-photo, so that all headers are read; and with the unchanged rows, as CSV and as .mat, whose tables must be the same.
+photo, so that all headers are read; and with the unchanged rows, as CSV and as .mat, whose tables must be the same
+except for people of emodb_small, whose boxes are not clipped by the doubtful size in the CSV files.
 The column "seconds" is wall time, which includes other load of the machine; "seconds of work" is CPU time.
 """
 
@@ -21,6 +22,7 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow.compute as pc
 from PIL import Image
 
 from emoface.emotic import PhotoAnnotation, find_annotations, read_annotations, write_annotations_mat
@@ -65,7 +67,8 @@ def main() -> None:
     from_mat, from_csv = (
         read_table(options.work / out / "people.parquet", PEOPLE_SCHEMA, "") for out in ("same-out", "rows-out")
     )
-    print(f"\nboth forms give the same table: {from_mat.equals(from_csv)}")
+    is_sized = pc.not_equal(from_csv["source"], "emodb_small")
+    print(f"\nboth forms give the same table: {from_mat.filter(is_sized).equals(from_csv.filter(is_sized))}")
 
 
 def parse_one(root: Path, out: Path) -> None:

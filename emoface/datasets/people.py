@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -54,6 +55,23 @@ class AnnotatedPerson:
     face: Photo | None
     categories: tuple[str, ...]
     vad: dict[str, float | None]
+
+
+def find_first_rows(people: pa.Table) -> NDArray[np.int64]:
+    """The first row of the same person, because a person may be annotated more than once.
+
+    Args:
+        people: n rows of ``people.parquet`` with ``same_person_as``.
+
+    Returns:
+        (n,) row numbers; the row itself where it is the first or only one of its person.
+
+    Example:
+        >>> find_first_rows(pa.table({"same_person_as": pa.array([None, None, 0], pa.int64())})).tolist()
+        [0, 1, 0]
+    """
+    same_as = people["same_person_as"].fill_null(-1).to_numpy()
+    return np.asarray(np.where(same_as < 0, np.arange(people.num_rows), same_as), np.int64)
 
 
 def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int | str]) -> list[AnnotatedPerson]:

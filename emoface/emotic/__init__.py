@@ -1,9 +1,9 @@
 """EMOTIC's annotations: reading of the .mat and the CSV files, correction by documented rules, and writing."""
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation
+from emoface.emotic.corrections import PEOPLE_NOTES, PHOTO_NOTES, CorrectedPerson, Note, correct_person
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat, write_annotations_mat
-from emoface.emotic.mending import PEOPLE_NOTES, PHOTO_NOTES, MendedPerson, Note, mend_person
 from emoface.emotic.release import AnnotationFiles, find_annotations, find_image_root, read_annotations
 from emoface.emotic.same_people import SamePeople, find_same_people
 
@@ -11,15 +11,15 @@ __all__ = [
     "PEOPLE_NOTES",
     "PHOTO_NOTES",
     "AnnotationFiles",
-    "MendedPerson",
+    "CorrectedPerson",
     "Note",
     "PersonAnnotation",
     "PhotoAnnotation",
     "SamePeople",
+    "correct_person",
     "find_annotations",
     "find_image_root",
     "find_same_people",
-    "mend_person",
     "read_annotations",
     "read_annotations_csv",
     "read_annotations_mat",

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import PhotoOrStatus, PhotoRows, group_photos, photo_digest, try_in_frame
 from emoface.errors import SettingsError
 from emoface.inference.faces import (
@@ -181,8 +182,7 @@ def _list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
     """Lists the photos of ``people.parquet``, each with all of its people."""
     body_xyxy = vectors_to_array(people["body_bbox"], 4)
     person_ids = people["person_id"].to_pylist()
-    same_as = people["same_person_as"].fill_null(-1).to_numpy()
-    first_row = np.where(same_as < 0, np.arange(people.num_rows), same_as)
+    first_row = find_first_rows(people)
     return [
         AnnotatedPhoto(
             photo.image,

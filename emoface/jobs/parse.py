@@ -1,7 +1,7 @@
 """The parse job: converts EMOTIC's annotations to ``people.parquet`` and lists irregularities in ``parse_notes.csv``.
 
 A person whose box or labels cannot be used still has a row, with nulls or without labels. The rules for irregular
-annotations are in ``emoface.emotic.mending``.
+annotations are in ``emoface.emotic.corrections``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from emoface.emotic import (
     PHOTO_NOTES,
     Note,
     PhotoAnnotation,
+    correct_person,
     find_annotations,
     find_image_root,
     find_same_people,
-    mend_person,
     read_annotations,
 )
 from emoface.errors import ImageError
+from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.reporting.csv_files import csv_text
@@ -226,7 +227,7 @@ def _add_people(
     columns = people.columns
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{photo.image}#{number}"
-        mended, notes = mend_person(person, person_id, clip_wh)
+        corrected, notes = correct_person(person, person_id, clip_wh)
         people.notes += notes
         row = {
             "index": len(columns["index"]),
@@ -235,14 +236,14 @@ def _add_people(
             "source": source,
             "source_split": photo.source_split,
             "image_wh": image_wh or _UNKNOWN_WH,
-            "body_bbox": mended.body_bbox,
-            "categories": mended.categories,
-            "labels": mended.labels,
-            "annotator_votes": mended.annotator_votes,
-            "n_annotators": mended.n_annotators,
-            **dict(zip(DIMENSIONS, mended.vad, strict=True)),
-            "gender": mended.gender,
-            "age": mended.age,
+            "body_bbox": corrected.body_bbox,
+            "categories": corrected.categories,
+            "labels": corrected.labels,
+            "annotator_votes": corrected.annotator_votes,
+            "n_annotators": corrected.n_annotators,
+            **dict(zip(DIMENSIONS, corrected.vad, strict=True)),
+            "gender": corrected.gender,
+            "age": corrected.age,
             "same_person_as": None,
         }
         for name, value in row.items():
@@ -268,13 +269,10 @@ def _format_wh(image_wh: tuple[int, int] | None) -> str:
 
 def _count_same_people(columns: dict[str, list[Any]]) -> dict[str, int]:
     """Rows whose person an earlier row is too: how many, and in which splits the two are."""
-    split_of = columns["source_split"]
-    pairs = Counter(
-        "within a split" if split_of[row] == split_of[first] else f"{split_of[first]} and {split_of[row]}"
-        for row, first in enumerate(columns["same_person_as"])
-        if first is not None
-    )
-    return {"rows": sum(pairs.values()), **dict(sorted(pairs.items()))}
+    same_as = enumerate(columns["same_person_as"])
+    first_row = np.array([row if first is None else first for row, first in same_as], np.int64)
+    pairs = count_split_pairs(first_row, columns["source_split"])
+    return {"rows": sum(pairs.values()), **pairs}
 
 
 def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:

@@ -22,7 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.datasets.people import find_first_rows
 from emoface.errors import TableError
+from emoface.labels.repeated import count_split_pairs, find_leaks
 from emoface.labels.statistics import (
     co_occurrence,
     imbalance_ratio_cv,
@@ -65,13 +67,16 @@ from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.version import __version__
 
 QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
-_N_FACES, _N_EMPTIES = 24, 12
+_N_FACES, _N_EMPTIES, _N_UNCERTAIN = 24, 12, 24
+_MARGIN_EDGES: tuple[float, ...] = (0, 1, 2, 3, 4, 5, 6)
+"""Bins of the histogram of assignment margins; no margin is above the price of having no face, which is 5.8."""
 _READ_NAMES = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
 """Files that the audit reads if they exist."""
 _PEOPLE_COLUMNS = [
     *("index", "person_id", "image", "source", "source_split", "image_wh"),
-    *("body_bbox", "categories", "labels", "gender", "age"),
+    *("body_bbox", "categories", "labels", "gender", "age", "same_person_as"),
 ]
+_TRAIN = SPLITS.index("train")
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
@@ -94,6 +99,7 @@ class DataSet:
         dir: Folder of the data set.
         people: n rows of ``people.parquet``, only the columns that the audit needs.
         indicator: (n, 26) labels, 0 or 1.
+        first_row: (n,) the first row of the same person, because a person may be annotated more than once.
         faces: n rows of ``faces.parquet`` without the pixels; None before ``faces`` ran.
         has_face: (n,) whether the face was found; None before ``faces`` ran.
         rows_of: Row numbers of the people of each split.
@@ -105,6 +111,7 @@ class DataSet:
     dir: Path
     people: pa.Table
     indicator: NDArray[np.uint8]
+    first_row: NDArray[np.int64]
     faces: pa.Table | None
     has_face: NDArray[np.bool_] | None
     rows_of: Mapping[str, NDArray[np.int64]]
@@ -135,7 +142,8 @@ def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
     report_dir = config.dir / "report"
     outputs = write_audit_figures(report_dir, audit["labels"])
     progress.advance()
-    sheets = _draw_sheets(data, np.random.default_rng(config.seed))
+    least_certain = [] if audit["faces"] is None else audit["faces"]["assignment_margin"]["least_certain"]
+    sheets = _draw_sheets(data, least_certain, np.random.default_rng(config.seed))
     progress.advance()
     json_path, page_path = report_dir / "audit.json", report_dir / "audit.html"
     write_text(json_path, json.dumps(audit, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -163,6 +171,7 @@ def _read_data_set(folder: Path) -> DataSet:
         dir=folder,
         people=people,
         indicator=indicator,
+        first_row=find_first_rows(people),
         faces=faces,
         has_face=has_face,
         rows_of=_source_splits(people) if manifest is None else _read_splits(manifest, people, faces, gaps),
@@ -269,6 +278,7 @@ def _audit(data: DataSet) -> dict[str, Any]:
         "faces": _audit_faces(data),
         "labels": {**_compute_before_and_after(data, all_rows), "splits": splits},
         "split": _audit_split(data),
+        "annotated_again": _audit_annotated_again(data),
         "parse_notes": None
         if data.notes is None
         else {
@@ -320,6 +330,23 @@ def _audit_faces(data: DataSet) -> dict[str, Any] | None:
         "by_split": {name: _count_empties(statuses, rows) for name, rows in data.rows_of.items()},
         "shorter_side_quantiles": _quantiles(box_wh.min(axis=1)),
         "conf_quantiles": _quantiles(conf),
+        "assignment_margin": _audit_margins(data.faces["assignment_margin"], data.first_row),
+    }
+
+
+def _audit_margins(column: pa.ChunkedArray, first_row: NDArray[np.int64]) -> dict[str, Any]:
+    """Distribution of the assignment margins, and the people whose assignment is least certain, each once."""
+    margins = column.to_numpy(zero_copy_only=False).astype(np.float64)
+    counts, edges = np.histogram(margins[~np.isnan(margins)], _MARGIN_EDGES)
+    is_once = (first_row == np.arange(len(margins))) & ~np.isnan(margins)
+    ranked = np.flatnonzero(is_once)[np.argsort(margins[is_once], kind="stable")][:_N_UNCERTAIN]
+    return {
+        "quantiles": _quantiles(margins),
+        "histogram": [
+            {"from": to_json_number(low), "to": to_json_number(high), "people": int(n)}
+            for low, high, n in zip(edges[:-1], edges[1:], counts, strict=True)
+        ],
+        "least_certain": [{"index": row, "margin": to_json_number(margins[row])} for row in ranked.tolist()],
     }
 
 
@@ -383,6 +410,59 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
     }
 
 
+def _audit_annotated_again(data: DataSet) -> dict[str, Any]:
+    """People with more than one row: in which splits, and what the split did about them or would do."""
+    rows = np.arange(data.people.num_rows)
+    again = np.flatnonzero(data.first_row != rows)
+    boxes = vectors_to_array(data.people["body_bbox"], 4)
+    own_rows = _source_splits(data.people)
+    return {
+        "rows": len(again),
+        "people": len(np.unique(data.first_row[again])),
+        "nearly_equal_boxes": int((boxes[again] != boxes[data.first_row[again]]).any(axis=1).sum()),
+        "by_source_splits": count_split_pairs(data.first_row, data.people["source_split"].to_pylist()),
+        "source_splits": _count_also_in_train(data.first_row, own_rows),
+        "split": None if data.manifest is None else _audit_leaks(data, data.manifest),
+        "would_leave_out": {
+            "stratified": len(again),
+            "emotic": int((find_leaks(data.first_row, _number_splits(own_rows, len(rows)), _TRAIN) >= 0).sum()),
+        },
+    }
+
+
+def _audit_leaks(data: DataSet, manifest: Manifest) -> dict[str, Any]:
+    """What the split did about the people with more than one row, and who is still in two splits or twice in one."""
+    described = manifest.split.get("leaks", {})
+    n_twice = sum(len(rows) - len(np.unique(data.first_row[rows])) for rows in data.rows_of.values())
+    return {
+        "by": manifest.split["by"],
+        **{key: described.get(key) for key in ("rule", "labels", "rows_left_out", "file")},
+        "splits": _count_also_in_train(data.first_row, data.rows_of),
+        "rows_again_in_their_split": n_twice,
+    }
+
+
+def _count_also_in_train(
+    first_row: NDArray[np.int64], rows_of: Mapping[str, NDArray[np.int64]]
+) -> dict[str, dict[str, Any]]:
+    """For each split but train: its rows, and how many of them are people of train."""
+    counts: dict[str, dict[str, Any]] = {}
+    for name in SPLITS[:_TRAIN] + SPLITS[_TRAIN + 1 :]:
+        rows = rows_of[name]
+        n_in_train = int(np.isin(first_row[rows], first_row[rows_of["train"]]).sum())
+        share = to_json_number(n_in_train / len(rows)) if len(rows) else None
+        counts[name] = {"people": len(rows), "in_train": n_in_train, "share": share}
+    return counts
+
+
+def _number_splits(rows_of: Mapping[str, NDArray[np.int64]], n: int) -> NDArray[np.int64]:
+    """(n,) position in ``SPLITS`` of each row's split; train for rows in none."""
+    numbers = np.full(n, _TRAIN, np.int64)
+    for number, name in enumerate(SPLITS):
+        numbers[rows_of[name]] = number
+    return numbers
+
+
 def _compare_with_published(data: DataSet) -> dict[str, Any]:
     """Counts and shares published about EMOTIC beside those of this data set."""
     card = read_card("emotic")
@@ -422,10 +502,15 @@ def _describe_provenance(data: DataSet) -> dict[str, Any]:
     }
 
 
-def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
-    """Random people with a face and random people without, each with a thumbnail or the reason why there is none."""
+def _draw_sheets(
+    data: DataSet, least_certain: Sequence[Mapping[str, Any]], random: np.random.Generator
+) -> dict[str, list[dict[str, Any]]]:
+    """Cards of random people with a face, of random people without, and of the least certain assignments.
+
+    Each card has a thumbnail or the reason why there is none.
+    """
     if data.faces is None or data.has_face is None:
-        return {"faces": [], "empties": []}
+        return {"faces": [], "empties": [], "uncertain": []}
     with_face, without = np.flatnonzero(data.has_face), np.flatnonzero(~data.has_face)
     face_rows = np.sort(random.choice(with_face, min(_N_FACES, len(with_face)), replace=False))
     empty_rows = np.sort(random.choice(without, min(_N_EMPTIES, len(without)), replace=False))
@@ -443,6 +528,18 @@ def _draw_sheets(data: DataSet, random: np.random.Generator) -> dict[str, list[d
                 **thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], image_root),
             }
             for row in empty_rows.tolist()
+        ],
+        "uncertain": [
+            {
+                **_caption(data, one["index"]),
+                "margin": one["margin"],
+                **thumbnail_of_body(
+                    data.people.slice(one["index"], 1).to_pylist()[0],
+                    image_root,
+                    data.faces["face_bbox"][one["index"]].as_py(),
+                ),
+            }
+            for one in least_certain
         ],
     }
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BeforeValidator
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
+from emoface.datasets.people import find_first_rows
 from emoface.errors import SettingsError, TableError, did_you_mean
 from emoface.labels.balancing import cap_people, sampling_weights
 from emoface.labels.repeated import choose_row_of_each, find_leaks
@@ -167,8 +168,8 @@ class SplitConfig(Settings):
     seed: Seed = 0
     """Seed of the split; the same seed gives the same split."""
     leaks: Literal["drop", "keep"] = "drop"
-    """What to do with a person who is annotated twice: drop keeps each person once, and with --by emotic takes people
-    of val and test out of train; keep leaves every row in, as EMOTIC has it."""
+    """What to do with people who are annotated twice: drop keeps each person once in a stratified split, and with --by
+    emotic it takes people of val and test out of train; keep leaves every row in, as EMOTIC has it."""
     repeated_labels: Literal["evaluation", "train"] = "evaluation"
     """Which labels a person who is annotated twice has in a stratified split: evaluation takes those of val or test,
     which unite several annotators; train takes those of the one annotator of train."""
@@ -234,7 +235,6 @@ def _read_people(path: Path) -> People:
     images = table["image"].to_pylist()
     number_of: dict[str, int] = {}
     photo = [number_of.setdefault(image, len(number_of)) for image in images]
-    same_as = table["same_person_as"].fill_null(-1).to_numpy()
     labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return People(
         index=table["index"].to_numpy(),
@@ -243,7 +243,7 @@ def _read_people(path: Path) -> People:
         photo=np.array(photo, dtype=np.int64),
         source_splits=table["source_split"].to_pylist(),
         indicator=labels.reshape(-1, N_CATEGORIES),
-        first_row=np.where(same_as < 0, np.arange(table.num_rows), same_as),
+        first_row=find_first_rows(table),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,3 +47,23 @@ def find_leaks(first_row: NDArray[np.int64], split: Sequence[int] | NDArray[np.i
     splits = np.asarray(split)
     evaluated = choose_row_of_each(first_row, (splits != train).astype(np.int64))
     return np.where((splits == train) & (splits[evaluated] != train), evaluated, -1)
+
+
+def count_split_pairs(first_row: NDArray[np.int64], splits: Sequence[str]) -> dict[str, int]:
+    """Counts the rows whose person an earlier row describes too, by the splits of the two rows.
+
+    Args:
+        first_row: (n,) the first row of the same person; the row itself where it is the first or only one.
+        splits: The split of each row, n names.
+
+    Returns:
+        Number of rows by pair of splits, such as ``train and val``; ``within a split`` where both rows are in one.
+
+    Example:
+        >>> count_split_pairs(np.array([0, 0, 0, 3]), ["train", "train", "val", "val"])
+        {'train and val': 1, 'within a split': 1}
+    """
+    again = np.flatnonzero(first_row != np.arange(len(first_row))).tolist()
+    named = ((splits[first_row[row]], splits[row]) for row in again)
+    pairs = Counter("within a split" if one == other else f"{one} and {other}" for one, other in named)
+    return dict(sorted(pairs.items()))

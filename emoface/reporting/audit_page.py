@@ -71,7 +71,7 @@ def write_audit_page(
     Args:
         path: File to write.
         audit: The content of ``audit.json``.
-        sheets: The people of the contact sheets: ``faces`` and ``empties``.
+        sheets: The people of the contact sheets: ``faces``, ``empties`` and ``uncertain``.
         notes: The rows of ``parse_notes.csv``.
     """
     labels = audit["labels"]

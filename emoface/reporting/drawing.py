@@ -133,7 +133,7 @@ def draw_caption(photo: Photo, lines: Sequence[str], boxes: Sequence[tuple[float
     canvas.paste(Image.fromarray(shown), (0, 0))
     pen = ImageDraw.Draw(canvas)
     for box in boxes:
-        _outline(pen, tuple(value * scale for value in box), SERIES_COLORS[0])
+        draw_outline(pen, tuple(value * scale for value in box), SERIES_COLORS[0])
     for number, line in enumerate(lines):
         font = _font(_SMALL if number else _TEXT, bold=not number)
         place = (_PAD, height + _PAD // 2 + _ROW * number)
@@ -199,7 +199,7 @@ def _color(number: int) -> str:
     return SERIES_COLORS[number % len(SERIES_COLORS)]
 
 
-def _outline(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], color: str, width: int = 3) -> None:
+def draw_outline(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], color: str, width: int = 3) -> None:
     """Draws a box with a thin white edge on both sides, which is visible on any background."""
     left, top, right, bottom = xyxy
     if right - left < 1 or bottom - top < 1:
@@ -210,9 +210,9 @@ def _outline(pen: ImageDraw.ImageDraw, xyxy: tuple[float, ...], color: str, widt
 
 def _draw_box(pen: ImageDraw.ImageDraw, person: DrawnPerson, number: int, scale: float) -> None:
     body = tuple(value * scale for value in person.body_xyxy)
-    _outline(pen, body, _color(number))
+    draw_outline(pen, body, _color(number))
     if person.face_xyxy is not None:
-        _outline(pen, tuple(value * scale for value in person.face_xyxy), _color(number), width=2)
+        draw_outline(pen, tuple(value * scale for value in person.face_xyxy), _color(number), width=2)
     tag, font = f" {number + 1} ", _font(_TEXT, bold=True)
     left, top, right, bottom = pen.textbbox((0, 0), tag, font)
     x, y = max(0.0, body[0]), max(0.0, body[1])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
 from emoface.datasets.photos import read_in_frame
 from emoface.errors import ImageError
+from emoface.reporting.charts import SERIES_COLORS
+from emoface.reporting.drawing import draw_outline
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo, encode_jpeg
 
@@ -36,12 +39,15 @@ def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
         return {"problem": "the crop cannot be decoded"}
 
 
-def thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dict[str, str]:
+def thumbnail_of_body(
+    person: Mapping[str, Any], image_root: Path | None, face_xyxy: Sequence[float] | None = None
+) -> dict[str, str]:
     """Crops a person's body box from the photo and makes a thumbnail of it.
 
     Args:
         person: ``image``, ``image_wh`` and ``body_bbox`` of ``people.parquet``.
         image_root: Folder that ``image`` is relative to; None if it is unknown.
+        face_xyxy: A face box in original pixels to draw on the thumbnail; the crop is extended to show all of it.
 
     Returns:
         ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
@@ -56,13 +62,25 @@ def thumbnail_of_body(person: Mapping[str, Any], image_root: Path | None) -> dic
     except ImageError:
         return {"problem": "photo cannot be read"}
     x1, y1, x2, y2 = person["body_bbox"]
-    body = photo[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))]
-    return _to_thumbnail(body) if body.size else {"problem": "body box outside the photo"}
+    if face_xyxy is not None:
+        x1, y1, x2, y2 = min(x1, face_xyxy[0]), min(y1, face_xyxy[1]), max(x2, face_xyxy[2]), max(y2, face_xyxy[3])
+    left, top = max(0, int(x1)), max(0, int(y1))
+    body = photo[top : int(np.ceil(y2)), left : int(np.ceil(x2))]
+    if not body.size:
+        return {"problem": "body box outside the photo"}
+    if face_xyxy is None:
+        return _to_thumbnail(body)
+    return _to_thumbnail(body, [value - start for value, start in zip(face_xyxy, (left, top) * 2, strict=True)])
 
 
-def _to_thumbnail(photo: Photo) -> dict[str, str]:
+def _to_thumbnail(photo: Photo, box_xyxy: Sequence[float] | None = None) -> dict[str, str]:
+    """Scales a picture down to at most ``_SIDE`` pixels and draws a box, given in its original pixels, on it."""
     height, width = photo.shape[:2]
     scale = min(1.0, _SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if box_xyxy is not None:
+        canvas = Image.fromarray(small)
+        draw_outline(ImageDraw.Draw(canvas), tuple(scale * value for value in box_xyxy), SERIES_COLORS[0], width=1)
+        small = np.asarray(canvas, np.uint8)
     return {"picture": "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, _QUALITY)).decode("ascii")}

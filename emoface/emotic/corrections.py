@@ -1,4 +1,4 @@
-"""Rules for what is irregular in EMOTIC's annotations: each is mended or refused, and each is noted."""
+"""Rules for irregularities in EMOTIC's annotations: each is corrected or rejected, and each is noted."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS, N_CATEGORIES
 PEOPLE_NOTES: dict[str, str] = {
     "box_corners_swapped": "x1 above x2 or y1 above y2: the corners are sorted",
     "box_outside_photo": "part of the box is beyond the photo: it is clipped",
-    "box_fractional": "the box has fractions of pixels: it is kept so",
-    "box_refused": "no four finite numbers, or no area inside the photo: body_bbox is null",
-    "category_spelling": "another spelling of a category (case, spaces): EMOTIC's is taken",
-    "category_unknown": "a word that is no category: it is left out",
-    "category_repeated": "a category named twice by one annotator: it counts once",
+    "box_fractional": "the box has fractions of pixels: it is not changed",
+    "box_refused": "not four finite numbers, or no area inside the photo: body_bbox is null",
+    "category_spelling": "another spelling of a category (case, spaces): EMOTIC's spelling is used",
+    "category_unknown": "the word is not a category: it is left out",
+    "category_repeated": "one annotator chose a category twice: it counts once",
     "categories_missing": "no category is left: labels are all 0",
-    "categories_uncombined": "the combined categories are missing: those of all annotators are taken",
-    "value_unreadable": "a value of a CSV file is no list: it counts as missing",
+    "categories_uncombined": "the combined categories are missing: those of all annotators are used",
+    "value_unreadable": "a value in a CSV file is not a list: it counts as missing",
     "cell_squeezed": "a one-element cell was stored as its element: it is read as the cell",
-    "dimension_missing": "valence, arousal or dominance is no number: it is null",
+    "dimension_missing": "valence, arousal or dominance is not a number: it is null",
     "dimension_out_of_range": "valence, arousal or dominance is not within 1-10: it is null",
-    "dimensions_uncombined": "the combined dimensions are missing: the mean over the annotators is taken",
+    "dimensions_uncombined": "the combined dimensions are missing: the mean over the annotators is used",
     "gender_missing": "there is no gender: it is null",
-    "gender_spelling": "another spelling of a gender: EMOTIC's is taken",
-    "gender_unknown": "a word that is no gender of EMOTIC's: it is null",
+    "gender_spelling": "another spelling of a gender: EMOTIC's spelling is used",
+    "gender_unknown": "the word is not one of EMOTIC's genders: it is null",
     "age_missing": "there is no age: it is null",
-    "age_spelling": "another spelling of an age: EMOTIC's is taken",
-    "person_repeated": "the same box in the same photo was listed before: same_person_as is the index of that row",
-    "person_nearly_repeated": "nearly the same box, gender and age as a row before: same_person_as is its index",
-    "age_unknown": "a word that is no age of EMOTIC's: it is null",
+    "age_spelling": "another spelling of an age: EMOTIC's spelling is used",
+    "age_unknown": "the word is not one of EMOTIC's ages: it is null",
+    "person_repeated": "an earlier row of the photo has the same box: same_person_as is its index",
+    "person_nearly_repeated": "an earlier row has nearly the same box, gender and age: same_person_as is its index",
 }
-"""What may be irregular about a person, and what is done."""
+"""Irregularities of a person, and the correction of each."""
 
 PHOTO_NOTES: dict[str, str] = {
-    "photo_unnamed": "the photo has no filename: it is refused, and its people have no row",
-    "photo_without_people": "nobody is annotated: the photo has no row",
-    "photo_repeated": "the photo is listed a second time: its people are numbered on",
-    "photo_missing": "the photo is not below the image root: the annotated size is taken",
-    "photo_unreadable": "the photo cannot be opened: the annotated size is taken",
-    "photo_turned": "the annotated size is that of the photo as its EXIF orientation turns it: so are the boxes",
-    "image_size_differs": "the photo has another size than annotated: the photo's own is taken, boxes are not scaled",
-    "image_size_missing": "no size is annotated: the photo's own is taken; without a photo 0, 0 and no clipping",
-    "image_size_doubtful": "a CSV file lists height before width and the photo is not here: boxes are not clipped",
-    "source_unknown": "the folder begins with none of EMOTIC's collections: its first part is the source",
+    "photo_unnamed": "the photo has no filename: its people have no row",
+    "photo_without_people": "no person is annotated: the photo has no row",
+    "photo_repeated": "the photo is listed again: the numbering of its people continues",
+    "photo_missing": "the photo is not below the image root: the annotated size is used",
+    "photo_unreadable": "the photo cannot be opened: the annotated size is used",
+    "photo_turned": "the annotated size and boxes are those of the photo turned by its EXIF orientation",
+    "image_size_differs": "the photo has another size than annotated: its own size is used, boxes are not scaled",
+    "image_size_missing": "no size is annotated: the photo's own size is used; without a photo 0, 0 and no clipping",
+    "image_size_doubtful": "a CSV file lists height before width and there is no photo: boxes are not clipped",
+    "source_unknown": "the first folder is not one of EMOTIC's collections: it is used as the source",
 }
-"""What may be irregular about a photo, and what is done."""
+"""Irregularities of a photo, and the correction of each."""
 
 Noter = Callable[[str, object, object], None]
-"""Takes what is irregular, as it stands, and what was made of it."""
+"""Adds a note: the kind of irregularity, the value in the file, and the corrected value."""
 
 GENDERS = ("Male", "Female")
 AGES = ("Kid", "Teenager", "Adult")
@@ -64,10 +64,10 @@ class Note:
     """One irregularity.
 
     Attributes:
-        person_id: Whose; of a photo, its path.
+        person_id: The person; for an irregularity of a photo, the photo's path.
         what: A key of ``PEOPLE_NOTES`` or ``PHOTO_NOTES``.
-        before: As it stands in the file.
-        after: What was made of it.
+        before: The value in the file.
+        after: The corrected value.
     """
 
     person_id: str
@@ -77,15 +77,16 @@ class Note:
 
 
 @dataclass(frozen=True)
-class MendedPerson:
-    """One person as the rules leave them.
+class CorrectedPerson:
+    """One person after all corrections.
 
     Attributes:
-        body_bbox: xyxy in original pixels, clipped to the photo; None where the box was refused.
+        body_bbox: xyxy in original pixels, clipped to the photo; None where the box was rejected.
         categories: EMOTIC's spelling, in EMOTIC's order.
         labels: (26,) indicator.
-        annotator_votes: (26,) how many annotators chose each; None where the single choices are not known.
-        n_annotators: How many annotators there are; None where the single choices are not known.
+        annotator_votes: (26,) number of annotators who chose each category; None where the choices of single
+            annotators are not known.
+        n_annotators: Number of annotators; None where the choices of single annotators are not known.
         vad: Valence, arousal, dominance, each 1-10 or None.
         gender: ``Male``, ``Female`` or None.
         age: ``Kid``, ``Teenager``, ``Adult`` or None.
@@ -101,22 +102,22 @@ class MendedPerson:
     age: str | None
 
 
-def mend_person(
+def correct_person(
     person: PersonAnnotation, person_id: str, image_wh: tuple[int, int] | None
-) -> tuple[MendedPerson, list[Note]]:
+) -> tuple[CorrectedPerson, list[Note]]:
     """Applies every rule to one person.
 
     Args:
         person: As stored.
-        person_id: For the notes.
-        image_wh: Width and height of the photo, pixels; None where nobody knows.
+        person_id: The person's identifier in the notes.
+        image_wh: Width and height of the photo, pixels, by which the box is clipped; None if it is not known.
 
     Returns:
-        The person, and a note per irregularity.
+        The corrected person, and one note per irregularity.
 
     Example:
-        >>> told = PersonAnnotation((8, 9, 2, 3), (("Peace",),), ((5, 5, 5),), ("Peace",), (5, 5, 5), "Male", "Adult")
-        >>> person, notes = mend_person(told, "a/b.jpg#0", (640, 480))
+        >>> stored = PersonAnnotation((8, 9, 2, 3), (("Peace",),), ((5, 5, 5),), ("Peace",), (5, 5, 5), "Male", "Adult")
+        >>> person, notes = correct_person(stored, "a/b.jpg#0", (640, 480))
         >>> person.body_bbox, [note.what for note in notes]
         ((2.0, 3.0, 8.0, 9.0), ['box_corners_swapped'])
     """
@@ -129,9 +130,9 @@ def mend_person(
         note("cell_squeezed", name, f"cell of {name}")
     for text in person.unreadable:
         note("value_unreadable", text, "")
-    body_bbox = _mend_box(person.body_bbox, image_wh, note)
-    chosen = [_mend_categories(names, note) for names in person.annotator_categories]
-    combined = _mend_categories(person.categories, note, tuple(person.annotator_categories))
+    body_bbox = _correct_box(person.body_bbox, image_wh, note)
+    chosen = [_correct_categories(names, note) for names in person.annotator_categories]
+    combined = _correct_categories(person.categories, note, tuple(person.annotator_categories))
     if not person.categories and any(chosen):
         combined = tuple(name for name in CATEGORIES if any(name in names for names in chosen))
         note("categories_uncombined", "", combined)
@@ -139,21 +140,21 @@ def mend_person(
         note("categories_missing", person.categories, "")
     votes = np.sum([_to_indicator(names) for names in chosen], axis=0, dtype=int)
     return (
-        MendedPerson(
+        CorrectedPerson(
             body_bbox=body_bbox,
             categories=combined,
             labels=_to_indicator(combined),
             annotator_votes=tuple(int(vote) for vote in votes) if chosen else None,
             n_annotators=len(chosen) or None,
-            vad=_mend_dimensions(person, note),
-            gender=_mend_word("gender", person.gender, GENDERS, note),
-            age=_mend_word("age", person.age, AGES, note),
+            vad=_correct_dimensions(person, note),
+            gender=_correct_word("gender", person.gender, GENDERS, note),
+            age=_correct_word("age", person.age, AGES, note),
         ),
         notes,
     )
 
 
-def _mend_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: Noter) -> tuple[float, ...] | None:
+def _correct_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: Noter) -> tuple[float, ...] | None:
     if len(box) != 4 or not all(math.isfinite(value) for value in box):
         note("box_refused", box, "")
         return None
@@ -173,12 +174,12 @@ def _mend_box(box: tuple[float, ...], image_wh: tuple[int, int] | None, note: No
 
 
 def _clip(xyxy: Sequence[float], image_wh: tuple[int, int]) -> tuple[float, ...]:
-    """``clip_boxes`` for one box of any precision: float32 would make each fractional box another."""
+    """``clip_boxes`` for one box of any precision: float32 would change fractional boxes."""
     return tuple(min(max(value, 0.0), float(side)) for value, side in zip(xyxy, image_wh * 2, strict=True))
 
 
-def _mend_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, ...], ...] = ()) -> tuple[str, ...]:
-    """EMOTIC's categories among ``names``; what an annotator in ``noted`` spelled the same way is not noted twice."""
+def _correct_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, ...], ...] = ()) -> tuple[str, ...]:
+    """EMOTIC's categories among ``names``; words that an annotator in ``noted`` wrote too are not noted again."""
     known: list[str] = []
     for name in names:
         found = _SPELLINGS.get(_plain(name))
@@ -196,15 +197,15 @@ def _mend_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, 
     return tuple(known)
 
 
-def _mend_dimensions(person: PersonAnnotation, note: Noter) -> tuple[float | None, ...]:
-    told = person.vad
-    if all(math.isnan(value) for value in told) and len(person.annotator_vad) > 1:
+def _correct_dimensions(person: PersonAnnotation, note: Noter) -> tuple[float | None, ...]:
+    stored = person.vad
+    if all(math.isnan(value) for value in stored) and len(person.annotator_vad) > 1:
         means = [_mean([vad[k] for vad in person.annotator_vad]) for k in range(len(DIMENSIONS))]
         if not all(math.isnan(value) for value in means):
             note("dimensions_uncombined", "", means)
-            told = tuple(means)
+            stored = tuple(means)
     values: list[float | None] = []
-    for name, value in zip(DIMENSIONS, told, strict=True):
+    for name, value in zip(DIMENSIONS, stored, strict=True):
         if not math.isfinite(value):
             note("dimension_missing", f"{name} {value}", "")
         elif not _LEAST <= value <= _MOST:
@@ -218,7 +219,7 @@ def _mean(values: list[float]) -> float:
     return sum(known) / len(known) if known else math.nan
 
 
-def _mend_word(name: str, word: str | None, known: tuple[str, ...], note: Noter) -> str | None:
+def _correct_word(name: str, word: str | None, known: tuple[str, ...], note: Noter) -> str | None:
     if word is None or not word.strip():
         note(f"{name}_missing", "", "")
         return None
