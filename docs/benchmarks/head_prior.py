@@ -267,6 +267,17 @@ def wrong_share(cases: Sequence[Case]) -> str:
     return interval(n_wrong, counts[OWN] + n_wrong)
 
 
+def margin_rows(cases: Sequence[Case], min_face_size: float) -> list[str]:
+    """Makes a table row for each least margin of a given face, if faces of smaller margins were refused."""
+    n_large = sum(case.person.own_side >= min_face_size for case in cases)
+    rows = []
+    for min_margin in (0, 0.5, 1, 2, 3):
+        kept = [case for case in cases if case.margin >= min_margin]
+        n_own = sum(case.outcome == OWN and case.person.own_side >= min_face_size for case in kept)
+        rows.append(f"| {min_margin:g} | {interval(n_own, n_large)} | {wrong_share(kept)} |")
+    return rows
+
+
 def interval(n: int, n_of: int) -> str:
     """Formats a share with its 95 % Wilson interval; the count alone if it is 0 or the share of nothing."""
     if n == 0:
@@ -353,6 +364,11 @@ def main() -> None:
     print()
     for title, cases in cases_of.items():
         print(f"{title}, given faces that are wrong: {wrong_share(cases)}")
+
+    print(
+        f"\n| least margin | own face, of {options.min_face_size:g} px and more | wrong, of given faces |\n|---:|---|---|"
+    )
+    print("\n".join(margin_rows(cases_of["fitted, cross-validated"], options.min_face_size)))
 
     if options.compare_sizes:
         print("\n| image size | smallest face, px | own face, of all who have one | wrong, of given faces |")
