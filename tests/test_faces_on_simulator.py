@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -57,6 +58,33 @@ def test_visible_faces_go_to_their_own_people_and_hidden_ones_to_nobody(
     assert np.median(score.landmark_errors) < 0.05
     n_found = record.counts["face_status"]["found"]
     assert n_found == score.n_assigned and n_found + record.counts["face_status"]["no_face"] <= record.counts["people"]
+
+
+def test_a_repeated_person_is_scored_once_per_row_and_has_one_true_face(tmp_path: Path, benchmark: ModuleType) -> None:
+    """Two rows of one person, and another person who has the first one's face."""
+    box, other = [10.0, 10.0, 30.0, 34.0], [50.0, 10.0, 70.0, 34.0]
+    landmarks = [15.0, 18.0, 25.0, 18.0, 20.0, 22.0, 16.0, 28.0, 24.0, 28.0]
+    people = [("a#0", box), ("a#1", other), ("a#2", box)]
+    truths = [
+        {
+            "image": "a",
+            "person_id": person_id,
+            "annotated": True,
+            "face_visible": True,
+            "hidden_by": "",
+            "face_bbox": true_box,
+            "landmarks": landmarks,
+        }
+        for person_id, true_box in people
+    ]
+    faces = [
+        {"person_id": person_id, "face_bbox": box, "landmarks": landmarks, "face_status": "found"}
+        for person_id, _ in people
+    ]
+    for name, rows in (("truth", truths), ("faces", faces)):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet")
+    score = benchmark.score_faces(tmp_path / "truth.parquet", tmp_path / "faces.parquet")
+    assert score.visible == {"own": 2, "other": 1} and score.landmark_errors == [0.0, 0.0]
 
 
 def test_smaller_shards_give_the_same_tables(simulation: tuple[Path, Path], weights_dir: Path) -> None:

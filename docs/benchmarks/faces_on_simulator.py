@@ -90,7 +90,7 @@ def score_faces(ground_truth_path: Path, faces_path: Path) -> Score:
             best = int(np.argmax(iou)) if len(iou) else -1
             if best < 0 or iou[best] < MIN_IOU:
                 counts["none"] += 1
-            elif with_box[best] is truth:
+            elif with_box[best]["face_bbox"] == truth["face_bbox"]:  # of this row or of another one of the same person
                 counts["own"] += 1
                 score.landmark_errors.append(_landmark_error(row["landmarks"], truth))
             else:

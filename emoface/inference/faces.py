@@ -17,7 +17,7 @@ from pydantic import Field
 from emoface.schema import FACE_FOUND
 from emoface.storage.settings import Count, File, Settings, Share
 from emoface.storage.weights import WeightsFile, find_weights
-from emoface.vision.assignment import UNASSIGNED, assign_faces
+from emoface.vision.assignment import DEFAULT_HEAD_PRIOR, UNASSIGNED, HeadPrior, assign_faces
 from emoface.vision.boxes import clip_boxes
 from emoface.vision.crops import Photo, crop_face
 from emoface.vision.detections import Detections
@@ -133,6 +133,23 @@ def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None =
 
 
 @dataclass(frozen=True)
+class AssignedFaces:
+    """The faces of one photo, and which of them each person has.
+
+    Attributes:
+        found: The detector's faces, clipped to the photo.
+        statuses: Of each of the n rows: ``found``, ``no_face``, ``other_person`` or ``too_small``.
+        face_index: (n,) position of the face in ``found``, ``UNASSIGNED`` unless the status is ``found``.
+        margin: (n,) ``FaceAssignment.margin``, nan unless the status is ``found``.
+    """
+
+    found: Detections
+    statuses: list[str]
+    face_index: NDArray[np.int64]
+    margin: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class CroppedFace:
     """One face of a photo with its crop.
 
@@ -164,6 +181,45 @@ class PersonFace:
     margin: float | None = None
 
 
+def assign_detections(
+    image_wh: tuple[int, int],
+    body_xyxy: NDArray[np.float32],
+    found: Detections,
+    settings: FaceSettings,
+    first_row: NDArray[np.int64] | None = None,
+    prior: HeadPrior = DEFAULT_HEAD_PRIOR,
+) -> AssignedFaces:
+    """Assigns the faces of a photo to its people, and leaves out faces that are too small.
+
+    Args:
+        image_wh: Width and height of the photo, in the frame of the boxes.
+        body_xyxy: (n, 4) the people's body boxes; a row of nan is a person without one.
+        found: The detector's faces in the photo.
+        settings: Smallest size of a face.
+        first_row: (n,) the first row of the same person, where people are listed more than once: all rows of a person
+            get the same face or the same status. None if each row is another person.
+        prior: Where a face should be, and the price of having none.
+    """
+    found = Detections(clip_boxes(found.xyxy, image_wh), found.landmarks, found.conf)
+    is_large = _are_large(found, settings)
+    rows = np.arange(len(body_xyxy)) if first_row is None else first_row
+    first_rows, person = np.unique(rows, return_inverse=True)
+    assigned = assign_faces(body_xyxy[first_rows], found.xyxy, prior).take(person)
+    statuses = []
+    for chosen, is_lost in zip(assigned.face_index, assigned.lost_to_other, strict=True):
+        if chosen == UNASSIGNED:
+            statuses.append("other_person" if is_lost else "no_face")
+        else:
+            statuses.append(FACE_FOUND if is_large[chosen] else "too_small")
+    has_face = np.array([status == FACE_FOUND for status in statuses], np.bool_)
+    return AssignedFaces(
+        found,
+        statuses,
+        np.where(has_face, assigned.face_index, UNASSIGNED),
+        np.where(has_face, assigned.margin, np.nan),
+    )
+
+
 def crop_assigned_faces(
     photo: Photo,
     body_xyxy: NDArray[np.float32],
@@ -184,19 +240,15 @@ def crop_assigned_faces(
     Returns:
         One per row, in that order.
     """
-    found = _clip_detections(found, photo)
-    is_large = _are_large(found, settings)
-    rows = np.arange(len(body_xyxy)) if first_row is None else first_row
-    first_rows, person = np.unique(rows, return_inverse=True)
-    assigned = assign_faces(body_xyxy[first_rows], found.xyxy).take(person)
+    height, width = photo.shape[:2]
+    assigned = assign_detections((width, height), body_xyxy, found, settings, first_row)
     people = []
-    for chosen, is_lost, margin in zip(assigned.face_index, assigned.lost_to_other, assigned.margin, strict=True):
-        if chosen == UNASSIGNED:
-            people.append(PersonFace("other_person" if is_lost else "no_face"))
-        elif not is_large[chosen]:
-            people.append(PersonFace("too_small"))
+    for status, chosen, margin in zip(assigned.statuses, assigned.face_index, assigned.margin, strict=True):
+        if status == FACE_FOUND:
+            crop = _crop_face(photo, assigned.found, int(chosen), settings)
+            people.append(PersonFace(status, crop, float(margin)))
         else:
-            people.append(PersonFace(FACE_FOUND, _crop_face(photo, found, int(chosen), settings), float(margin)))
+            people.append(PersonFace(status))
     return people
 
 
@@ -208,14 +260,10 @@ def crop_all_faces(photo: Photo, found: Detections, settings: FaceSettings) -> l
         found: The detector's faces in the photo.
         settings: Smallest size of a face, and settings of the crops.
     """
-    found = _clip_detections(found, photo)
+    height, width = photo.shape[:2]
+    found = Detections(clip_boxes(found.xyxy, (width, height)), found.landmarks, found.conf)
     found = found[_are_large(found, settings)]
     return [_crop_face(photo, found, k, settings) for k in np.argsort(found.xyxy[:, 0], kind="stable").tolist()]
-
-
-def _clip_detections(found: Detections, photo: Photo) -> Detections:
-    height, width = photo.shape[:2]
-    return Detections(clip_boxes(found.xyxy, (width, height)), found.landmarks, found.conf)
 
 
 def _are_large(found: Detections, settings: FaceSettings) -> NDArray[np.bool_]:

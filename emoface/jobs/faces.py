@@ -134,7 +134,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     )
     image_root = Path(need_record(config.dir, "parse").info["image_root"])
     weights = find_detector_weights(config)
-    photos = _list_photos(people)
+    photos = list_photos(people)
     people_sha256 = file_sha256(people_path)
     inputs = {
         str(people_path): people_sha256,
@@ -178,8 +178,12 @@ def remove_shards(out: Path) -> None:
     shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
 
 
-def _list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
-    """Lists the photos of ``people.parquet``, each with all of its people."""
+def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
+    """Lists the photos of ``people.parquet``, each with all of its people.
+
+    Args:
+        people: Columns ``person_id``, ``image``, ``image_wh``, ``body_bbox`` and ``same_person_as``.
+    """
     body_xyxy = vectors_to_array(people["body_bbox"], 4)
     person_ids = people["person_id"].to_pylist()
     first_row = find_first_rows(people)

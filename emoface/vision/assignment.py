@@ -42,20 +42,20 @@ class HeadPrior:
     people who are alone in their photo; ``docs/benchmarks/head_prior.py`` fits and cross-validates them.
 
     Attributes:
-        side: Weight of the square of ``head_features``' side.
-        above: Weight of the square of above.
+        side: Weight of ``head_features``' side.
+        above: Weight of above.
         below: Weight of below.
         smaller: Weight of smaller.
         min_inside: Share of the face box that must be inside the body box.
         max_cost: Price of having no face.
     """
 
-    side: float = 21.3
-    above: float = 246.0
-    below: float = 4.2
-    smaller: float = 2.8
+    side: float = 20.0
+    above: float = 320.0
+    below: float = 3.7
+    smaller: float = 2.7
     min_inside: float = 0.5
-    max_cost: float = 5.8
+    max_cost: float = 5.5
 
 
 DEFAULT_HEAD_PRIOR = HeadPrior()
@@ -82,7 +82,7 @@ class FaceAssignment:
 
 
 def head_features(body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far each face is from where the head is in each body box: what ``HeadPrior`` weighs.
+    """Measures how far each face is from where the head is in each body box: the terms that ``HeadPrior`` weights.
 
     Args:
         body_xyxy: (n, 4) body boxes, original pixels; a row of nan is a person without a box.
@@ -91,8 +91,8 @@ def head_features(body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32]
     Returns:
         (n, m, 4), not finite where a box has no area:
 
-        - side: distance of the face's centre from the box's vertical middle line, in box widths
-        - above: how far the top of the face is above 2 % of the box's height, in box heights
+        - side: square of the distance of the face's centre from the box's vertical middle line, in box widths
+        - above: square of how far the top of the face is above 2 % of the box's height, in box heights
         - below: how far it is below 8 % of the box's height, in shorter sides of the box
         - smaller: natural logarithm of the expected face width over the face's, 0 where the face is as wide or wider
     """
@@ -100,8 +100,8 @@ def head_features(body_xyxy: NDArray[np.float32], face_xyxy: NDArray[np.float32]
     body_w, body_h = body[..., 2] - body[..., 0], body[..., 3] - body[..., 1]
     drop = face[..., 1] - body[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        side = np.abs(face[..., 0] + face[..., 2] - body[..., 0] - body[..., 2]) / 2 / body_w
-        above = np.maximum(0.02 - drop / body_h, 0)
+        side = np.square((face[..., 0] + face[..., 2] - body[..., 0] - body[..., 2]) / 2 / body_w)
+        above = np.square(np.maximum(0.02 - drop / body_h, 0))
         below = np.maximum(drop - 0.08 * body_h, 0) / np.minimum(body_w, body_h)
         smaller = np.maximum(np.log(expected_face_widths(body_w, body_h) / (face[..., 2] - face[..., 0])), 0)
     return np.stack([side, above, below, smaller], axis=-1)
@@ -121,10 +121,7 @@ def face_costs(
         (n, m) costs; 0 is perfect, infinity is impossible.
     """
     inside = box_intersections(body_xyxy, face_xyxy) / np.maximum(box_areas(face_xyxy), 1e-6)[None, :]
-    side, above, below, smaller = np.moveaxis(head_features(body_xyxy, face_xyxy), -1, 0)
-    costs = (
-        prior.side * np.square(side) + prior.above * np.square(above) + prior.below * below + prior.smaller * smaller
-    )
+    costs = head_features(body_xyxy, face_xyxy) @ np.array([prior.side, prior.above, prior.below, prior.smaller])
     possible = (inside >= prior.min_inside) & np.isfinite(costs)
     return np.where(possible, costs, np.inf)
 
