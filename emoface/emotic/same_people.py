@@ -1,4 +1,4 @@
-"""People who are annotated twice.
+"""People who are annotated more than once.
 
 EMOTIC lists 376 photos in train and again in val; 893 of val's people are people of train with the very same body box.
 Boxes that are merely close are mostly two people: of 67 pairs in one photo whose boxes overlap by 0.7 to 0.97, 29 have
@@ -60,13 +60,12 @@ def find_same_people(
     for row, image in enumerate(images):
         rows_of.setdefault(image, []).append(row)
     for rows in rows_of.values():
-        iou = box_iou(body_xyxy[rows], body_xyxy[rows]) if len(rows) > 1 else None
+        iou = box_iou(body_xyxy[rows], body_xyxy[rows])
         for later in range(1, len(rows)):
             for earlier in range(later):
                 row, other = rows[later], rows[earlier]
                 is_equal = bool((body_xyxy[row] == body_xyxy[other]).all())
                 agrees = all(words[row] is None or words[other] in (None, words[row]) for words in (genders, ages))
-                assert iou is not None
                 if is_equal or (iou[later, earlier] >= NEAR_IOU and agrees):
                     first_row[row], is_near[row] = first_row[other], not is_equal
                     break
