@@ -365,9 +365,8 @@ def main() -> None:
     for title, cases in cases_of.items():
         print(f"{title}, given faces that are wrong: {wrong_share(cases)}")
 
-    print(
-        f"\n| least margin | own face, of {options.min_face_size:g} px and more | wrong, of given faces |\n|---:|---|---|"
-    )
+    print(f"\n| least margin | own face, of {options.min_face_size:g} px and more | wrong, of given faces |")
+    print("|---:|---|---|")
     print("\n".join(margin_rows(cases_of["fitted, cross-validated"], options.min_face_size)))
 
     if options.compare_sizes:
