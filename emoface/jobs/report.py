@@ -69,7 +69,7 @@ from emoface.version import __version__
 QUANTILES: tuple[float, ...] = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 _N_FACES, _N_EMPTIES, _N_UNCERTAIN = 24, 12, 24
 _MARGIN_EDGES: tuple[float, ...] = (0, 1, 2, 3, 4, 5, 6)
-"""Bins of the histogram of assignment margins; no margin is above ``HeadPrior.max_cost``, the price of having no face."""
+"""Bins of the histogram of assignment margins; none is above ``HeadPrior.max_cost``."""
 _READ_NAMES = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
 """Files that the audit reads if they exist."""
 _PEOPLE_COLUMNS = [
