@@ -14,7 +14,7 @@ from emoface.metrics.detection import keep_sizes, measure_detections
 from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Count, Folder, Settings, Share
 from emoface.vision.detections import Detections
 
@@ -87,17 +87,16 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
         metrics["wider"] = _compute_wider_metrics(found, photos, protocol)
     path = config.out / "detector.json"
     write_text(path, json.dumps(metrics, indent=2) + "\n")
-    record = JobRecord(
-        job="evaluate_detector",
-        settings=to_settings(config),
+    return finish_job(
+        "evaluate_detector",
+        config,
+        config.out,
+        module=__name__,
         inputs=inputs,
-        outputs={path.name: file_sha256(path)},
+        outputs=[path],
         counts=metrics,
         info={"detector": weights.name, "weights_sha256": weights.sha256, "backend": detector.backend},
-        code=code_fingerprint(__name__),
     )
-    write_record(config.out, record)
-    return record
 
 
 def _compute_metrics(

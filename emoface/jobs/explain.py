@@ -21,7 +21,7 @@ from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Device, File, Folder, Settings
 from emoface.version import __version__
 from emoface.vision.boxes import Box
@@ -115,17 +115,17 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
     for case in _find_cases(config, predictor, failures, progress):
         outputs += _explain(config, predictor, case)
         n_people += 1
-    record = JobRecord(
-        job="explain",
-        settings=to_settings(config),
+    record = finish_job(
+        "explain",
+        config,
+        config.folder,
+        module=__name__,
         inputs={
             str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
         },
-        outputs=hash_outputs(config.folder, outputs),
+        outputs=outputs,
         counts={"people": n_people, "photos_left_out": len(failures), "drawings": len(outputs) - n_people},
-        code=code_fingerprint(__name__),
     )
-    write_record(config.folder, record)
     if failures:
         raise ImageError(
             f"{len(failures)} photos could not be read: {'; '.join(failures)}; "

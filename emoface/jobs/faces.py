@@ -41,12 +41,10 @@ from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, wr
 from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
-    hash_outputs,
+    finish_job,
     need_record,
     photo_inputs,
     record_path,
-    to_settings,
-    write_record,
 )
 from emoface.storage.settings import Count, Folder, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
@@ -160,17 +158,16 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     _merge_shards(config.dir / "faces.parquet", work.shards, shards)
     statuses = _write_empty_faces(config.dir, people)
     work.shards.remove_other_keys()
-    record = JobRecord(
-        job="faces",
-        settings=to_settings(config),
+    return finish_job(
+        "faces",
+        config,
+        config.dir,
+        module=__name__,
         inputs=inputs,
-        outputs=hash_outputs(config.dir, tables),
+        outputs=tables,
         counts={"people": people.num_rows, **_sum_counts(work.shards, len(shards)), "face_status": statuses},
         info=describe_faces(config, weights),
-        code=code,
     )
-    write_record(config.dir, record)
-    return record
 
 
 def remove_shards(out: Path) -> None:

@@ -19,7 +19,7 @@ from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings, write_record
+from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Device, File, Folder, Settings, Share
 from emoface.version import __version__
 from emoface.vision.boxes import Box
@@ -119,22 +119,22 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
             n_people += len(predictions)
             n_faces += sum(one.face_bbox is not None for one in predictions)
         progress.advance()
-    record = JobRecord(
-        job="predict",
-        settings=to_settings(config),
+    record = finish_job(
+        "predict",
+        config,
+        config.folder,
+        module=__name__,
         inputs={
             str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
         },
-        outputs=hash_outputs(config.folder, outputs),
+        outputs=outputs,
         counts={
             "photos": len(config.images) - len(failures),
             "photos_left_out": len(failures),
             "people": n_people,
             "faces": n_faces,
         },
-        code=code_fingerprint(__name__),
     )
-    write_record(config.folder, record)
     if failures:
         n_processed = len(config.images) - len(failures)
         raise ImageError(

@@ -33,7 +33,7 @@ from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, la
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
 from emoface.storage.files import remove_leftovers, write_bytes, write_text
-from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, record_path, to_settings, write_record
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job, record_path
 from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import write_table
@@ -125,17 +125,16 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
     write_annotations_mat(annotations_path, photos)
     truth_path = config.out / "ground_truth.parquet"
     write_table(truth_path, pa.Table.from_pylist(truths, schema=GROUND_TRUTH_SCHEMA), GROUND_TRUTH_SCHEMA)
-    record = JobRecord(
-        job="simulate",
-        settings=to_settings(config),
+    return finish_job(
+        "simulate",
+        config,
+        config.out,
+        module=__name__,
         inputs={},
-        outputs=hash_outputs(config.out, [annotations_path, truth_path]),
+        outputs=[annotations_path, truth_path],
         counts=_count(photos, truths, counts),
         info={"image_root": str((config.out / "emotic").resolve())},
-        code=code,
     )
-    write_record(config.out, record)
-    return record
 
 
 def _prepare(config: SimulateConfig, code: str) -> ShardFolder:

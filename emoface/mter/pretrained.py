@@ -138,6 +138,7 @@ def load_initial_weights(model: Mter, sources: Sequence[str], progress: Progress
     for stream in named_streams(sources):
         if stream not in backbones:
             raise SettingsError(f"weights are given for '{stream}', {model.name} has {', '.join(backbones)}")
+    states: dict[Path, dict[str, Tensor]] = {}
     reports: list[TakenWeights] = []
     for stream, backbone in backbones.items():
         source = source_of(sources, stream)
@@ -147,8 +148,9 @@ def load_initial_weights(model: Mter, sources: Sequence[str], progress: Progress
         data_set = source if source in DATA_SETS else "imagenet"
         try:
             found = _find(model, stream, backbone, data_set, given, source == AUTO, progress)
-            state = read_public_weights(found.path)
-            reports.append(take_weights(backbone, state, stream, found.path.name, found.sha256))
+            if found.path not in states:
+                states[found.path] = read_public_weights(found.path)
+            reports.append(take_weights(backbone, states[found.path], stream, found.path.name, found.sha256))
         except (WeightsError, SettingsError) as error:
             raise type(error)(
                 f"{error}. The {stream} stream of {model.name} starts from '{source}': give a file with --pretrained "
