@@ -26,7 +26,7 @@ from emoface.datasets.predictions import Predictions, predictions_path, read_pre
 from emoface.jobs.compare import CompareConfig, compare_pair
 from emoface.mter.runs import Run, read_run
 
-SYSTEMS = ("task1", "task2", "task2+task3", "kosti", "mter1", "mter2")
+SYSTEMS = ("task1", "task2", "task2+task3", "mter1", "mter2", "kosti")
 """The systems in the order of the table; those with a face stream start from the best run of task1."""
 
 STARTS_FROM_FACE = ("mter1", "mter2")
