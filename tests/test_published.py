@@ -115,9 +115,12 @@ def test_missing_people_are_counted() -> None:
     assert len(found.results) > len(ON_TEST)
     assert found.notes[0] == (
         "1,260 of the 7,203 people of EMOTIC's test are evaluated here, 5,943 are missing: the published results are "
-        "of other people too. Guessing is worth 16.98 on all of EMOTIC's test."
+        "of other people too."
     )
+    assert found.n_missing == 5943 and found.chance_level == pytest.approx(0.1698, abs=0.00005)
+    assert summarize_published(found.to_json()).endswith("; 5,943 people of the split are missing here")
     more = find_comparable(read_published_results(), dataclasses.replace(OURS, n_people=7280, n_evaluated=7280))
+    assert more.n_missing == 0
     assert more.notes[0].startswith("7,280 people are evaluated here") and "have 7,203" in more.notes[0]
 
 

@@ -19,7 +19,7 @@ from emoface.datasets.manifest import Manifest
 from emoface.errors import SettingsError
 from emoface.schema import CATEGORIES, SIMULATION_NAME, SOURCES
 from emoface.storage.cards import manifests_dir, read_card
-from emoface.storage.records import hash_inputs
+from emoface.storage.records import hash_inputs, to_json_number
 from emoface.vision.arrays import Float64Array
 
 _THESIS, _OTHERS = "thesis", "published"
@@ -124,17 +124,27 @@ class ComparableResults:
     Attributes:
         results: The results on the same people; empty if there are none.
         why_none: A sentence that says why there are none; empty if there are some.
+        chance_level: Mean average precision of guessing on all people of the results' split, 0-1; None if there are no
+            results.
+        n_missing: Number of people of the results' split who are not evaluated here.
         notes: Sentences about what still differs; empty if there are no results.
     """
 
     results: tuple[PublishedResult, ...]
     why_none: str = ""
+    chance_level: float | None = None
+    n_missing: int = 0
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """``shown`` (names of the results), ``why_none`` (null if there are results) and ``notes``."""
-        names = [result.name for result in self.results]
-        return {"shown": names, "why_none": self.why_none or None, "notes": list(self.notes)}
+        """``shown`` (names of the results), ``why_none`` (null if there are results) and the other attributes."""
+        return {
+            "shown": [result.name for result in self.results],
+            "why_none": self.why_none or None,
+            "chance_level": to_json_number(self.chance_level),
+            "n_missing": self.n_missing,
+            "notes": list(self.notes),
+        }
 
 
 def read_published_results() -> tuple[PublishedResult, ...]:
@@ -267,7 +277,12 @@ def find_comparable(results: Iterable[PublishedResult], people: EvaluatedPeople)
     shown = () if why_none else tuple(result for result in results if result.split == people.split)
     if not shown:
         return ComparableResults((), why_none or f"no published result was measured on EMOTIC's {people.split}")
-    return ComparableResults(shown, notes=tuple(_differences(shown, people)))
+    return ComparableResults(
+        shown,
+        chance_level=float(emotic_prevalence(people.split).mean()),
+        n_missing=max(0, emotic_people(people.split) - people.n_evaluated),
+        notes=tuple(_differences(shown, people)),
+    )
 
 
 def describe_comparison(manifest: Manifest, split: str, n_evaluated: int) -> dict[str, Any]:
@@ -292,12 +307,13 @@ def summarize_published(published: Mapping[str, Any]) -> str:
         published: The value of ``published`` in ``metrics.json``.
 
     Example:
-        >>> summarize_published({"shown": ["a", "b"], "why_none": None, "notes": ["c"]})
-        '2 on the same people are on the page'
+        >>> summarize_published({"shown": ["a", "b"], "why_none": None, "n_missing": 3})
+        '2 of the same split are on the page; 3 people of the split are missing here'
     """
     if not published["shown"]:
         return f"none shown: {published['why_none']}"
-    return f"{len(published['shown'])} on the same people are on the page"
+    missing = f"; {published['n_missing']:,} people of the split are missing here" if published["n_missing"] else ""
+    return f"{len(published['shown'])} of the same split are on the page{missing}"
 
 
 def choose_shown(published: Mapping[str, Any]) -> list[PublishedResult]:
@@ -330,8 +346,7 @@ def _differences(shown: Sequence[PublishedResult], people: EvaluatedPeople) -> l
     if people.n_evaluated < total:
         notes.append(
             f"{people.n_evaluated:,} of the {total:,} people of {own} are evaluated here, "
-            f"{total - people.n_evaluated:,} are missing: the published results are of other people too. "
-            f"Guessing is worth {100 * emotic_prevalence(people.split).mean():.2f} on all of {own}."
+            f"{total - people.n_evaluated:,} are missing: the published results are of other people too."
         )
     elif people.n_evaluated > total:
         notes.append(
