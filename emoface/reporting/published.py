@@ -365,7 +365,7 @@ def _differences(shown: Sequence[PublishedResult], people: EvaluatedPeople) -> l
         names = [result.short_name for result in shown if result.average_precision_definition == definition]
         if names:
             notes.append(f"Average precision is scikit-learn's here; {', '.join(names)}: {words}.")
-    return [*notes, *(f"{result.short_name}: {result.note}" for result in shown if result.note)]
+    return notes
 
 
 def _subtable(card: str, where: str, content: Any, key: str) -> Mapping[str, Any]:
