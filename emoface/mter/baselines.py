@@ -26,9 +26,9 @@ class Kosti(Mter):
         predicts_vad: Whether the network has a head for valence, arousal and dominance; the paper's always has.
 
     Source: Kosti et al. 2019, "Context Based Emotion Recognition Using EMOTIC Dataset". What differs: their branches
-    are 16-layer networks of one-dimensional filters, whose trained weights are not public; ours are ResNet18 without
-    its last layer, as in third-party implementations. The heads, the fusion and the input sizes (body 128, photo 224)
-    are the paper's.
+    are 16-layer networks of one-dimensional filters, of which the authors link a trained model for Lua Torch; ours are
+    ResNet18 without its last layer, as in third-party implementations. The heads, the fusion and the input sizes (body
+    128, photo 224) are the paper's.
     """
 
     def __init__(self, *, dropout: float = 0.5, predicts_vad: bool = False) -> None:
