@@ -21,7 +21,7 @@ from emoface.datasets.stream_cache import StreamCache, open_stream_cache
 from emoface.errors import SettingsError
 from emoface.jobs.explain import stream_box
 from emoface.jobs.train import TrainConfig, run_train
-from emoface.mter import build_model, trainer
+from emoface.mter import build_model, pretrained, trainer
 from emoface.mter.base import ContextInput, MterOutput
 from emoface.mter.baselines import CaerNetS
 from emoface.mter.blocks import FeatureNorm, SqueezeExcitation
@@ -38,9 +38,11 @@ from emoface.mter.losses import (
 from emoface.mter.mobilenet import STAGES
 from emoface.mter.names import MODEL_NAMES, PresetName
 from emoface.mter.networks import build_recipe_model
+from emoface.mter.pretrained import load_initial_weights
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import read_run
 from emoface.mter.sampling import plan_batches, sample_epoch
+from emoface.storage.weights import WeightsFile, find_weights
 
 STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 8}
 SYSTEMS: list[tuple[PresetName, str]] = [("kosti", "kosti"), ("caer", "caer-net-s"), ("author", "task2+task3")]
@@ -139,6 +141,32 @@ def test_preset_of_some_models_refuses_the_others(tmp_path: Path, preset: str, m
     with pytest.raises(SettingsError) as refused:
         _config(tmp_path / "manifest.json", tmp_path, preset, model)
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "sources", "cards"),
+    [
+        ("thesis", ("auto",), ["resnet18-f37072fd", "resnet18-f37072fd"]),
+        ("kosti", ("auto",), ["resnet18-f37072fd", "resnet18_places365"]),
+        ("kosti", ("context=imagenet",), ["resnet18-f37072fd", "resnet18-f37072fd"]),
+        ("kosti", ("body=none",), ["resnet18_places365"]),
+        ("kosti", ("none",), []),
+    ],
+)
+def test_auto_weights_are_the_presets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, preset: PresetName, sources: tuple[str, ...], cards: list[str]
+) -> None:
+    asked: list[str] = []
+    model = build_model("kosti")
+    torch.save(model.backbones()["body"].state_dict(), tmp_path / "weights.pth")
+
+    def find(card: str) -> WeightsFile:
+        asked.append(card)
+        return find_weights("weights", tmp_path / "weights.pth")
+
+    monkeypatch.setattr(pretrained, "find_weights", find)
+    load_initial_weights(model, sources, auto_weights=PRESETS[preset].auto_weights)
+    assert asked == cards
 
 
 def test_sizes_are_the_presets_unless_given(tmp_path: Path) -> None:
@@ -414,8 +442,8 @@ def test_heat_is_drawn_where_the_network_looks() -> None:
 def test_preset_trains_two_steps_and_is_evaluated(
     manifest: Path, cache: StreamCache, tmp_path: Path, preset: PresetName, model: str
 ) -> None:
-    pretrained = "auto" if preset == "caer" else "none"  # the paper starts from random values, so nothing is needed
-    run_train(_config(manifest, tmp_path / "run", preset, model, pretrained=pretrained))
+    source = "auto" if preset == "caer" else "none"  # the paper starts from random values, so nothing is needed
+    run_train(_config(manifest, tmp_path / "run", preset, model, pretrained=source))
     run = read_run(tmp_path / "run")
     expected = PRESETS[preset].recipe
     (line,) = run.log()

@@ -529,7 +529,7 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     moved = {name: float((ours[name] - start[name]).abs().max()) for name in trained}
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in trained}
     assert all(apart[name] <= 1e-3 * moved[name] + 1e-8 for name in trained)
-    assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 1e-3
+    assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 5e-4
     for a, b in zip(_log_without_times(tmp_path / "one"), _log_without_times(tmp_path / "two"), strict=True):
         assert a["val_losses"] == pytest.approx(b["val_losses"], rel=1e-4)
         assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)
