@@ -33,6 +33,10 @@ class SettingsError(EmofaceError):
     """A setting or a pipeline file that cannot be used."""
 
 
+class ProtocolError(EmofaceError):
+    """An evaluation that breaks a rule of the protocol it was to follow."""
+
+
 class TrainingError(EmofaceError):
     """A training run that cannot continue; the message says at which point it stopped."""
 

@@ -47,6 +47,9 @@ SOURCES: tuple[str, ...] = ("mscoco", "ade20k", "emodb_small", "framesdb")
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
+SIMULATION_NAME = "simulation.json"
+"""The file that marks a folder as written by ``emoface simulate``."""
+
 DIMENSIONS: tuple[str, ...] = ("valence", "arousal", "dominance")
 """EMOTIC's continuous dimensions, each 1-10."""
 

@@ -168,12 +168,49 @@ def test_streams_and_ratings_are_measured(evaluated: Path) -> None:
     assert metrics["average_absolute_error"]["people"]["dominance"] == len(predictions) // 2
 
 
-def test_table_stands_beside_the_thesis(evaluated: Path) -> None:
-    with (evaluated / "eval" / "test" / "per_label.csv").open(encoding="utf-8", newline="") as stream:
-        rows = {row["label"]: row for row in csv.DictReader(stream)}
+def _table(run: Path, split: str) -> dict[str, dict[str, str]]:
+    with (run / "eval" / split / "per_label.csv").open(encoding="utf-8", newline="") as stream:
+        return {row["label"]: row for row in csv.DictReader(stream)}
+
+
+@pytest.mark.parametrize(
+    ("split", "shown", "hidden"),
+    [
+        ("val", {"table 4-2: mter2": "46.53", "table 4-2: task2": "22.84"}, {"table 4-3: kosti"}),
+        ("test", {"table 4-3: kosti": "27.85", "table 4-2: task2+task3": "30.42"}, {"table 4-2: mter2"}),
+    ],
+)
+def test_published_results_stand_beside_the_same_people(
+    evaluated: Path, tmp_path: Path, split: Any, shown: dict[str, str], hidden: set[str]
+) -> None:
+    run = tmp_path / split
+    shutil.copytree(evaluated, run)
+    run_evaluate(EvaluateConfig(run=run, split=split, draws=5))
+    metrics, rows = _metrics(run, split), _table(run, split)
+    assert metrics["data"]["split_method"] == "emotic" and metrics["data"]["n_evaluated"] == 12
+    assert set(shown) <= set(metrics["published"]["shown"]) and not hidden & set(metrics["published"]["shown"])
+    assert {name: rows["Affection"][name] for name in shown} == shown and not hidden & set(rows["Affection"])
+    page = (run / "eval" / split / "evaluation.html").read_text(encoding="utf-8")
+    assert ("37.45" in page) == (split == "val") and ("27.38" in page) == (split == "test")
+    assert "12 of the " in page and "are missing" in page
+
+
+def test_stratified_split_has_no_published_results(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
+    card = json.loads(manifest.read_text(encoding="utf-8"))
+    card["split"]["by"] = "stratified"
+    other = manifest.with_name("stratified.json")
+    other.write_text(json.dumps(card), encoding="utf-8")
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    answer = CliRunner().invoke(main, ["evaluate", str(run), "--draws", "5", "--manifest", str(other)])
+    assert "published results: none shown: the people are of a stratified split" in answer.output
+    rows, metrics = _table(run, "test"), _metrics(run)
+    page = (run / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    assert "None is shown: the people are of a stratified split" in page and "27.38" not in page
     assert list(rows) == [*CATEGORIES, "mean"]
-    assert rows["Affection"]["table 4-2: mter2"] == "46.53" and rows["Yearning"]["table 4-3: kosti"] == "8.34"
-    assert rows["mean"]["table 4-2: task2+task3"] == "26.77"
+    assert not any("table" in column for column in rows["mean"])
+    assert metrics["published"]["shown"] == [] and "stratified split" in metrics["published"]["why_none"]
+    assert metrics["data"]["split_method"] == "stratified" and metrics["data"]["n_people"] == 12
     assert rows["Anger"]["average_precision_percent"] == ""
     expected = 100 * _metrics(evaluated)["per_label"]["Affection"]["average_precision"]
     assert float(rows["Affection"]["average_precision_percent"]) == pytest.approx(expected, abs=0.006)
@@ -185,7 +222,7 @@ def test_page_is_whole_and_needs_nothing_else(evaluated: Path) -> None:
     mean = _metrics(evaluated)["mean_average_precision"]
     assert f"mter2 on test: mAP {100 * mean:.1f} %" in page
     assert page.count('class="undefined">undefined') >= len(CATEGORIES) - len(LABELS)
-    assert "37.45" in page and page.count("data:image/svg+xml;base64,") == 2
+    assert page.count("data:image/svg+xml;base64,") == 2
     for name in ("average_precision", "precision_recall"):
         assert (evaluated / "eval" / "test" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 

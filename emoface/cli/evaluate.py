@@ -26,8 +26,10 @@ def evaluate(config: EvaluateConfig) -> None:
       emoface evaluate runs/mter2 --split val --draws 2000
     """
     from emoface.jobs.evaluate import PAGE_NAME, run_evaluate
+    from emoface.reporting.published import summarize_published
 
-    run_job(run_evaluate, config)
+    record = run_job(run_evaluate, config)
+    click.echo(f"published results: {summarize_published(record.info['published'])}")
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
 
 

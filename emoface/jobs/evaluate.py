@@ -45,6 +45,7 @@ from emoface.reporting.evaluation_page import (
 )
 from emoface.reporting.pages import hash_template
 from emoface.reporting.precision import describe_bootstrap, precision_to_json
+from emoface.reporting.published import describe_comparison, hash_published_cards
 from emoface.schema import CATEGORIES, DIMENSIONS, SOURCES, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, stat_digest, write_text
 from emoface.storage.records import (
@@ -125,6 +126,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         **hash_inputs([run.path / RUN_NAME, run.path / BEST_NAME, manifest.path]),
         str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
         **hash_template(TEMPLATE),
+        **hash_published_cards(),
         **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
     }
     current = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
@@ -163,6 +165,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
             "left_out": left_out,
             "trained_on": _count_trained_on(run, manifest, config.split, predictions.person_ids),
         },
+        **describe_comparison(manifest, config.split, len(predictions)),
         "thresholds": fitted_on,
         **_to_metrics(evaluation, thresholds),
     }
@@ -175,7 +178,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         inputs=inputs,
         outputs=outputs,
         counts=_to_counts(metrics),
-        info={"model": run.model_name, "split": config.split},
+        info={"model": run.model_name, "split": config.split, "published": metrics["published"]},
     )
 
 

@@ -28,7 +28,7 @@ from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_
 from emoface.errors import SettingsError
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
-from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SPLITS
+from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
@@ -140,7 +140,7 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
 def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
     """Opens the folder of finished shards; a simulation with other settings or older code is removed."""
     key = shards_key([config.images, config.seed, config.varied, code])
-    marker, folder = config.out / "simulation.json", ShardFolder(config.out / "simulate_shards")
+    marker, folder = config.out / SIMULATION_NAME, ShardFolder(config.out / "simulate_shards")
     if marker.is_file():
         if json.loads(marker.read_text(encoding="utf-8")).get("key") == key:
             return folder

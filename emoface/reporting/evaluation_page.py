@@ -14,8 +14,8 @@ from emoface.metrics.multilabel import precision_recall_curve
 from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
 from emoface.reporting.csv_files import csv_text, to_percent
 from emoface.reporting.pages import format_count, format_number, format_percent, render_page, svg_address
+from emoface.reporting.published import PublishedResult, choose_shown
 from emoface.schema import CATEGORIES
-from emoface.storage.cards import read_card
 from emoface.storage.files import write_text
 
 TEMPLATE = "evaluation.html.j2"
@@ -54,13 +54,15 @@ def write_evaluation_charts(
 
 
 def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes a CSV file with one row per label and one for the mean; in percent where the thesis gives percent.
+    """Writes a CSV file with one row per label and one for the mean; in percent where published results are.
+
+    Published results on the same people are the last columns.
 
     Args:
         path: File to write.
         metrics: The content of ``metrics.json``.
     """
-    published = _published_columns()
+    published = _published_columns(metrics)
     percents = ("average_precision_percent", "low_percent", "high_percent", "prevalence_percent")
     heads = (f"{stream}_head_percent" for stream in metrics["streams"])
     rows = [
@@ -69,7 +71,7 @@ def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
             *map(to_percent, (values["average_precision"], *values["interval"], values["prevalence"])),
             *(values["threshold"], values["f1"]),
             *(to_percent(one["average_precision"][name]) for one in metrics["streams"].values()),
-            *(column["average_precision"][name] for column in published.values()),
+            *(column[name] for _, column in published),
         ]
         for name, values in metrics["per_label"].items()
     ]
@@ -78,10 +80,15 @@ def write_evaluation_table(path: Path, metrics: Mapping[str, Any]) -> None:
         [
             *("mean", metrics["people"]["evaluated"], *map(to_percent, means), None, metrics["mean_f1"]),
             *(to_percent(one["mean_average_precision"]) for one in metrics["streams"].values()),
-            *(column["mean_average_precision"] for column in published.values()),
+            *(result.mean_average_precision for result, _ in published),
         ]
     )
-    write_text(path, csv_text(["label", "people", *percents, "threshold", "f1", *heads, *published], rows))
+    write_text(
+        path,
+        csv_text(
+            ["label", "people", *percents, "threshold", "f1", *heads, *(result.name for result, _ in published)], rows
+        ),
+    )
 
 
 def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[Path]) -> None:
@@ -96,7 +103,8 @@ def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[P
         TEMPLATE,
         {"percent": _format_percent, "count": format_count, "number": format_number},
         metrics=metrics,
-        published={name: column for name, column in _published_columns().items() if name != "table 4-3: mter2"},
+        published=choose_shown(metrics["published"]),
+        columns=_published_columns(metrics),
         pictures={chart.stem: svg_address(chart) for chart in charts if chart.suffix == ".svg"},
         order=sorted(CATEGORIES, key=lambda name: -(metrics["per_label"][name]["average_precision"] or 0)),
     )
@@ -114,11 +122,7 @@ def _numbers(values: list[float | None]) -> NDArray[np.float64]:
     return np.array([np.nan if value is None else value for value in values], np.float64)
 
 
-def _published_columns() -> dict[str, dict[str, Any]]:
-    """The columns of the thesis's tables, by names such as ``table 4-2: mter2``; all values in percent."""
-    columns = {}
-    for key, table in read_card("thesis").items():
-        for name, column in table.get("columns", {}).items():
-            number = key.removeprefix("table_").replace("_", "-")
-            columns[f"table {number}: {name}"] = {**column, "table": f"table {number}", "name": name}
-    return columns
+def _published_columns(metrics: Mapping[str, Any]) -> list[tuple[PublishedResult, dict[str, float]]]:
+    """The published results on the same people that are published per label, with these values, in percent."""
+    shown = choose_shown(metrics["published"])
+    return [(result, result.average_precision) for result in shown if result.average_precision is not None]

@@ -25,7 +25,7 @@ def read_card(name: str) -> dict[str, Any]:
     """Reads a card.
 
     Args:
-        name: ``emotic``, ``weights`` or ``thesis``.
+        name: Name of the file without ``.toml``: ``emotic``, ``published``, ``thesis``, ``thesis_layers``, ``weights``.
 
     Example:
         >>> read_card("emotic")["published"]["people"]
