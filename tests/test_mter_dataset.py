@@ -12,7 +12,7 @@ from mter_data import write_photos_and_tables
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import StreamCache, open_stream_cache
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAMS
+from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAMS, ContextInput
 from emoface.mter.dataset import (
     BLANK,
     Augmentation,
@@ -42,11 +42,13 @@ def cache(manifest: Manifest) -> StreamCache:
     return open_stream_cache(manifest, "train")
 
 
-@pytest.mark.parametrize("masks_face", [False, True])
+@pytest.mark.parametrize(
+    "context_input", [ContextInput(), ContextInput(masks_face=True), ContextInput(True, "black", center_share=0.875)]
+)
 def test_any_photo_gives_what_evaluation_sees_to_the_bit(
-    manifest: Manifest, cache: StreamCache, masks_face: bool
+    manifest: Manifest, cache: StreamCache, context_input: ContextInput
 ) -> None:
-    dataset = PeopleDataset(cache, masks_face_in_context=masks_face)
+    dataset = PeopleDataset(cache, context_input=context_input)
     rows = pq.read_table(manifest.split_path("train")).to_pylist()
     for position, row in enumerate(rows):
         face = row["face"] and decode_photo(row["face"]["bytes"], "face")
@@ -55,7 +57,7 @@ def test_any_photo_gives_what_evaluation_sees_to_the_bit(
             np.array(row["body_bbox"], np.float32),
             face,
             None if face is None else np.array(row["face_bbox"], np.float32),
-            masks_face_in_context=masks_face,
+            context_input=context_input,
         )
         batch = load_batch(dataset, [position])
         assert has_face.tolist() == batch.has_face.tolist() == [face is not None]
@@ -159,7 +161,7 @@ def test_context_is_not_cropped_in_the_recipe_of_the_thesis(cache: StreamCache) 
 
 
 def test_face_is_blanked_in_the_context_where_the_model_asks(cache: StreamCache) -> None:
-    dataset = PeopleDataset(cache, ("context",), masks_face_in_context=True)
+    dataset = PeopleDataset(cache, ("context",), context_input=ContextInput(masks_face=True))
     plain = PeopleDataset(cache, ("context",))
     for position in range(len(cache)):
         masked, whole = dataset[position].pixels["context"], plain[position].pixels["context"]

@@ -122,7 +122,7 @@ def test_every_model_reads_its_streams_and_answers_for_each_person() -> None:
         heads = () if name in ("kosti", "caer-net-s") else model.streams
         assert tuple(output.stream_logits) == heads
         assert tuple(model.last_maps()) == model.streams
-        assert model.masks_face_in_context == (name == "caer-net-s")
+        assert model.context_input.masks_face == (name == "caer-net-s")
         assert not any("vad" in key for key in build_model(name).state_dict())
 
 

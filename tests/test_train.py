@@ -67,7 +67,7 @@ def _log_without_times(run: Path) -> list[dict[str, Any]]:
 
 
 def test_preset_thesis_is_section_4_4() -> None:
-    thesis = PRESETS["thesis"]
+    thesis = PRESETS["thesis"].recipe
     assert (thesis.optimizer, thesis.momentum, thesis.weight_decay, thesis.batch_size) == ("sgd", 0.9, 0.0005, 16)
     assert (thesis.learning_rate, thesis.warmup_epochs, thesis.epochs) == (0.001, 10, 120)
     assert thesis.decay_epochs == (75, 100, 115) and thesis.crop_shares == (0.3, 1.0)
@@ -78,7 +78,7 @@ def test_preset_thesis_is_section_4_4() -> None:
 
 
 def test_rate_warms_up_step_by_step_and_falls_at_its_epochs() -> None:
-    thesis = PRESETS["thesis"]
+    thesis = PRESETS["thesis"].recipe
     assert [learning_rate(thesis, 0, step, 4) for step in range(4)] == pytest.approx([2.5e-5, 5e-5, 7.5e-5, 1e-4])
     ends = {0: 1e-4, 9: 1e-3, 74: 1e-3, 75: 1e-4, 99: 1e-4, 100: 1e-5, 114: 1e-5, 115: 1e-6, 119: 1e-6}
     for epoch, rate in ends.items():
@@ -97,7 +97,7 @@ def test_fewer_epochs_shorten_the_whole_schedule_unless_given() -> None:
     recipe = resolve_recipe("thesis", {"epochs": 12})
     assert (recipe.warmup_epochs, recipe.decay_epochs) == (1.0, (7.5, 10.0, 11.5))
     assert resolve_recipe("thesis", {"epochs": 12, "warmup_epochs": 3.0}).warmup_epochs == 3
-    assert resolve_recipe("thesis", {"epochs": 120}) == PRESETS["thesis"]
+    assert resolve_recipe("thesis", {"epochs": 120}) == PRESETS["thesis"].recipe
     assert resolve_recipe("thesis", {"loss": "weighted_euclidean"}).label_weights == "kosti"
 
 
@@ -517,6 +517,7 @@ def _train_as_program(
 def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -> None:
     """BatchNorm is frozen and dropout off: on the CPU each process counts its own part of a batch."""
     same = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
+    same += ("--label-weights", "batch_count")  # of the whole batch, not of each process's part
     one = _train_as_program(manifest, tmp_path / "one", *same)
     assert one.returncode == 0, one.stderr
     two = _train_as_program(manifest, tmp_path / "two", *same, launcher="torchrun")
@@ -528,7 +529,7 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     moved = {name: float((ours[name] - start[name]).abs().max()) for name in trained}
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in trained}
     assert all(apart[name] <= 1e-3 * moved[name] + 1e-8 for name in trained)
-    assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 1e-3
+    assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 5e-4
     for a, b in zip(_log_without_times(tmp_path / "one"), _log_without_times(tmp_path / "two"), strict=True):
         assert a["val_losses"] == pytest.approx(b["val_losses"], rel=1e-4)
         assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)

@@ -142,6 +142,8 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
         help_text += "  [default: the preset's]"
     if shape.text_form is not None:
         return click.Option([flag, name], default=shape.text_form.default, show_default=True, help=help_text)
+    if shape.kind is bool and is_override:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
     if shape.kind is bool and default is not True:
         return click.Option([flag, name], is_flag=True, default=default, help=help_text)
     options: dict[str, Any] = {"type": _click_type(shape), "required": required, "help": help_text}

@@ -223,7 +223,7 @@ class Predictor:
                 person.face_xyxy,
                 streams=self.model.streams,
                 sizes=self.run.stream_sizes,
-                masks_face_in_context=self.model.masks_face_in_context,
+                context_input=self.model.context_input,
             )
             for person in people
         ]

@@ -18,7 +18,6 @@ from emoface.datasets.predictions import Predictions, predictions_path, read_pre
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
-from emoface.mter.networks import build_model
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
@@ -202,7 +201,7 @@ def _list_inputs(run: Run, split: str) -> list[Path]:
 
 def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
     """Describes a run: its settings, its cost and its results."""
-    cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
+    cost = measure_cost(run.build_model(), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]
     best = max(known, key=lambda line: float(line["val_map"])) if known else None

@@ -134,20 +134,23 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
     return record
 
 
-def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, int]) -> Box:
+def stream_box(stream: str, person: Person, margin: float, image_wh: tuple[int, int], center_share: float = 1.0) -> Box:
     """Computes the part of a photo that is a stream's input for a person.
 
     Args:
-        stream: ``face`` (the square crop with its margin), ``body`` (the box) or ``context`` (the whole photo).
+        stream: ``face`` (the square crop with its margin), ``body`` (the box) or ``context`` (the photo).
         person: The person, who must have a face for the stream ``face``.
         margin: Margin of the face crop. A crop that was aligned by landmarks is rotated against this upright square.
         image_wh: Width and height of the photo.
+        center_share: Share of the photo's width and height that the context stream sees, around the centre.
 
     Returns:
         xyxy, original pixels; a face's square may reach beyond the photo.
     """
     if stream == "context":
-        return 0.0, 0.0, float(image_wh[0]), float(image_wh[1])
+        width, height = image_wh
+        rim = (1 - center_share) / 2
+        return width * rim, height * rim, width * (1 - rim), height * (1 - rim)
     if stream == "body":
         x1, y1, x2, y2 = (float(value) for value in person.body_xyxy)
         return x1, y1, x2, y2
@@ -197,7 +200,8 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
     labels = config.labels or tuple(name for name, _ in prediction.top(config.top))
     maps = predictor.explain(case.photo, case.person, labels)
     image_wh = (case.photo.shape[1], case.photo.shape[0])
-    boxes = {stream: stream_box(stream, case.person, predictor.faces.margin, image_wh) for stream in maps}
+    center_share = predictor.model.context_input.center_share
+    boxes = {stream: stream_box(stream, case.person, predictor.faces.margin, image_wh, center_share) for stream in maps}
     paths = []
     for position, label in enumerate(labels):
         for stream, heats in maps.items():

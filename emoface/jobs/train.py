@@ -22,8 +22,8 @@ from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache,
 from emoface.errors import SettingsError, TableError
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
-from emoface.mter.names import STREAM_SIZES, ModelName
-from emoface.mter.recipe import Recipe, resolve_recipe
+from emoface.mter.names import ModelName, PresetName
+from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recipe
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
@@ -54,8 +54,7 @@ class TrainConfig(Settings):
     """Name of the model to train."""
     out: Folder
     """Folder of the run; an unfinished run in it is resumed."""
-    preset: Literal["thesis", "modern"] = "thesis"
-    """Training recipe: thesis is exactly section 4.4, 120 epochs; modern takes fewer epochs."""
+    preset: PresetName = Field("thesis", description=f"Training recipe. {describe_presets()}.")
     recipe: Mapping[str, Any] = Field(default_factory=dict)
     """Values of ``Recipe`` that replace the preset's, by name."""
     seed: Seed = 0
@@ -69,7 +68,8 @@ class TrainConfig(Settings):
     pretrained: Annotated[tuple[str, ...], BeforeValidator(parse_pretrained), TextForm("auto")] = ("auto",)
     """Weights that the streams start from, for all streams or as STREAM=SOURCE, separated by commas. A source is a
     file; imagenet; places365 (for the context; imagenet for face and body); none (randomly initialised); or auto, which
-    is imagenet, downloaded if needed. Example: face=mine.pth,body=mine.pth,context=none"""
+    is imagenet, or what the preset says (places365 for the context of kosti and author, none for caer), downloaded if
+    needed. Example: face=mine.pth,body=mine.pth,context=none"""
     init_face: Folder | None = None
     """Folder of a finished run whose face stream initialises that of the model; in the thesis a run of task1."""
     balance: Literal["auto", "none"] = "auto"
@@ -77,17 +77,32 @@ class TrainConfig(Settings):
     person once."""
     cache: Folder | None = None
     """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
-    context_size: Side = STREAM_SIZES["context"]
-    """Side of the context stream's input in pixels; 112 is four times as fast on a CPU."""
-    person_size: Side = STREAM_SIZES["face"]
-    """Side of the face and body streams' inputs in pixels; 64 is three times as fast on a CPU."""
+    context_size: Side | None = None
+    """Side of the context stream's input in pixels; by default 224, with the preset caer 112. 112 is four times as fast
+    as 224 on a CPU."""
+    person_size: Side | None = None
+    """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96. 64 is three times
+    as fast as 128 on a CPU."""
     shuffle_labels: bool = False
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         resolve_recipe(self.preset, self.recipe)
+        models = PRESETS[self.preset].models
+        if self.model not in models:
+            raise SettingsError(
+                f"preset {self.preset} cannot train {self.model}, expected one of {', '.join(models)}; its settings "
+                "change parts of the network that the others lack. Choose another --model or --preset"
+            )
         return self
+
+    @property
+    def stream_sizes(self) -> dict[str, int]:
+        """Side of each stream's input, pixels: the given sizes, or those of the preset."""
+        preset = PRESETS[self.preset]
+        person, context = self.person_size or preset.person_size, self.context_size or preset.context_size
+        return {"face": person, "body": person, "context": context}
 
 
 def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
@@ -173,7 +188,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "pretrained": _describe_sources(config.pretrained),
         "init_face": face,
         "balance": config.balance,
-        "stream_sizes": {"face": config.person_size, "body": config.person_size, "context": config.context_size},
+        "stream_sizes": config.stream_sizes,
         "shuffle_labels": config.shuffle_labels,
     }
 
@@ -181,7 +196,8 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
 def _check_same_settings(config: TrainConfig, identity: Mapping[str, Any]) -> None:
     from emoface.mter.runs import read_run
 
-    settings = read_run(config.out, needs_finished=False).settings
+    run = read_run(config.out, needs_finished=False)
+    settings = {**run.settings, "recipe": run.recipe.to_json()}  # a run of an earlier emoface lacks the later settings
     before, now = _flatten({name: settings.get(name) for name in identity}), _flatten(identity)
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     differ = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
@@ -259,16 +275,16 @@ def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progre
 
 def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
-    from emoface.mter.networks import build_model
+    from emoface.mter.networks import build_recipe_model
     from emoface.mter.pretrained import load_initial_weights, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
 
-    model = build_model(config.model, predicts_vad=recipe.predicts_vad, dropout=recipe.dropout)
+    model = build_recipe_model(config.model, recipe)
     taken: list[TakenWeights] = []
     sources = config.pretrained
     if config.init_face is not None and "face" in model.streams and "face" not in named_streams(sources):
         sources = (*sources, "face=none")  # replaced by those of the run
-    taken += load_initial_weights(model, sources, progress)
+    taken += load_initial_weights(model, sources, progress, auto_weights=PRESETS[config.preset].auto_weights)
     if config.init_face is not None:
         path = config.init_face / BEST_NAME
         face = {name: value for name, value in read_weights(path).items() if name.startswith("stream.face.")}

@@ -12,17 +12,20 @@ STEP_FACTOR = 0.1
 COSINE_FLOOR = 0.01
 
 
-def step_factor(n_passed: int) -> float:
-    """Computes the factor of a step schedule, which divides by 10 at each decay step.
+def step_factor(n_passed: int, decay_factor: float = STEP_FACTOR) -> float:
+    """Computes the factor of a step schedule, which divides by 10 at each decay step unless another factor is given.
 
     Args:
         n_passed: Number of decay steps passed.
+        decay_factor: Factor of each decay step.
 
     Example:
         >>> [round(step_factor(n), 3) for n in (0, 1, 2)]
         [1.0, 0.1, 0.01]
+        >>> step_factor(2, 0.5)
+        0.25
     """
-    return float(STEP_FACTOR**n_passed)
+    return float(decay_factor**n_passed)
 
 
 def cosine_factor(progress: float) -> float:

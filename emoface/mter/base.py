@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.mter.blocks import Backbone
-from emoface.mter.names import STREAMS
+from emoface.mter.names import STREAMS, FaceFill
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """RGB, 0-1: subtracted from a photo before the network, as the public checkpoints expect."""
@@ -19,13 +20,30 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """RGB, 0-1: the photo is divided by it after the subtraction."""
 
 
+@dataclass(frozen=True)
+class ContextInput:
+    """How the photo becomes the input of a model's context stream.
+
+    Attributes:
+        masks_face: Whether the person's face is blanked.
+        face_fill: Colour of the blanked face.
+        center_share: Side of the central square that the network sees in evaluation, as a share of the photo's side;
+            with 1 it is the whole photo. In training the recipe's random crop takes its place.
+    """
+
+    masks_face: bool = False
+    face_fill: FaceFill = "mean"
+    center_share: float = 1.0
+
+
 class MterOutput(NamedTuple):
     """A model's output for b people.
 
     Attributes:
-        logits: (b, 26), logits of the whole model.
-        stream_logits: Per stream with its own head, (b, 26) logits of that head.
-        vad_unit: (b, 3), valence, arousal, dominance 0-1; None where the model has no head for them.
+        logits: (b, 26), logits of the whole model; of a model with linear outputs, estimates of the 0 or 1 themselves.
+        stream_logits: Per stream with its own head, (b, 26) logits of that head, in the same sense.
+        vad_unit: (b, 3), valence, arousal, dominance, where 0 is a rating of 1 and 1 a rating of 10; linear outputs can
+            be outside. None where the model has no head for them.
     """
 
     logits: Tensor
@@ -39,14 +57,23 @@ class Mter(nn.Module):
     Attributes:
         name: One of ``names.MODEL_NAMES``.
         streams: The streams that it takes as input, in the order of ``STREAMS``.
-        masks_face_in_context: Whether the person's face must be blanked in the context input.
+        context_input: How the photo becomes the input of the context stream.
+        has_linear_outputs: Whether the outputs are used as they are, without a sigmoid, in training and in evaluation.
     """
 
-    def __init__(self, name: str, streams: tuple[str, ...], *, masks_face_in_context: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        streams: tuple[str, ...],
+        *,
+        context_input: ContextInput | None = None,
+        has_linear_outputs: bool = False,
+    ) -> None:
         super().__init__()
         self.name = name
         self.streams = tuple(stream for stream in STREAMS if stream in streams)
-        self.masks_face_in_context = masks_face_in_context
+        self.context_input = context_input or ContextInput()
+        self.has_linear_outputs = has_linear_outputs
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
         """Computes the output for b people.
@@ -56,6 +83,10 @@ class Mter(nn.Module):
             has_face: (b,) bool; where False the face input is ignored, in training and in evaluation.
         """
         raise NotImplementedError
+
+    def to_vad_unit(self, vad_output: Tensor) -> Tensor:
+        """Converts the outputs of the head for valence, arousal and dominance, (b, 3), to ``MterOutput.vad_unit``."""
+        return vad_output if self.has_linear_outputs else vad_output.sigmoid()
 
     @property
     def reads_face_alone(self) -> bool:

@@ -9,15 +9,15 @@ block); names as in torchvision's mobilenet_v2 and resnet18.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional
+
+from emoface.mter.names import Gate
 
 MIN_SQUEEZED = 8
 """Least width of the squeezed layer, for any reduction."""
 
-Gate = Literal["sigmoid", "relu"]
+_GATES: dict[Gate, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "hard_sigmoid": nn.Hardsigmoid}
 
 
 def start_as_identity(last_norm: nn.Module) -> None:
@@ -54,9 +54,9 @@ class SqueezeExcitation(nn.Module):
     Args:
         channels: Channels of the feature map.
         reduction: The squeezed width is ``channels / reduction``, at least ``MIN_SQUEEZED``.
-        gate: ``sigmoid``, or ``relu`` exactly as in the thesis.
+        gate: ``sigmoid``; ``relu`` exactly as in the thesis; or ``hard_sigmoid``, which is min(max(x + 3, 0), 6) / 6.
 
-    Source: thesis, section 3.3 and figure 3-5; Hu et al. 2018.
+    Source: thesis, section 3.3 and figure 3-5; Hu et al. 2018; Howard et al. 2019 (MobileNetV3) for the hard sigmoid.
     """
 
     def __init__(self, channels: int, reduction: int, gate: Gate = "sigmoid") -> None:
@@ -65,7 +65,7 @@ class SqueezeExcitation(nn.Module):
         self.fc1 = nn.Linear(channels, squeezed)
         self.fc2 = nn.Linear(squeezed, channels)
         self.act = nn.ReLU(inplace=True)
-        self.gate = nn.Sigmoid() if gate == "sigmoid" else nn.ReLU()
+        self.gate = _GATES[gate]()
 
     def forward(self, x: Tensor) -> Tensor:
         weights: Tensor = self.gate(self.fc2(self.act(self.fc1(x.mean(dim=(2, 3))))))  # (b, c)

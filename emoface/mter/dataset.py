@@ -19,15 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoface.datasets.stream_cache import PersonPixels, StreamCache, crop_person
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
-from emoface.mter.names import STREAM_SIZES, STREAMS
+from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, ContextInput, Mter
+from emoface.mter.names import STREAM_SIZES, STREAMS, FaceFill
 from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
 from emoface.vision.augmentation import CROP_SHARES, distort_colors
 from emoface.vision.crops import Photo
 
 BLANK = tuple(round(255 * value) for value in IMAGENET_MEAN)
-"""The colour of a blanked face: after normalisation as close to 0 as 8 bits allow."""
+"""The usual colour of a blanked face: after normalisation as close to 0 as 8 bits allow."""
+_FILLS: dict[FaceFill, tuple[int, ...]] = {"mean": BLANK, "black": (0, 0, 0)}
 
 _AVERAGE_FROM = 2.0
 
@@ -142,7 +143,7 @@ class PeopleDataset:
         sizes: Side of each stream's input, pixels.
         augmentation: Settings of the augmentation; None takes the defaults.
         seed: Seed of the augmentation.
-        masks_face_in_context: Blank the person's face in the context.
+        context_input: How the photo becomes the input of the context stream; None takes the defaults.
     """
 
     def __init__(
@@ -153,14 +154,14 @@ class PeopleDataset:
         sizes: Mapping[str, int] = STREAM_SIZES,
         augmentation: Augmentation | None = None,
         seed: int = 0,
-        masks_face_in_context: bool = False,
+        context_input: ContextInput | None = None,
     ) -> None:
         self.cache = cache
         self.streams = tuple(streams)
         self.sizes = dict(sizes)
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
-        self.masks_face_in_context = masks_face_in_context
+        self.context_input = context_input or ContextInput()
 
     @classmethod
     def of_model(
@@ -172,14 +173,14 @@ class PeopleDataset:
         augmentation: Augmentation | None = None,
         seed: int = 0,
     ) -> PeopleDataset:
-        """The dataset with the streams and the face masking of one model."""
+        """The dataset with the streams and the context input of one model."""
         return cls(
             cache,
             model.streams,
             sizes=sizes,
             augmentation=augmentation,
             seed=seed,
-            masks_face_in_context=model.masks_face_in_context,
+            context_input=model.context_input,
         )
 
     def __len__(self) -> int:
@@ -192,6 +193,8 @@ class PeopleDataset:
         present = {stream: pixels for stream, pixels in cached.items() if pixels is not None}
         if isinstance(which, SampleKey):
             present = augment_streams(present, self.augmentation, (self.seed, which.epoch, which.number), self.sizes)
+        elif "context" in present:
+            present["context"] = crop_center_square(present["context"], self.context_input.center_share)
         no_face = {"face": _no_face(self.sizes["face"])} if "face" in cached and cached["face"] is None else {}
         return Sample(
             pixels={**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}},
@@ -203,9 +206,10 @@ class PeopleDataset:
 
     def _read(self, position: int, stream: str) -> Photo | None:
         pixels = self.cache.read(position, stream)
-        if stream == "context" and self.masks_face_in_context and self.cache.people.has_face[position]:
+        if stream == "context" and self.context_input.masks_face and self.cache.people.has_face[position]:
             assert pixels is not None
-            return blank_box(pixels, self.cache.people.face_in_context[position])
+            fill = _FILLS[self.context_input.face_fill]
+            return blank_box(pixels, self.cache.people.face_in_context[position], fill)
         return pixels
 
 
@@ -217,7 +221,7 @@ def to_stream_inputs(
     *,
     streams: Sequence[str] = STREAMS,
     sizes: Mapping[str, int] = STREAM_SIZES,
-    masks_face_in_context: bool = False,
+    context_input: ContextInput | None = None,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Builds the inputs of a network for one person of any photo, bit for bit those of an evaluation.
 
@@ -228,19 +232,19 @@ def to_stream_inputs(
         face_xyxy: (4,) face box, original pixels; None without one.
         streams: Input streams of the model.
         sizes: Side of each stream's input, pixels.
-        masks_face_in_context: Blank the person's face in the context.
+        context_input: How the photo becomes the input of the context stream; None takes the defaults.
 
     Returns:
         Per stream (1, 3, side, side), normalised, and has_face, (1,) bool.
     """
     person = crop_person(photo, body_xyxy, face, face_xyxy)
-    pixels = person_pixels(person, streams, sizes, masks_face_in_context)
+    pixels = person_pixels(person, streams, sizes, context_input or ContextInput())
     inputs = {stream: normalise_pixels(torch.from_numpy(one)[None]) for stream, one in pixels.items()}
     return inputs, torch.tensor([face is not None])
 
 
 def person_pixels(
-    person: PersonPixels, streams: Sequence[str], sizes: Mapping[str, int], masks_face_in_context: bool
+    person: PersonPixels, streams: Sequence[str], sizes: Mapping[str, int], context_input: ContextInput
 ) -> dict[str, Photo]:
     """Scales a person's pixels to the input sizes of a network, without augmentation.
 
@@ -248,8 +252,9 @@ def person_pixels(
         Per stream (side, side, 3); black where there is no face.
     """
     context = person.context
-    if masks_face_in_context and person.face_in_context is not None:
-        context = blank_box(context, person.face_in_context)
+    if context_input.masks_face and person.face_in_context is not None:
+        context = blank_box(context, person.face_in_context, _FILLS[context_input.face_fill])
+    context = crop_center_square(context, context_input.center_share)
     face = _no_face(sizes["face"]) if person.face is None else person.face
     pixels = {"face": face, "body": person.body, "context": context}
     return {stream: fit_input(pixels[stream], sizes[stream]) for stream in streams}
@@ -303,6 +308,26 @@ def crop_random_square(rng: np.random.Generator, photo: Photo, shares: tuple[flo
     return photo[top : top + side, left : left + side]
 
 
+def crop_center_square(photo: Photo, share: float) -> Photo:
+    """Crops the central square of a photo.
+
+    Args:
+        photo: (height, width, 3).
+        share: Side of the square, as a share of the photo's shorter side.
+
+    Returns:
+        (side, side, 3), a view; the photo itself if it is square and the share is 1.
+
+    Example:
+        >>> crop_center_square(np.zeros((256, 256, 3), np.uint8), 0.875).shape
+        (224, 224, 3)
+    """
+    height, width = photo.shape[:2]
+    side = max(1, round(min(height, width) * share))
+    left, top = (width - side) // 2, (height - side) // 2
+    return photo[top : top + side, left : left + side]
+
+
 def fit_input(photo: Photo, size: int) -> Photo:
     """Scales a square to the input size of a network.
 
@@ -318,18 +343,19 @@ def fit_input(photo: Photo, size: int) -> Photo:
     return np.asarray(cv2.resize(photo, (size, size), interpolation=interpolation), np.uint8)
 
 
-def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32]) -> Photo:
-    """Fills a box with the colour ``BLANK``, in a copy of the photo.
+def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32], fill: tuple[int, ...] = BLANK) -> Photo:
+    """Fills a box with one colour, in a copy of the photo.
 
     Args:
         photo: (height, width, 3).
         shares_xyxy: (4,) the box as shares of width and height, 0-1.
+        fill: The colour, RGB.
     """
     height, width = photo.shape[:2]
     left, top, right, bottom = shares_xyxy * np.array([width, height, width, height])
     painted = photo.copy()
     rows, columns = slice(int(max(0, top)), int(np.ceil(bottom))), slice(int(max(0, left)), int(np.ceil(right)))
-    painted[rows, columns] = BLANK
+    painted[rows, columns] = fill
     return painted
 
 

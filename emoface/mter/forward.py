@@ -16,13 +16,17 @@ from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
 from emoface.schema import DIMENSIONS, N_CATEGORIES
 
+_LINEAR_TAIL = 0.02
+"""Linear outputs below this, or above 1 minus this, are drawn towards 0 and 1."""
+
 
 @dataclass(frozen=True)
 class ModelOutputs:
     """A model's outputs for n people.
 
     Attributes:
-        probabilities: (n, 26), 0-1; nan for a person that the model cannot use.
+        probabilities: (n, 26), 0-1; nan for a person that the model cannot use. Those of linear outputs are
+            ``linear_to_probabilities`` of the outputs.
         stream_probabilities: Per stream with its own head, (n, 26); those of the face are nan without a face.
         vad: (n, 3) valence, arousal, dominance, 1-10; None where the model has no head for them.
     """
@@ -43,10 +47,11 @@ def forward_batch(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -
     """
     output: MterOutput = model(inputs, has_face)
     face = has_face.cpu().numpy()
-    streams = {name: _to_probabilities(logits) for name, logits in output.stream_logits.items()}
+    to_probabilities = linear_to_probabilities if model.has_linear_outputs else _to_probabilities
+    streams = {name: to_probabilities(logits) for name, logits in output.stream_logits.items()}
     if "face" in streams:
         streams["face"][~face] = np.nan
-    probabilities = _to_probabilities(output.logits)
+    probabilities = to_probabilities(output.logits)
     vad = None if output.vad_unit is None else from_vad_unit(output.vad_unit.float()).cpu().numpy()
     unusable = ~model.select_people(face)
     probabilities[unusable] = np.nan
@@ -93,6 +98,30 @@ def forward_people(
         },
         vad=np.concatenate(vads).reshape(-1, len(DIMENSIONS)) if vads else None,
     )
+
+
+def linear_to_probabilities(outputs: Tensor) -> NDArray[np.float32]:
+    """Converts linear outputs, which estimate a label's 0 or 1 and may be outside, to probabilities between 0 and 1.
+
+    An output of 0.02-0.98 is the probability itself. Beyond, the probability approaches 0 or 1 as ``0.02^2 / (0.04 -
+    x)`` does and never reaches it, so that the order of the outputs, on which average precision depends, is kept.
+    Clipping would give all outputs below 0 the same probability.
+
+    Args:
+        outputs: (b, 26).
+
+    Returns:
+        (b, 26).
+
+    Example:
+        >>> [round(value, 4) for value in linear_to_probabilities(torch.tensor([-0.36, 0.0, 0.5, 1.0])).tolist()]
+        [0.001, 0.01, 0.5, 0.99]
+    """
+    x = outputs.double()
+    low = _LINEAR_TAIL**2 / (2 * _LINEAR_TAIL - x.clamp(max=_LINEAR_TAIL))
+    high = 1 - _LINEAR_TAIL**2 / (2 * _LINEAR_TAIL - (1 - x).clamp(max=_LINEAR_TAIL))
+    inside = torch.where(x > 1 - _LINEAR_TAIL, high, x)
+    return torch.where(x < _LINEAR_TAIL, low, inside).float().cpu().numpy()
 
 
 def _to_probabilities(logits: Tensor) -> NDArray[np.float32]:

@@ -16,11 +16,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from emoface.mter.base import MterOutput
-from emoface.mter.names import LOSS_KINDS
+from emoface.mter.names import BATCH_WEIGHTINGS, LOSS_KINDS, LabelWeighting, VadLossKind
 from emoface.mter.vad import VAD_SPAN
 
+_KOSTI_C = 1.2
+_ABSENT_WEIGHT = 1e-4
+_AUTHORS_SCALE = 10.0
+"""The authors of EMOTIC train on ratings that are divided by 10."""
+VAD_MARGIN = 1.0
+"""Errors below it, in points of EMOTIC's scale of 1-10, do not count in the loss ``margin_l2``."""
 
-def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
+
+def kosti_label_weights(prevalences: Tensor, c: float = _KOSTI_C) -> Tensor:
     """Computes the label weights of the discrete loss: the rarer a label, the higher its weight.
 
     Args:
@@ -46,12 +53,35 @@ def kosti_label_weights(prevalences: Tensor, c: float = 1.2) -> Tensor:
     return 1 / torch.log(c + prevalences)
 
 
-def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-    """Computes the weight of each label in the loss.
+def count_label_weights(counts: Tensor, c: float = _KOSTI_C) -> Tensor:
+    """Computes the label weights of the released code of EMOTIC's authors, from counts in place of shares.
 
     Args:
-        kind: ``none``, ``kosti`` or ``root``, see ``Recipe.label_weights``.
+        counts: (26,) number of people with each label, of a batch or of the training people.
+        c: Keeps the weight of a label of one person finite.
+
+    Returns:
+        (26,) ``1 / ln(c + count)``; 0.0001 for a label that nobody has.
+
+    Example:
+        >>> [round(weight, 4) for weight in count_label_weights(torch.tensor([0.0, 1.0, 1063.0])).tolist()]
+        [0.0001, 1.2683, 0.1435]
+
+    Source: rkosti/emotic @ 69c3a51, src/funcs.lua, getWeightNormalization.
+    """
+    return torch.where(counts > 0, 1 / torch.log(c + counts), torch.full_like(counts, _ABSENT_WEIGHT))
+
+
+def weigh_labels(kind: LabelWeighting, indicator: NDArray[np.uint8], batch_size: int = 1) -> NDArray[np.float32] | None:
+    """Computes the weight of each label in the loss from the training people.
+
+    For the kinds whose weights change with the batch, these are the weights of an average batch, by which the loss on
+    val is weighted; ``weigh_batch_labels`` computes those of a training batch.
+
+    Args:
+        kind: See ``Recipe.label_weights``.
         indicator: (n, 26) labels of the training people, from which the prevalences p are computed.
+        batch_size: People per batch, for ``batch_count``.
 
     Returns:
         (26,), or None for ``none``; for ``root`` scaled to a mean of 1.
@@ -63,10 +93,40 @@ def weigh_labels(kind: str, indicator: NDArray[np.uint8]) -> NDArray[np.float32]
     """
     if kind == "none":
         return None
+    if kind in ("count", "batch_count"):
+        counts = torch.from_numpy(indicator.sum(axis=0, dtype=np.float64))
+        expected = counts if kind == "count" else counts * batch_size / max(len(indicator), 1)
+        return count_label_weights(expected).numpy().astype(np.float32)
     share = np.maximum(indicator.sum(axis=0), 1) / max(len(indicator), 1)
-    if kind == "kosti":
+    if kind in ("kosti", "batch_share"):
         return kosti_label_weights(torch.from_numpy(share)).numpy().astype(np.float32)
     return np.asarray(np.sqrt(1 / share) / np.sqrt(1 / share).mean(), np.float32)
+
+
+def weigh_batch_labels(kind: LabelWeighting, counts: Tensor, n_people: int) -> Tensor:
+    """Computes the weight of each label in the loss from the people of one training batch.
+
+    Args:
+        kind: ``batch_count`` or ``batch_share``.
+        counts: (26,) number of people of the batch with each label, over all processes.
+        n_people: Number of people of the batch, over all processes.
+
+    Returns:
+        (26,).
+
+    Raises:
+        ValueError: The kind does not depend on the batch.
+
+    Example:
+        >>> counts = torch.tensor([0.0, 4.0])
+        >>> [round(weight, 4) for weight in weigh_batch_labels("batch_count", counts, 8).tolist()]
+        [0.0001, 0.6066]
+        >>> [round(weight, 4) for weight in weigh_batch_labels("batch_share", counts, 8).tolist()]
+        [5.4848, 1.8846]
+    """
+    if kind not in BATCH_WEIGHTINGS:
+        raise ValueError(f"label weights '{kind}' do not depend on the batch, expected {' or '.join(BATCH_WEIGHTINGS)}")
+    return count_label_weights(counts) if kind == "batch_count" else kosti_label_weights(counts / max(n_people, 1))
 
 
 def label_losses(
@@ -75,10 +135,13 @@ def label_losses(
     *,
     has_face: Tensor,
     kind: str = "bce",
+    is_linear: bool = False,
+    labels_weight: float = 1.0,
     stream_weight: float = 0.3,
     label_weights: Tensor | None = None,
     ohem_ratio: float | None = None,
     vad_unit: Tensor | None = None,
+    vad_kind: VadLossKind = "smooth_l1",
     vad_weight: float = 0.5,
 ) -> dict[str, Tensor]:
     """Computes the weighted loss terms of a batch by name; training minimises their sum.
@@ -92,10 +155,13 @@ def label_losses(
         labels: (b, 26), 0 or 1.
         has_face: (b,) bool; the term of the face head applies only to people with a face.
         kind: The label loss, one of ``LOSS_KINDS``.
+        is_linear: Whether the model's outputs are linear, see ``label_terms``.
+        labels_weight: Weight of the term of the whole model.
         stream_weight: Weight of the term of each stream's own head.
         label_weights: (26,) weight of each label; None weighs all labels by 1. ``weighted_euclidean`` needs them.
         ohem_ratio: Number of hardest absent labels per present label that contribute for each person; None takes all.
         vad_unit: (b, 3) ratings 0-1, nan where EMOTIC has none; required if the model has a head for them.
+        vad_kind: The loss of valence, arousal and dominance: ``smooth_l1`` or ``margin_l2``, see ``vad_loss``.
         vad_weight: Weight of the ``vad`` term.
 
     Returns:
@@ -108,7 +174,7 @@ def label_losses(
     applies_to = {"face": has_face}
 
     def label_term(logits: Tensor, applies: Tensor) -> Tensor:
-        terms = label_terms(logits, labels, kind)  # (b, 26)
+        terms = label_terms(logits, labels, kind, is_linear)  # (b, 26)
         if label_weights is not None:
             terms = terms * label_weights
         if ohem_ratio is not None:
@@ -119,29 +185,36 @@ def label_losses(
         raise ValueError("weighted_euclidean needs label_weights, see kosti_label_weights")
     streams = output.stream_logits
     single_stream = next(iter(streams)) if len(streams) == 1 else ""
-    losses = {"labels": label_term(output.logits, applies_to.get(single_stream, all_people))}
+    losses = {"labels": labels_weight * label_term(output.logits, applies_to.get(single_stream, all_people))}
     if len(streams) > 1:
         for stream, logits in streams.items():
             losses[f"labels_{stream}"] = stream_weight * label_term(logits, applies_to.get(stream, all_people))
     if output.vad_unit is not None:
         if vad_unit is None:
             raise ValueError("the model has a head for valence, arousal and dominance, and no ratings were given")
-        losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, applies_to.get(single_stream, all_people))
+        applies = applies_to.get(single_stream, all_people)
+        losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, applies, vad_kind)
     return losses
 
 
-def label_terms(logits: Tensor, labels: Tensor, kind: str) -> Tensor:
+def label_terms(logits: Tensor, labels: Tensor, kind: str, is_linear: bool = False) -> Tensor:
     """Computes the unweighted loss of each label of each person, (b, 26).
 
     Args:
         logits: (b, 26).
         labels: (b, 26), 0 or 1.
         kind: One of ``LOSS_KINDS``.
+        is_linear: Whether the logits are estimates of the labels themselves, without a sigmoid, as the outputs of
+            EMOTIC's authors are; only ``weighted_euclidean`` is defined for these.
 
     Raises:
-        ValueError: The kind is unknown.
+        ValueError: The kind is unknown, or not defined for linear outputs.
     """
     logits, labels = logits.float(), labels.float()
+    if is_linear:
+        if kind != "weighted_euclidean":
+            raise ValueError(f"the loss '{kind}' needs logits; for linear outputs use weighted_euclidean")
+        return (logits - labels).square()
     if kind == "bce":
         return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
     if kind == "weighted_euclidean":
@@ -210,24 +283,32 @@ def hardest_labels(terms: Tensor, labels: Tensor, ratio: float) -> Tensor:
     return (is_present | (rank < n_kept)).to(terms.dtype)
 
 
-def vad_loss(predicted_unit: Tensor, vad_unit: Tensor, applies: Tensor) -> Tensor:
-    """Computes the smooth L1 loss of the ratings on EMOTIC's scale of 1-10, summed over the three dimensions.
+def vad_loss(predicted_unit: Tensor, vad_unit: Tensor, applies: Tensor, kind: VadLossKind = "smooth_l1") -> Tensor:
+    """Computes the loss of valence, arousal and dominance, summed over the three dimensions.
+
+    ``smooth_l1`` is computed on EMOTIC's scale of 1-10 and changes from square to linear at an error of 1.
+    ``margin_l2`` is the squared error, or 0 for an error below 1 on that scale. Its square is that of errors divided by
+    10, as in the released code: squares of whole points are so steep that SGD at the authors' learning rate diverges.
 
     Args:
         predicted_unit: (b, 3), 0-1.
         vad_unit: (b, 3), 0-1, nan where there is no rating.
         applies: (b,) bool, the people to whom the term applies.
+        kind: ``smooth_l1`` or ``margin_l2``.
 
     Returns:
         Scalar, averaged over all b people.
 
-    Source: Kosti et al. 2019, section 4.1, whose smooth L1 changes from square to linear at 1 on that scale.
+    Source: Kosti et al. 2019, section 4.1; for ``margin_l2`` rkosti/emotic @ 69c3a51, src/opts.lua (mMargin, contNorm).
     """
     is_rated = ~vad_unit.isnan()
     target = torch.where(is_rated, vad_unit, predicted_unit.detach())
-    terms = functional.smooth_l1_loss(
-        VAD_SPAN * predicted_unit.float(), VAD_SPAN * target.float(), reduction="none", beta=1.0
-    )
+    predicted, true = VAD_SPAN * predicted_unit.float(), VAD_SPAN * target.float()
+    if kind == "margin_l2":
+        errors = predicted - true
+        terms = (errors / _AUTHORS_SCALE).square() * (errors.abs() >= VAD_MARGIN)
+    else:
+        terms = functional.smooth_l1_loss(predicted, true, reduction="none", beta=1.0)
     return _mean_over_people((terms * is_rated).sum(dim=1), applies)
 
 

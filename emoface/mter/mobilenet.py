@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from emoface.mter.blocks import Backbone, ConvBNReLU6, Gate, InvertedResidual
+from emoface.mter.blocks import Backbone, ConvBNReLU6, InvertedResidual
+from emoface.mter.names import Gate
 
 STEM_CHANNELS = 32
 N_FEATURES = 1000

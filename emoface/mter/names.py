@@ -25,3 +25,17 @@ MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
 
 LossKind = Literal["bce", "weighted_euclidean", "asymmetric"]
 LOSS_KINDS: tuple[str, ...] = typing.get_args(LossKind)
+
+LabelWeighting = Literal["none", "kosti", "root", "count", "batch_count", "batch_share"]
+"""How the labels are weighted in the loss, see ``Recipe.label_weights``."""
+BATCH_WEIGHTINGS: tuple[LabelWeighting, ...] = ("batch_count", "batch_share")
+"""Those whose weights are computed from the people of each batch."""
+
+VadLossKind = Literal["smooth_l1", "margin_l2"]
+Gate = Literal["sigmoid", "relu", "hard_sigmoid"]
+"""Gate of a squeeze-and-excitation unit."""
+FaceFill = Literal["mean", "black"]
+"""Colour of the blanked face in the context: the mean of ImageNet, which is 0 after normalisation, or black."""
+
+PresetName = Literal["thesis", "modern", "kosti", "caer", "author"]
+"""Names of the training recipes, see ``recipe.PRESETS``."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, did_you_mean
-from emoface.mter.base import Mter, MterOutput, check_inputs, masked_features
+from emoface.mter.base import ContextInput, Mter, MterOutput, check_inputs, masked_features
 from emoface.mter.baselines import CaerNetS, Kosti
-from emoface.mter.blocks import Backbone, FeatureNorm, Gate
+from emoface.mter.blocks import Backbone, FeatureNorm
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE, Stage
-from emoface.mter.names import MODEL_NAMES
+from emoface.mter.names import MODEL_NAMES, FaceFill, Gate
+from emoface.mter.recipe import Recipe
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
 
@@ -50,22 +52,28 @@ class Stream(nn.Module):
 class Fusion(nn.Module):
     """Fuses the concatenated features of all streams, (b, n), to 26 logits and optionally valence, arousal, dominance.
 
+    Args:
+        n_features: Width of the concatenated features.
+        dropout: Dropout probability before the heads.
+        predicts_vad: Whether there is a head for valence, arousal and dominance, whose outputs are linear.
+        prelu_per_channel: Whether each of the 256 channels has a slope of its own; else all share one.
+
     Source: thesis, section 3.2.4: concatenation, PReLU with an initial slope of 0.25. Figure 3-3 is not in the text;
     width, BatchNorm and dropout are our choice.
     """
 
-    def __init__(self, n_features: int, dropout: float, predicts_vad: bool) -> None:
+    def __init__(self, n_features: int, dropout: float, predicts_vad: bool, *, prelu_per_channel: bool = False) -> None:
         super().__init__()
         self.reduce = nn.Linear(n_features, FUSION_WIDTH)
         self.norm = FeatureNorm(FUSION_WIDTH)
-        self.act = nn.PReLU(init=PRELU_START)
+        self.act = nn.PReLU(FUSION_WIDTH if prelu_per_channel else 1, init=PRELU_START)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(FUSION_WIDTH, N_CATEGORIES)
         self.vad_head = nn.Linear(FUSION_WIDTH, N_VAD) if predicts_vad else None
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         fused = self.dropout(self.act(self.norm(self.reduce(features))))
-        return self.head(fused), None if self.vad_head is None else self.vad_head(fused).sigmoid()
+        return self.head(fused), None if self.vad_head is None else self.vad_head(fused)
 
 
 class StreamsModel(Mter):
@@ -80,13 +88,28 @@ class StreamsModel(Mter):
         backbones: Feature extractors by stream.
         dropout: Dropout probability of the fusion network; a model of one stream has none, as in tables 3-1 and 3-2.
         predicts_vad: Whether the model has a head for valence, arousal and dominance.
+        has_linear_outputs: See ``Mter``.
+        prelu_per_channel: See ``Fusion``.
+        context_input: How the photo becomes the input of the context stream.
     """
 
-    def __init__(self, name: str, backbones: Mapping[str, Backbone], dropout: float, predicts_vad: bool) -> None:
-        super().__init__(name, tuple(backbones))
+    def __init__(
+        self,
+        name: str,
+        backbones: Mapping[str, Backbone],
+        dropout: float,
+        predicts_vad: bool,
+        *,
+        has_linear_outputs: bool = False,
+        prelu_per_channel: bool = False,
+        context_input: ContextInput | None = None,
+    ) -> None:
+        super().__init__(name, tuple(backbones), context_input=context_input, has_linear_outputs=has_linear_outputs)
         self.stream = nn.ModuleDict({stream: Stream(backbones[stream]) for stream in self.streams})
         n_features = sum(backbones[stream].n_features for stream in self.streams)
-        self.fusion = Fusion(n_features, dropout, predicts_vad) if len(self.streams) > 1 else None
+        self.fusion = None
+        if len(self.streams) > 1:
+            self.fusion = Fusion(n_features, dropout, predicts_vad, prelu_per_channel=prelu_per_channel)
         self.vad_head = nn.Linear(n_features, N_VAD) if predicts_vad and self.fusion is None else None
 
     def backbones(self) -> dict[str, Backbone]:
@@ -97,11 +120,12 @@ class StreamsModel(Mter):
         features = {stream: self._features(stream, inputs[stream], has_face) for stream in self.streams}
         stream_logits = {stream: self._stream(stream).head(features[stream]) for stream in self.streams}
         if self.fusion is not None:
-            logits, vad_unit = self.fusion(torch.cat(list(features.values()), dim=1))  # (b, 1000 per stream)
-            return MterOutput(logits, stream_logits, vad_unit)
-        (stream,) = self.streams
-        vad_unit = None if self.vad_head is None else self.vad_head(features[stream]).sigmoid()
-        return MterOutput(stream_logits[stream], stream_logits, vad_unit)
+            logits, vad = self.fusion(torch.cat(list(features.values()), dim=1))  # (b, 1000 per stream)
+        else:
+            (stream,) = self.streams
+            logits = stream_logits[stream]
+            vad = None if self.vad_head is None else self.vad_head(features[stream])
+        return MterOutput(logits, stream_logits, None if vad is None else self.to_vad_unit(vad))
 
     def _stream(self, stream: str) -> Stream:
         network = self.stream[stream]
@@ -123,6 +147,12 @@ def build_model(
     dropout: float = 0.5,
     reductions: tuple[int, ...] | None = None,
     gate: Gate = "sigmoid",
+    linear_outputs: bool = False,
+    prelu_per_channel: bool = False,
+    normalises_features: bool = False,
+    averages_attention: bool = False,
+    face_fill: FaceFill = "mean",
+    context_center_share: float = 1.0,
 ) -> Mter:
     """Builds a model with randomly initialised weights.
 
@@ -132,9 +162,16 @@ def build_model(
         dropout: Dropout probability before the last layer of the fusion network.
         reductions: Reductions of the squeeze-and-excitation units, one for each stage of table 3-1; None is 16 for all.
         gate: Gate of the squeeze-and-excitation units; ``relu`` is exactly as in the thesis.
+        linear_outputs: Uses the outputs as they are, without a sigmoid.
+        prelu_per_channel: Gives each channel of the fusion network's PReLU a slope of its own.
+        normalises_features: Adds BatchNorm to the pooled features of each stream of ``caer-net-s``.
+        averages_attention: Averages the weighted map of the attention of ``caer-net-s`` over its positions.
+        face_fill: Colour of the blanked face in the context of ``caer-net-s``.
+        context_center_share: Side of the central square of the photo that the context stream sees in evaluation.
 
     Raises:
-        SettingsError: No model has that name, or a setting is out of range.
+        SettingsError: No model has that name, a setting is out of range, or the model lacks the part that a setting
+            changes.
 
     Example:
         >>> build_model("mter2").streams
@@ -145,15 +182,74 @@ def build_model(
     if not 0 <= dropout < 1:
         raise SettingsError(f"dropout is {dropout}, expected 0 or more and less than 1")
     stages = _stages(reductions)
-    if name == "kosti":
-        return Kosti(dropout=dropout, predicts_vad=predicts_vad)
-    if name == "caer-net-s":
-        return CaerNetS(dropout=dropout, predicts_vad=predicts_vad)
-    backbones: dict[str, Backbone] = {
-        stream: MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
-        for stream, kind in _BACKBONES[name].items()
+    is_caer = name == "caer-net-s"
+    common: dict[str, Any] = {
+        "dropout": dropout,
+        "predicts_vad": predicts_vad,
+        "has_linear_outputs": linear_outputs,
+        "context_input": ContextInput(masks_face=is_caer, face_fill=face_fill, center_share=context_center_share),
     }
-    return StreamsModel(name, backbones, dropout, predicts_vad)
+    if name == "kosti":
+        model: Mter = Kosti(**common)
+    elif is_caer:
+        model = CaerNetS(**common, normalises_features=normalises_features, averages_attention=averages_attention)
+    else:
+        backbones: dict[str, Backbone] = {
+            stream: MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
+            for stream, kind in _BACKBONES[name].items()
+        }
+        model = StreamsModel(name, backbones, **common, prelu_per_channel=prelu_per_channel)
+    kinds = _BACKBONES.get(name, {}).values()
+    _check_parts(
+        name,
+        {
+            "squeeze-and-excitation units": ("mobilenet" in kinds, reductions is not None or gate != "sigmoid"),
+            "PReLU": (len(kinds) > 1, prelu_per_channel),
+            "BatchNorm on pooled features": (is_caer, normalises_features),
+            "attention over positions": (is_caer, averages_attention),
+            "blanked face": (is_caer, face_fill != "mean"),
+            "context stream": ("context" in model.streams, context_center_share != 1),
+        },
+    )
+    return model
+
+
+def build_recipe_model(name: str, recipe: Recipe) -> Mter:
+    """Builds a model as a recipe asks for it, with randomly initialised weights.
+
+    Args:
+        name: One of ``MODEL_NAMES``.
+        recipe: The training recipe, whose settings of the architecture are used.
+
+    Raises:
+        SettingsError: No model has that name, or the model lacks a part that the recipe changes.
+    """
+    has_own_reduction = recipe.se_reduction != Recipe.model_fields["se_reduction"].default
+    return build_model(
+        name,
+        predicts_vad=recipe.predicts_vad,
+        dropout=recipe.dropout,
+        reductions=(recipe.se_reduction,) * len(STAGES) if has_own_reduction else None,
+        gate=recipe.se_gate,
+        linear_outputs=recipe.linear_outputs,
+        prelu_per_channel=recipe.prelu_per_channel,
+        normalises_features=recipe.normalises_features,
+        averages_attention=recipe.averages_attention,
+        face_fill=recipe.face_fill,
+        context_center_share=recipe.context_center_share,
+    )
+
+
+def _check_parts(name: str, parts: Mapping[str, tuple[bool, bool]]) -> None:
+    """Raises an error if a setting changes a part that the model lacks.
+
+    Args:
+        name: Name of the model.
+        parts: By the name of a part, whether the model has it and whether a setting changes it.
+    """
+    for part, (is_there, is_changed) in parts.items():
+        if is_changed and not is_there:
+            raise SettingsError(f"{name} has no {part}, which a setting changes; leave that setting at its default")
 
 
 def _stages(reductions: tuple[int, ...] | None) -> tuple[Stage, ...]:

@@ -118,14 +118,21 @@ def load_pretrained(
     )
 
 
-def load_initial_weights(model: Mter, sources: Sequence[str], progress: Progress = SILENT) -> tuple[TakenWeights, ...]:
+def load_initial_weights(
+    model: Mter,
+    sources: Sequence[str],
+    progress: Progress = SILENT,
+    *,
+    auto_weights: Mapping[str, str] | None = None,
+) -> tuple[TakenWeights, ...]:
     """Fills each stream's backbone from its source; no stream is left randomly initialised unless its source says so.
 
     Args:
         model: The model; its weights are changed in place.
-        sources: As ``initial_weights.parse_pretrained`` gives them. ``auto`` is the ImageNet file of the network, which
-            is downloaded if it is not on this machine.
+        sources: As ``initial_weights.parse_pretrained`` gives them. The file that ``auto`` stands for is downloaded if
+            it is not on this machine.
         progress: Reports the progress of downloads.
+        auto_weights: By stream, what ``auto`` stands for; the ImageNet file of the network for streams not named.
 
     Returns:
         One report per stream that took weights.
@@ -141,19 +148,20 @@ def load_initial_weights(model: Mter, sources: Sequence[str], progress: Progress
     states: dict[Path, dict[str, Tensor]] = {}
     reports: list[TakenWeights] = []
     for stream, backbone in backbones.items():
-        source = source_of(sources, stream)
+        named = source_of(sources, stream)
+        source = (auto_weights or {}).get(stream, "imagenet") if named == AUTO else named
         if source == NONE:
             continue
         given = Path(source) if is_file_source(source) else None
         data_set = source if source in DATA_SETS else "imagenet"
         try:
-            found = _find(model, stream, backbone, data_set, given, source == AUTO, progress)
+            found = _find(model, stream, backbone, data_set, given, named == AUTO, progress)
             if found.path not in states:
                 states[found.path] = read_public_weights(found.path)
             reports.append(take_weights(backbone, states[found.path], stream, found.path.name, found.sha256))
         except (WeightsError, SettingsError) as error:
             raise type(error)(
-                f"{error}. The {stream} stream of {model.name} starts from '{source}': give a file with --pretrained "
+                f"{error}. The {stream} stream of {model.name} starts from '{named}': give a file with --pretrained "
                 f"{stream}=FILE, or start from randomly initialised weights with --pretrained {stream}=none"
             ) from error
     return tuple(reports)

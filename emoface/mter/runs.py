@@ -24,7 +24,8 @@ from emoface.errors import SettingsError, WeightsError
 from emoface.learning.checkpoints import load_checkpoint
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
 from emoface.mter.names import STREAM_SIZES
-from emoface.mter.networks import build_model
+from emoface.mter.networks import build_recipe_model
+from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
 from emoface.storage.files import atomic_path, write_text
 from emoface.storage.records import read_record
@@ -66,9 +67,25 @@ class Run:
         return dict(self.settings["detector"])
 
     @property
+    def recipe(self) -> Recipe:
+        """The training recipe; settings that the emoface of the run did not have yet are at their defaults.
+
+        Raises:
+            SettingsError: A setting is unknown to this emoface, or out of range.
+        """
+        try:
+            return Recipe(**self.settings["recipe"])
+        except SettingsError as error:
+            run_version = self.settings.get("versions", {}).get("emoface", "unknown")
+            raise SettingsError(
+                f"{self.path / RUN_NAME}: recipe: {error}; the run is of emoface {run_version} and this one is "
+                f"{__version__}; use that version, or train again in another folder"
+            ) from error
+
+    @property
     def predicts_vad(self) -> bool:
         """Whether the model has a second head for valence, arousal and dominance."""
-        return bool(self.settings["recipe"]["predicts_vad"])
+        return self.recipe.predicts_vad
 
     @property
     def stream_sizes(self) -> dict[str, int]:
@@ -84,6 +101,10 @@ class Run:
     def is_finished(self) -> bool:
         """Whether the last epoch has finished."""
         return read_record(self.path, "train") is not None
+
+    def build_model(self) -> Mter:
+        """Builds the network of the run, with randomly initialised weights."""
+        return build_recipe_model(self.model_name, self.recipe)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
         """Loads the trained network, in evaluation mode, on the CPU.
@@ -102,7 +123,7 @@ class Run:
         else:
             state = load_checkpoint(path)
             weights = state["averaged"] or state["model"]
-        model = build_model(self.model_name, predicts_vad=self.predicts_vad)
+        model = self.build_model()
         load_weights(model, weights, path)
         return model.eval()
 

@@ -30,7 +30,8 @@ from emoface.metrics.multilabel import average_precision, mean_average_precision
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, PeopleDataset, PersonBatch, iterate_batches
 from emoface.mter.epoch_log import ValMetrics, describe_best, describe_line, score_line, to_line, write_curves
-from emoface.mter.losses import label_losses, weigh_labels
+from emoface.mter.losses import label_losses, weigh_batch_labels, weigh_labels
+from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
 from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch
@@ -102,7 +103,8 @@ class Trainer:
         self._progress = progress
         self._raw_optimizer = build_recipe_optimizer(model, recipe)
         self._wrapped_model, self._optimizer = fabric.setup(model, self._raw_optimizer)
-        label_weights = weigh_labels(recipe.label_weights, train.dataset.cache.people.labels[train.positions])
+        labels = train.dataset.cache.people.labels[train.positions]
+        label_weights = weigh_labels(recipe.label_weights, labels, recipe.batch_size)
         self._loss = RecipeLoss(
             recipe, None if label_weights is None else torch.from_numpy(label_weights).to(fabric.device)
         )
@@ -244,18 +246,22 @@ class Trainer:
 
     def _take_step(self, batch: PersonBatch, epoch: int, step: int) -> dict[str, float]:
         """Takes one optimizer step; returns the terms of the loss and their sum ``loss`` of this process alone."""
-        fabric, optimizer, clip_norm = self._fabric, self._optimizer, self._recipe.clip_norm
+        fabric, optimizer, recipe = self._fabric, self._optimizer, self._recipe
         rate = self._learning_rate(epoch, step)
         set_learning_rate(optimizer, rate)
-        losses = self._loss(self._wrapped_model(batch.inputs, batch.has_face), batch)
+        loss = self._loss
+        if recipe.label_weights in BATCH_WEIGHTINGS:
+            counts = sum_over_processes(fabric, batch.labels.sum(dim=0))
+            loss = replace(loss, label_weights=weigh_batch_labels(recipe.label_weights, counts, recipe.batch_size))
+        losses = loss(self._wrapped_model(batch.inputs, batch.has_face), batch)
         total = torch.stack(list(losses.values())).sum()
         values = {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
         if not math.isfinite(values["loss"]):
             raise TrainingError(_describe_failure(values, batch, epoch, step, rate))
         optimizer.zero_grad()
         fabric.backward(total)
-        if clip_norm:
-            fabric.clip_gradients(self._wrapped_model, optimizer, max_norm=clip_norm, error_if_nonfinite=False)
+        if recipe.clip_norm:
+            fabric.clip_gradients(self._wrapped_model, optimizer, max_norm=recipe.clip_norm, error_if_nonfinite=False)
         optimizer.step()
         if self.averaged is not None:
             self.averaged.update(self.model)
@@ -296,11 +302,14 @@ class RecipeLoss:
             output,
             batch.labels,
             kind=recipe.loss,
+            is_linear=recipe.linear_outputs,
+            labels_weight=recipe.labels_weight,
             stream_weight=recipe.stream_weight,
             label_weights=self.label_weights,
             ohem_ratio=recipe.ohem_ratio or None,
             has_face=batch.has_face,
             vad_unit=batch.vad_unit if recipe.predicts_vad else None,
+            vad_kind=recipe.vad_loss,
             vad_weight=recipe.vad_weight,
         )
 
@@ -336,6 +345,13 @@ def mean_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
     if fabric.world_size == 1:
         return values
     return torch.as_tensor(fabric.all_reduce(values.to(fabric.device), reduce_op="mean")).cpu()
+
+
+def sum_over_processes(fabric: Fabric, values: Tensor) -> Tensor:
+    """Sums values over all processes; with one process returns the values themselves."""
+    if fabric.world_size == 1:
+        return values
+    return torch.as_tensor(fabric.all_reduce(values, reduce_op="sum"))
 
 
 def share_buffers(fabric: Fabric, model: nn.Module) -> None:
