@@ -29,7 +29,7 @@ from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import read_run
 from emoface.progress import Silent
-from emoface.reporting import pages
+from emoface.reporting import evaluation, pages
 from emoface.schema import CATEGORIES
 
 N_PHOTOS = 24
@@ -195,7 +195,7 @@ def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monk
     shutil.copytree(evaluated, run)
     first = run_evaluate(EvaluateConfig(run=run, draws=50))  # another place, so the page is written anew
     before = _bytes(run)
-    monkeypatch.setattr(evaluate_job, "measure_predictions", _refuse)
+    monkeypatch.setattr(evaluate_job, "build_metrics", _refuse)
     notes = _Notes()
     assert run_evaluate(EvaluateConfig(run=run, draws=50), notes) == first
     assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
@@ -239,7 +239,7 @@ def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, m
     shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
     config = EvaluateConfig(run=run, draws=10)
     with monkeypatch.context() as broken:
-        broken.setattr(evaluate_job, "write_evaluation_page", _refuse)
+        broken.setattr(evaluation, "write_evaluation_page", _refuse)
         with pytest.raises(AssertionError):
             run_evaluate(config)
     assert not (run / "eval" / "test" / "records").exists()
