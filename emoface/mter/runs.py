@@ -117,15 +117,14 @@ class Run:
             return None
         with torch.device("meta"):
             streams = build_model(self.model_name).streams
-        taken = {one["network"]: one for one in self.settings["started_from"]}
+        nothing = {"source": None, "sha256": None}
+        taken = {
+            one["network"]: {"source": one["source"], "sha256": one["sha256"] or None}
+            for one in self.settings["started_from"]
+        }
         return {
             "pretrained": self.settings.get("pretrained"),
-            "streams": {
-                stream: {
-                    name: taken[stream][name] or None if stream in taken else None for name in ("source", "sha256")
-                }
-                for stream in streams
-            },
+            "streams": {stream: taken.get(stream, nothing) for stream in streams},
         }
 
     def log(self) -> list[dict[str, Any]]:

@@ -102,7 +102,7 @@ class EvaluationContext:
         thresholds: Thresholds of predicted labels; None if there are no people to fit them on.
         bootstrap: Resamples of the intervals.
         weights_sha256: sha256 of the model's weights; None where they are unknown.
-        initial_weights: What the training started from, see ``Run.describe_initial_weights``; None where that is unknown.
+        initial_weights: What the training started from, see ``Run.describe_initial_weights``; None where unknown.
         has_shuffled_labels: Whether the model was trained on shuffled labels, as a check for leaks.
     """
 
@@ -253,9 +253,7 @@ def list_warnings(metrics: dict[str, Any]) -> list[str]:
     dead = [name for name, one in outputs["streams"].items() if one["is_same_for_everybody"]]
     if dead:
         streams = f"the {dead[0]} stream" if len(dead) == 1 else f"the streams {', '.join(dead)}"
-        warnings.append(
-            f"the output of {streams} is the same for everybody: it learned nothing, or its training failed"
-        )
+        warnings.append(f"the output of {streams} is the same for everybody: it does not look at its input")
     if metrics["rare_labels"]:
         named = ", ".join(f"{name} ({count})" for name, count in metrics["rare_labels"].items())
         warnings.append(
@@ -317,7 +315,7 @@ def _describe_annotators(facts: PeopleFacts) -> dict[str, Any]:
         reason = (
             "every person has one annotator, so there is nobody to agree with"
             if facts.n_annotators.any()
-            else "the annotations hold only the united labels, not what single annotators chose (EMOTIC's .mat has both)"
+            else "the annotations hold united labels only, not what single annotators chose; EMOTIC's .mat has both"
         )
     return {"reason": reason, "people": agreement.n_people, **_agreement_to_json(agreement)}
 
@@ -391,7 +389,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
 
 
 def _mean_to_json(precision: PrecisionMetrics) -> dict[str, Any]:
-    """Converts mAP, its interval, the number of its labels, the chance level of the same labels and the lift over it."""
+    """Converts mAP, its interval, the number of its labels, their chance level and the lift over it."""
     return {
         **precision_to_json(precision),
         "mean_prevalence": to_json_number(precision.mean_prevalence),
