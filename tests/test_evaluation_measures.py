@@ -29,7 +29,7 @@ def _measure(**changes: Any) -> Evaluation:
     told: dict[str, Any] = {
         "labels": LABELS,
         "probabilities": SCORES,
-        "thresholds": np.array([0.75, 0.75, NAN]),
+        "thresholds": {"chosen": np.array([0.75, 0.75, NAN])},
         "stream_probabilities": {"face": np.where([[True], [False], [True], [True]], SCORES, np.nan)},
         "vad": np.array([[5, NAN], [5, 1], [5, 1], [5, 1]], np.float32),
         "predicted_vad": np.array([[6, 1], [4, 1], [8, 1], [5, 3]], np.float32),
@@ -56,7 +56,7 @@ def test_overall_metrics_by_hand() -> None:
 
 def test_thresholds_by_hand() -> None:
     # Label 0 is predicted for people 0 and 1, label 1 for 1 and 2, label 2 for nobody.
-    found = _measure().at_thresholds
+    found = _measure().at_thresholds["chosen"]
     assert found.n_with_label.tolist() == [2, 3, 0] and found.n_predicted.tolist() == [2, 2, 0]
     assert found.precision == pytest.approx([0.5, 1, NAN], nan_ok=True)
     assert found.recall == pytest.approx([0.5, 2 / 3, NAN], nan_ok=True)
@@ -97,7 +97,7 @@ def test_nobody_is_measured_without_complaint() -> None:
     )
     assert evaluation.overall.n_people == 0 and np.isnan(evaluation.overall.prevalence).all()
     assert np.isnan(evaluation.overall.mean_prevalence) and evaluation.vad is None
-    assert evaluation.at_thresholds.n_predicted.tolist() == [0, 0, 0]
+    assert evaluation.at_thresholds["chosen"].n_predicted.tolist() == [0, 0, 0]
     assert len(measure_at_thresholds(LABELS[:0], SCORES[:0], np.full(3, NAN)).jaccard) == 0
 
 

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import average_precision_score, jaccard_score
 
 from emoface.metrics.multilabel import (
-    average_absolute_error,
     average_precision,
     basic_interval,
     bootstrap_average_precision,
@@ -19,6 +18,7 @@ from emoface.metrics.multilabel import (
     precision_recall_curve,
     predict_labels,
 )
+from emoface.metrics.vad import average_absolute_error
 
 LABELS = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
 SCORES = np.array([[0.9, 0.1, 0.3], [0.8, 0.7, 0.2], [0.7, 0.7, 0.9], [0.1, 0.7, 0.4]])

@@ -25,7 +25,8 @@ def evaluate(config: EvaluateConfig) -> None:
       emoface evaluate runs/mter2
       emoface evaluate runs/mter2 --split val --draws 2000
     """
-    from emoface.jobs.evaluate import PAGE_NAME, run_evaluate
+    from emoface.jobs.evaluate import run_evaluate
+    from emoface.reporting.evaluation import PAGE_NAME
 
     run_job(run_evaluate, config)
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
