@@ -232,6 +232,9 @@ def test_label_columns_are_all_or_none(tmp_path: Path) -> None:
         PredictionsError, match="25 of the 26 labels have a column, 'Happiness' has none; did you mean 'Hap"
     ):
         read_prediction_file(tmp_path / "a.csv")
+    table.astype({"Fear": str}).replace({"Fear": r"\."}, ",", regex=True).to_csv(tmp_path / "a.csv")
+    with pytest.raises(PredictionsError, match=r"'Fear' holds text such as '-?\d,\d+', expected numbers"):
+        read_prediction_file(tmp_path / "a.csv")
     table.assign(doubt_confusion=0.0).to_csv(tmp_path / "a.csv")
     with pytest.raises(PredictionsError, match="'Doubt/Confusion' and 'doubt_confusion' are the same label"):
         read_prediction_file(tmp_path / "a.csv")
@@ -240,6 +243,8 @@ def test_label_columns_are_all_or_none(tmp_path: Path) -> None:
 def test_no_people_at_all(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((0, 26)))
     assert len(read_prediction_file(tmp_path / "a.npy")) == 0
+    pd.DataFrame(columns=["person_id", *CATEGORIES]).to_csv(tmp_path / "a.csv", index=False)
+    assert read_prediction_file(tmp_path / "a.csv").person_ids == []
 
 
 # Whose row is whose.

@@ -118,43 +118,62 @@ def read_prediction_file(path: Path, form: PredictionForm = PLAIN_FORM) -> Predi
     return PredictionFile(path, scores, person_ids, index, truth, vad, unused)
 
 
-def read_truth_file(path: Path, form: PredictionForm) -> NDArray[np.uint8]:
+def read_truth_file(path: Path, form: PredictionForm, file: PredictionFile) -> NDArray[np.uint8]:
     """Reads the true labels that a program wrote beside its predictions, (n, 26), 0 or 1.
 
     Args:
         path: The file, of any format of ``read_arrays``.
         form: The form of the predictions' own file; its ``array`` is not used.
+        file: The predictions, whose rows it has.
 
     Raises:
-        PredictionsError: The file has no array with a side of 26 or more than one, or a value is not 0 or 1.
+        PredictionsError: The file has no array with a side of 26 or more than one, a value is not 0 or 1, or its rows
+            are not those of the predictions.
     """
     arrays = read_arrays(path)
     by_label = _find_label_columns(path, arrays)
     if by_label is not None:
-        return _to_truth(path, np.stack([arrays[name] for name in by_label], axis=1))
-    name = _only_array(path, arrays, N_CATEGORIES, TRUTH_NAMES)
-    values = to_people_in_rows(path, arrays[name], N_CATEGORIES, form.layout)
-    return _to_truth(path, values[:, _order_of(path, arrays, form)])
+        truth = _to_truth(path, np.stack([arrays[name] for name in by_label], axis=1))
+    else:
+        name = _only_array(path, arrays, N_CATEGORIES, TRUTH_NAMES)
+        values = to_people_in_rows(path, arrays[name], N_CATEGORIES, form.layout)
+        truth = _to_truth(path, values[:, _order_of(path, arrays, form)])
+    _check_same_rows(path, arrays, len(truth), file)
+    return truth
 
 
-def read_vad_file(path: Path, layout: Layout, factor: float) -> Float64Array:
+def read_vad_file(path: Path, layout: Layout, file: PredictionFile) -> Float64Array:
     """Reads predicted valence, arousal and dominance that a program wrote in a file of their own, (n, 3).
 
     Args:
         path: The file, of any format of ``read_arrays``: columns named by dimension, with or without ``predicted_``, or
             one array with a side of 3 in this order.
         layout: Which side of the array is the people; used if there are 3 people.
-        factor: The values are multiplied by this, to be on EMOTIC's scale of 1-10.
+        file: The predictions, whose rows it has.
 
     Raises:
-        PredictionsError: The file has no such array or more than one.
+        PredictionsError: The file has no such array or more than one, or its rows are not those of the predictions.
     """
     arrays = read_arrays(path)
-    for names in (PREDICTED_DIMENSIONS, DIMENSIONS):
-        if all(name in arrays for name in names):
-            return factor * np.stack([arrays[name].astype(np.float64) for name in names], axis=1)
-    name = _only_array(path, arrays, len(DIMENSIONS), VAD_NAMES)
-    return factor * to_people_in_rows(path, arrays[name], len(DIMENSIONS), layout)
+    columns = next(
+        (names for names in (PREDICTED_DIMENSIONS, DIMENSIONS) if all(map(arrays.__contains__, names))), None
+    )
+    if columns is not None:
+        vad = np.stack([arrays[name].astype(np.float64) for name in columns], axis=1)
+    else:
+        name = _only_array(path, arrays, len(DIMENSIONS), VAD_NAMES)
+        vad = to_people_in_rows(path, arrays[name], len(DIMENSIONS), layout)
+    _check_same_rows(path, arrays, len(vad), file)
+    return vad
+
+
+def _check_same_rows(path: Path, arrays: NamedArrays, n: int, file: PredictionFile) -> None:
+    """Checks that a second file has as many rows as the predictions and, where both name them, the same people."""
+    if n != len(file):
+        raise PredictionsError(f"{path}: {n:,} people, expected the {len(file):,} of {file.path}")
+    key, keys = file.keys
+    if key and key in arrays and arrays[key].ravel().tolist() != np.asarray(keys).tolist():
+        raise PredictionsError(f"{path}: its {key} are not those of {file.path} in the same order")
 
 
 def check_vad_scale(path: Path, vad: Float64Array) -> None:
@@ -265,7 +284,7 @@ def _order_of(path: Path, arrays: NamedArrays, form: PredictionForm) -> NDArray[
 def _find_label_columns(path: Path, arrays: NamedArrays) -> list[str] | None:
     """Finds the columns named by label, in the order of ``CATEGORIES``; None if there is none."""
     wanted = {_plain(category) for category in CATEGORIES}
-    columns = [name for name, values in arrays.items() if _is_numbers_of_one_kind(values) and name]
+    columns = [name for name, values in arrays.items() if values.ndim == 1 and name]
     named = [name for name in columns if _plain(name) in wanted]
     if not named:
         return None
@@ -279,11 +298,9 @@ def _find_label_columns(path: Path, arrays: NamedArrays) -> list[str] | None:
         raise PredictionsError(
             f"{path}: {len(named)} of the {N_CATEGORIES} labels have a column, '{missing[0]}' has none{hint}"
         )
+    if text := [name for name in named if arrays[name].dtype.kind == "U" and len(arrays[name])]:
+        raise PredictionsError(f"{path}: '{text[0]}' holds text such as '{arrays[text[0]][0]}', expected numbers")
     return [column_of[_plain(category)] for category in CATEGORIES]
-
-
-def _is_numbers_of_one_kind(values: NDArray[Any]) -> bool:
-    return values.ndim == 1 and values.dtype.kind in "biuf"
 
 
 def _find_scores(

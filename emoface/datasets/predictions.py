@@ -38,7 +38,7 @@ class Predictions:
         people_in_photo: (n,) number of annotated people of the split in the same photo.
         has_face: (n,) whether the person's face was found.
         labels: (n, 26) true labels, 0 or 1.
-        probabilities: (n, 26) predicted probabilities, 0-1.
+        probabilities: (n, 26) predicted probabilities, 0-1; scores of another program may be on any other scale.
         stream_probabilities: (n, 26) probabilities of each stream with a head of its own, nan without a face.
         vad: (n, 3) true valence, arousal, dominance, 1-10, nan where EMOTIC has none.
         predicted_vad: (n, 3) predicted valence, arousal, dominance, 1-10, nan where the model has no head for them.

@@ -1,6 +1,7 @@
 """The compare job: compares runs by training curves, average precision per label and differences of mAP.
 
-It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs.
+It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs. Scored
+predictions of other programs take part without a log and a cost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
+from emoface.datasets.predictions import (
+    PREDICTIONS_NAME,
+    Predictions,
+    Scored,
+    find_scored,
+    predictions_path,
+    read_predictions,
+)
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
@@ -34,7 +42,14 @@ from emoface.reporting.pages import (
 from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES
 from emoface.storage.files import write_text
-from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_json_number, to_json_numbers
+from emoface.storage.records import (
+    JobRecord,
+    finish_job,
+    hash_inputs,
+    record_path,
+    to_json_number,
+    to_json_numbers,
+)
 from emoface.storage.settings import Count, Folder, Seed, Settings, Split
 from emoface.version import __version__
 
@@ -47,7 +62,8 @@ class CompareConfig(Settings):
     """Settings of the compare job."""
 
     runs: tuple[Folder, ...]
-    """Folders of two or more training runs; of an unfinished run the finished epochs are compared."""
+    """Folders of two or more training runs or scored predictions; of an unfinished run the finished epochs are
+    compared."""
     out: Folder | None = None
     """Folder for the comparison; by default the folder comparison beside the first run."""
     split: Split = "test"
@@ -81,15 +97,16 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         its charts.
 
     Raises:
-        SettingsError: A folder is not a training run.
+        SettingsError: A folder is neither a training run nor one of scored predictions.
         TableError: Two runs give the same person different labels.
     """
     names = short_names(config.runs)
-    runs = {name: read_run(path, needs_finished=False) for name, path in zip(names, config.runs, strict=True)}
+    runs = {name: _read_compared(path) for name, path in zip(names, config.runs, strict=True)}
     progress.start("compare", 4)
     predictions = {name: one for name, run in runs.items() if (one := _read_predictions(run, config.split)) is not None}
     for name in runs.keys() - predictions.keys():
-        progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface evaluate' adds its precision")
+        job = "score" if isinstance(runs[name], Scored) else "evaluate"
+        progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface {job}' adds its precision")
     precisions = {
         name: measure_precision(one.labels, one.probabilities, one.photo, Bootstrap(config.draws, config.seed))
         for name, one in predictions.items()
@@ -190,34 +207,33 @@ def compare_pair(
     }
 
 
-def _read_predictions(run: Run, split: str) -> Predictions | None:
-    path = predictions_path(run.path, split)
+def _read_compared(path: Path) -> Run | Scored:
+    """Reads a folder of scored predictions, or else a run."""
+    return find_scored(path) or read_run(path, needs_finished=False)
+
+
+def _read_predictions(run: Run | Scored, split: str) -> Predictions | None:
+    if isinstance(run, Scored) and run.split != split:
+        return None
+    path = _predictions_path(run, split)
     return read_predictions(path) if path.is_file() else None
 
 
-def _list_inputs(run: Run, split: str) -> list[Path]:
+def _predictions_path(run: Run | Scored, split: str) -> Path:
+    return run.path / PREDICTIONS_NAME if isinstance(run, Scored) else predictions_path(run.path, split)
+
+
+def _list_inputs(run: Run | Scored, split: str) -> list[Path]:
     """Lists the input files of a run; a log or predictions that are written later make the comparison out of date."""
-    return [run.path / RUN_NAME, run.path / LOG_NAME, predictions_path(run.path, split)]
+    if isinstance(run, Scored):
+        return [record_path(run.path, "score"), _predictions_path(run, split)]
+    return [run.path / RUN_NAME, run.path / LOG_NAME, _predictions_path(run, split)]
 
 
-def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
-    """Describes a run: its settings, its cost and its results."""
-    cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
-    lines = run.log()
-    known = [line for line in lines if line["val_map"] is not None]
-    best = max(known, key=lambda line: float(line["val_map"])) if known else None
-    described: dict[str, Any] = {
-        "model": run.model_name,
-        "path": str(run.path),
-        "is_finished": run.is_finished,
-        "has_shuffled_labels": run.has_shuffled_labels,
-        "epochs": len(lines),
-        "seconds": to_json_number(sum(line["seconds"] for line in lines)) if lines else None,
-        "loss": run.settings["recipe"]["loss"],
-        "n_parameters": cost.n_parameters,
-        "n_macs": cost.n_macs,
-        "best_epoch": None if best is None else best["epoch"],
-        "best_val_map": None if best is None else best["val_map"],
+def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str, Any]:
+    """Describes a run or scored predictions: settings, cost and results; what predictions do not have is null."""
+    described = _describe_scored(run) if isinstance(run, Scored) else _describe_run(run)
+    described |= {
         "people": None if precision is None else precision.n_people,
         "mean_average_precision": None,
         "interval": [None, None],
@@ -230,14 +246,47 @@ def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
     return described
 
 
+def _describe_scored(scored: Scored) -> dict[str, Any]:
+    unknown = ("epochs", "seconds", "loss", "n_parameters", "n_macs", "best_epoch", "best_val_map")
+    return {
+        "model": scored.name,
+        "path": str(scored.path),
+        "is_scored": True,
+        "is_finished": True,
+        "has_shuffled_labels": False,
+        **dict.fromkeys(unknown),
+    }
+
+
+def _describe_run(run: Run) -> dict[str, Any]:
+    cost = measure_cost(build_model(run.model_name, predicts_vad=run.predicts_vad), run.stream_sizes)
+    lines = run.log()
+    known = [line for line in lines if line["val_map"] is not None]
+    best = max(known, key=lambda line: float(line["val_map"])) if known else None
+    return {
+        "model": run.model_name,
+        "path": str(run.path),
+        "is_scored": False,
+        "is_finished": run.is_finished,
+        "has_shuffled_labels": run.has_shuffled_labels,
+        "epochs": len(lines),
+        "seconds": to_json_number(sum(line["seconds"] for line in lines)) if lines else None,
+        "loss": run.settings["recipe"]["loss"],
+        "n_parameters": cost.n_parameters,
+        "n_macs": cost.n_macs,
+        "best_epoch": None if best is None else best["epoch"],
+        "best_val_map": None if best is None else best["val_map"],
+    }
+
+
 def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
-    runs: Mapping[str, Run],
+    runs: Mapping[str, Run | Scored],
     precisions: Mapping[str, PrecisionMetrics],
 ) -> list[Path]:
     out = config.folder
-    charts = _write_curves(out, runs)
+    charts = _write_curves(out, {name: run for name, run in runs.items() if isinstance(run, Run)})
     if precisions:
         bars = {
             f"{name}: mAP {format_percent(one.mean_average_precision)}": Bars(one.average_precision, *one.interval)
@@ -260,11 +309,13 @@ def _write_results(
 
 
 def _write_curves(out: Path, runs: Mapping[str, Run]) -> list[Path]:
-    """Draws the label loss on train and val and the mAP on val against epochs (figure 4-7).
+    """Draws the label loss on train and val and the mAP on val against epochs (figure 4-7); nothing without runs.
 
     The loss is the term of the model's final logits alone: the total loss also contains the terms of the streams' own
     heads, whose number differs between models.
     """
+    if not runs:
+        return []
     logs = {name: run.log() for name, run in runs.items()}
     panels = {
         "loss on train": {

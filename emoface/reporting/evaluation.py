@@ -47,6 +47,9 @@ BEST_F1, BREAK_EVEN = "best_f1", "break_even"
 FEW_PEOPLE = 10
 """A label of fewer evaluated people is named: its average precision depends on single people."""
 
+NO_PREDICTION = "no_prediction"
+"""The reason in ``left_out`` for a person of whom another program's predictions have none."""
+
 STEPS = 5
 """Steps that ``build_metrics`` and ``write_evaluation`` report together."""
 
@@ -104,6 +107,7 @@ class EvaluationContext:
         weights_sha256: sha256 of the model's weights; None where they are unknown.
         initial_weights: What the training started from, see ``Run.describe_initial_weights``; None where unknown.
         has_shuffled_labels: Whether the model was trained on shuffled labels, as a check for leaks.
+        predictions_sha256: sha256 of the file of another program's predictions; None for those of a run.
     """
 
     model: str
@@ -118,6 +122,7 @@ class EvaluationContext:
     weights_sha256: str | None = None
     initial_weights: dict[str, Any] | None = None
     has_shuffled_labels: bool = False
+    predictions_sha256: str | None = None
 
 
 def build_metrics(predictions: Predictions, context: EvaluationContext, progress: Progress = SILENT) -> dict[str, Any]:
@@ -239,13 +244,18 @@ def _group_by_word(words: NDArray[np.object_], known: tuple[str, ...]) -> dict[s
 
 
 def list_warnings(metrics: dict[str, Any]) -> list[str]:
-    """Lists what a reader of the metrics must know first: dead outputs, and labels of very few people.
+    """Lists what a reader of the metrics must know first: missing people, dead outputs, labels of very few people.
 
     Args:
         metrics: The content of ``metrics.json``, but for the warnings.
     """
-    outputs = metrics["outputs"]
+    outputs, people = metrics["outputs"], metrics["people"]
     warnings = []
+    if n_missing := people["left_out"].get(NO_PREDICTION):
+        warnings.append(
+            f"{n_missing:,} of {people['people']:,} people have no prediction: these metrics are those of the other "
+            f"{people['evaluated']:,} and cannot be compared with metrics of all"
+        )
     if outputs["fused"]["is_same_for_everybody"]:
         warnings.append(
             "the output of the model is the same for everybody: it does not look at its input, and its mAP says nothing"
@@ -277,6 +287,7 @@ def _describe_context(predictions: Predictions, context: EvaluationContext) -> d
         "split": context.split,
         "manifest": {"path": str(manifest.path), "sha256": file_sha256(manifest.path)},
         "weights_sha256": context.weights_sha256,
+        "predictions_sha256": context.predictions_sha256,
         "initial_weights": context.initial_weights,
         "bootstrap": describe_bootstrap(context.bootstrap.n_resamples, context.bootstrap.seed),
         "people": {
