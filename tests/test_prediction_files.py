@@ -169,10 +169,10 @@ def test_square_arrays_need_a_word() -> None:
 
 def test_ratings(tmp_path: Path) -> None:
     np.save(tmp_path / "vad.npy", VAD.T / 10)
-    found = read_vad_file(tmp_path / "vad.npy", "auto", 10)
-    assert found == pytest.approx(VAD, rel=1e-6)
+    file = PredictionFile(Path("p.npy"), SCORES.astype(float))
+    assert 10 * read_vad_file(tmp_path / "vad.npy", "auto", file) == pytest.approx(VAD, rel=1e-6)
     pd.DataFrame(VAD, columns=["valence", "arousal", "dominance"]).to_csv(tmp_path / "vad.csv")
-    assert read_vad_file(tmp_path / "vad.csv", "auto", 1) == pytest.approx(VAD)
+    assert read_vad_file(tmp_path / "vad.csv", "auto", file) == pytest.approx(VAD)
     with pytest.raises(PredictionsError, match=r"are 0\.1 to 1, expected EMOTIC's 1 to 10; give --vad-factor 10"):
         check_vad_scale(tmp_path / "vad.npy", VAD / 10)
     check_vad_scale(tmp_path / "vad.npy", VAD)
@@ -326,7 +326,7 @@ def test_rows_that_the_split_left_out_are_counted(manifest: Manifest, tmp_path: 
     pq.write_table(
         pa.concat_tables([table, pa.Table.from_pylist([extra], schema=PEOPLE_SCHEMA)]), tmp_path / "work/people.parquet"
     )
-    with pytest.raises(PredictionsError, match=r"13 people, expected 12, .* --order emotic has this number"):
+    with pytest.raises(PredictionsError, match=r"13 people, expected 12, .* test in the order 'emotic' has"):
         find_rows(_file(again, 13), again, "test", order="manifest")
     index = find_rows(_file(again, 13), again, "test", order="emotic")
     matched = match_rows(Path("p"), index, read_split_people(again, "test"), again, "test")
@@ -357,6 +357,9 @@ def test_people_by_the_boxes_of_a_csv(manifest: Manifest, tmp_path: Path) -> Non
     pd.DataFrame([{**rows[2], "BBox": "[0, 0, 3, 3]"}]).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(PredictionsError, match=r"1 people of .*, but EMOTIC has 2 there and not all boxes fit"):
         find_rows(_file(manifest, 1), manifest, "test", list_path=tmp_path / "test.csv")
+    pd.DataFrame([{**rows[2], "Filename": "none.jpg"}]).to_csv(tmp_path / "test.csv", index=False)
+    with pytest.raises(PredictionsError, match=r"EMOTIC has nobody of test in framesdb/images/none\.jpg; give"):
+        find_rows(_file(manifest, 1), manifest, "test", list_path=tmp_path / "test.csv")
     pd.DataFrame([rows[0], rows[2], rows[1]]).to_csv(tmp_path / "test.csv", index=False)
     with pytest.raises(PredictionsError, match="are not in consecutive rows"):
         find_rows(_file(manifest, 3), manifest, "test", list_path=tmp_path / "test.csv")
@@ -376,4 +379,10 @@ def test_true_labels_are_compared(manifest: Manifest, tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match="true labels of 3 people for 12 predictions"):
         check_truth(Path("t"), other[:3], people.index, people, matched)
     scipy.io.savemat(tmp_path / "t.mat", {"cat_labels": people.labels.T})
-    assert read_truth_file(tmp_path / "t.mat", PredictionForm()).tolist() == people.labels.tolist()
+    file = _file(manifest, person_ids=people.person_ids)
+    assert read_truth_file(tmp_path / "t.mat", PLAIN_FORM, file).tolist() == people.labels.tolist()
+    np.savez(tmp_path / "t.npz", labels=people.labels, person_id=np.array(people.person_ids[::-1]))
+    with pytest.raises(PredictionsError, match=r"its person_id are not those of p\.npy in the same order"):
+        read_truth_file(tmp_path / "t.npz", PLAIN_FORM, file)
+    with pytest.raises(PredictionsError, match=r"t\.mat: 12 people, expected the 5 of p\.npy"):
+        read_truth_file(tmp_path / "t.mat", PLAIN_FORM, _file(manifest, 5))

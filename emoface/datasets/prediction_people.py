@@ -252,10 +252,13 @@ def _read_people(manifest: Manifest, columns: list[str]) -> pa.Table:
 def _check_count(path: Path, found: int, manifest: Manifest, split: str, order: RowOrder, expected: int) -> None:
     if found == expected:
         return
-    other: RowOrder = "emotic" if order == "manifest" else "manifest"
+    has_people = (manifest.path.parent / PEOPLE_NAME).is_file()
+    orders: tuple[RowOrder, ...] = ("manifest", "emotic") if has_people else ("manifest",)
+    others = [(one, part) for part in (split, *SPLITS) for one in orders if (one, part) != (order, split)]
+    fitting = next((other for other in others if len(_read_index(manifest, other[1], other[0])) == found), None)
     hint = "give the people of its rows with --people FILE"
-    if (manifest.path.parent / PEOPLE_NAME).is_file() and len(_read_index(manifest, split, other)) == found:
-        hint = f"--order {other} has this number"
+    if fitting is not None:
+        hint = f"{fitting[1]} in the order '{fitting[0]}' has this number"
     raise PredictionsError(
         f"{path}: {found:,} people, expected {expected:,}, those of {split} of {manifest.path} in the order '{order}'; "
         f"{hint}"
@@ -337,7 +340,7 @@ def _find_by_box(path: Path, manifest: Manifest, split: str) -> NDArray[np.int64
         if len(rows) == len(photo.people):
             found += rows
         else:
-            found += [rows[k] for k in _match_boxes(path, photo, boxes[rows])]
+            found += [rows[k] for k in _match_boxes(path, photo, boxes[rows], split)]
     return np.asarray(index[found], np.int64)
 
 
@@ -349,7 +352,11 @@ def _check_consecutive(path: Path, photos: Sequence[PhotoAnnotation]) -> None:
             raise PredictionsError(f"{path}: the people of {image} are not in consecutive rows; list them by person_id")
 
 
-def _match_boxes(path: Path, photo: PhotoAnnotation, boxes: NDArray[np.float32]) -> list[int]:
+def _match_boxes(path: Path, photo: PhotoAnnotation, boxes: NDArray[np.float32], split: str) -> list[int]:
+    if not len(boxes):
+        raise PredictionsError(
+            f"{path}: EMOTIC has nobody of {split} in {photo.image}; give the list of the split that was predicted"
+        )
     stored = [person.body_bbox if len(person.body_bbox) == 4 else (np.nan,) * 4 for person in photo.people]
     overlap = np.nan_to_num(box_iou(np.array(stored, np.float32).reshape(-1, 4), boxes))
     places, matches = linear_sum_assignment(-overlap)
