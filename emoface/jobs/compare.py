@@ -136,7 +136,12 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
             **hash_template(_TEMPLATE),
         },
         outputs=outputs,
-        counts={name: _to_counts(one) for name, one in comparison["runs"].items()},
+        counts={
+            **{name: _to_counts(one) for name, one in comparison["runs"].items()},
+            **{
+                f"{one['second']} against {one['first']}": describe_difference(one) for one in comparison["differences"]
+            },
+        },
     )
     progress.advance()
     return record
@@ -204,7 +209,28 @@ def compare_pair(
         "difference": to_json_number(difference.value),
         "interval": [to_json_number(end) for end in difference.interval],
         "share_above_zero": to_json_number(difference.share_above_zero),
+        "verdict": difference.verdict,
     }
+
+
+def describe_difference(difference: Mapping[str, Any]) -> str:
+    """Says what the interval of a difference shows.
+
+    Args:
+        difference: As ``compare_pair`` returns it.
+
+    Example:
+        >>> found = {"first": "a", "second": "b", "difference": 0.012, "interval": [-0.004, 0.03]}
+        >>> describe_difference({**found, "verdict": NO_DIFFERENCE})
+        'no difference shown (+1.2, interval -0.4 to +3.0)'
+        >>> describe_difference({**found, "interval": [0.002, 0.02], "verdict": "second is better"})
+        'b is better (+1.2, interval +0.2 to +2.0)'
+    """
+    low, high = map(format_signed_percent, difference["interval"])
+    verdict = difference["verdict"]
+    for place in ("first", "second"):
+        verdict = f"{difference[place]} is better" if verdict == f"{place} is better" else verdict
+    return f"{verdict} ({format_signed_percent(difference['difference'])}, interval {low} to {high})"
 
 
 def _read_compared(path: Path) -> Run | Scored:
@@ -238,11 +264,17 @@ def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str
         "mean_average_precision": None,
         "interval": [None, None],
         "labels_defined": None,
+        "mean_prevalence": None,
+        "lift": None,
         "average_precision": None,
+        "lift_by_label": None,
     }
     if precision is not None:
-        by_label = to_json_numbers(CATEGORIES, precision.average_precision)
-        described |= {**precision_to_json(precision), "average_precision": by_label}
+        described |= {
+            **precision_to_json(precision),
+            "average_precision": to_json_numbers(CATEGORIES, precision.average_precision),
+            "lift_by_label": to_json_numbers(CATEGORIES, precision.lift),
+        }
     return described
 
 
@@ -334,7 +366,7 @@ def _curve(lines: list[dict[str, Any]], read: Any) -> tuple[list[int], list[floa
 
 _RUN_COLUMNS = (
     *("model", "epochs", "best_epoch", "best_val_map", "people", "mean_average_precision", "low", "high"),
-    *("labels_defined", "n_parameters", "n_macs", "loss", "seconds"),
+    *("mean_prevalence", "lift", "labels_defined", "n_parameters", "n_macs", "loss", "seconds"),
 )
 
 
@@ -348,15 +380,23 @@ def _runs_csv(comparison: Mapping[str, Any]) -> str:
 
 def _per_label_csv(comparison: Mapping[str, Any]) -> str:
     evaluated = {name: run for name, run in comparison["runs"].items() if run["average_precision"] is not None}
-    rows = ([label, *(run["average_precision"][label] for run in evaluated.values())] for label in CATEGORIES)
-    return csv_text(["label", *evaluated], rows)
+    parts = ("average_precision", "lift_by_label")
+    rows = ([label, *(run[part][label] for part in parts for run in evaluated.values())] for label in CATEGORIES)
+    return csv_text(["label", *evaluated, *(f"{name} lift" for name in evaluated)], rows)
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     filters = {"percent": format_percent, "count": format_count, "signed": format_signed_percent}
-    return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
+    return render_page(
+        _TEMPLATE,
+        filters,
+        comparison=comparison,
+        pictures=pictures,
+        labels=CATEGORIES,
+        results=[describe_difference(one) for one in comparison["differences"]],
+    )
 
 
 def _to_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("epochs", "best_val_map", "mean_average_precision")
+    names = ("epochs", "best_val_map", "mean_average_precision", "lift")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}

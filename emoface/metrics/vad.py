@@ -111,8 +111,10 @@ def concordance_correlation(truth: ArrayLike, predicted: ArrayLike) -> Float64Ar
 
 
 def _concordance(truth: Float64Array, predicted: Float64Array) -> float:
-    covariance = np.mean((truth - truth.mean()) * (predicted - predicted.mean()))
-    spread = truth.var() + predicted.var() + (truth.mean() - predicted.mean()) ** 2
+    # Relative to the first person, so that a prediction that is the same for everybody is exactly 0 everywhere.
+    from_first, predicted_from_first = truth - truth[0], predicted - predicted[0]
+    covariance = np.mean(from_first * (predicted_from_first - predicted_from_first.mean()))
+    spread = from_first.var() + predicted_from_first.var() + (truth.mean() - predicted.mean()) ** 2
     return float(2 * covariance / spread) if len(truth) > 1 and spread > 0 else float("nan")
 
 

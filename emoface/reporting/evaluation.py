@@ -21,7 +21,7 @@ from emoface.emotic.corrections import AGES, GENDERS
 from emoface.metrics.agreement import AnnotatorAgreement, measure_annotators
 from emoface.metrics.chance import ROC_AUC_CHANCE, ChanceLevels, ConstantLabels, measure_chance
 from emoface.metrics.constant_outputs import is_same_for_everybody, output_ranges
-from emoface.metrics.evaluation import Bootstrap, Evaluation, PrecisionMetrics, ThresholdMetrics, measure_predictions
+from emoface.metrics.evaluation import Bootstrap, Evaluation, ThresholdMetrics, measure_predictions
 from emoface.metrics.multilabel import break_even_thresholds, fit_thresholds, mean_of_defined
 from emoface.metrics.vad import VadErrors
 from emoface.progress import SILENT, Progress
@@ -368,7 +368,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
     groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
     no_vad = dict.fromkeys(("average_absolute_error", "root_mean_squared_error", "concordance_correlation"))
     return {
-        **_mean_to_json(evaluation.overall),
+        **precision_to_json(evaluation.overall),
         "mean_interpolated_average_precision": to_json_number(mean_of_defined(evaluation.interpolated)),
         "mean_roc_auc": to_json_number(mean_of_defined(evaluation.roc_auc)),
         **_thresholds_to_json(evaluation.at_thresholds.get(BEST_F1)),
@@ -391,20 +391,11 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
                 "by": by,
                 "group": name,
                 "people": one.n_people,
-                **_mean_to_json(one),
+                **precision_to_json(one),
                 "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
             }
             for by, name, one in groups
         ],
-    }
-
-
-def _mean_to_json(precision: PrecisionMetrics) -> dict[str, Any]:
-    """Converts mAP, its interval, the number of its labels, their chance level and the lift over it."""
-    return {
-        **precision_to_json(precision),
-        "mean_prevalence": to_json_number(precision.mean_prevalence),
-        "lift": to_json_number(precision.mean_lift),
     }
 
 
