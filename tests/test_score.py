@@ -168,7 +168,7 @@ def test_without_val_there_are_no_metrics_at_thresholds(manifest: Path, tandon: 
         file=tandon / "test_cat_preds.mat", manifest=manifest, order="emotic", out=tmp_path / "out", draws=DRAWS
     )
     notes = _Notes()
-    run_score(config, notes)
+    assert run_score(config, notes).counts["mean_f1"] == "undefined"
     metrics = _metrics(tmp_path / "out")
     assert metrics["thresholds"] is None and metrics["mean_f1"] is None and metrics["jaccard"]["mean"] is None
     assert metrics["per_label"][CATEGORIES[LABELS[0]]]["threshold"] is None

@@ -188,7 +188,7 @@ def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
         module=__name__,
         inputs=inputs,
         outputs=[path, *outputs],
-        counts=select_counts(metrics),
+        counts={name: "undefined" if one is None else one for name, one in select_counts(metrics).items()},
         info={"name": config.title, "split": config.split, "file": str(config.file)},
     )
 
