@@ -29,6 +29,10 @@ class WeightsError(EmofaceError):
     """A weight file that is missing, damaged, unsafe or made for another network."""
 
 
+class PredictionsError(EmofaceError):
+    """A file of another program's predictions that cannot be read or does not fit the people of the split."""
+
+
 class SettingsError(EmofaceError):
     """A setting or a pipeline file that cannot be used."""
 

@@ -77,7 +77,7 @@ def test_tables_and_page(runs: Path) -> None:
     assert rows["c"]["mean_average_precision"] == "" and rows["c"]["n_parameters"] != ""
     with (out / "per_label.csv").open(encoding="utf-8", newline="") as stream:
         by_label = {row["label"]: row for row in csv.DictReader(stream)}
-    assert list(by_label) == list(CATEGORIES) and set(by_label["Anger"]) == {"label", "a", "b"}
+    assert list(by_label) == list(CATEGORIES) and set(by_label["Anger"]) == {"label", "a", "b", "a lift", "b lift"}
     assert by_label["Anger"]["a"] == "" and float(by_label[CATEGORIES[LABELS[0]]]["a"]) > 0
     page = (out / "comparison.html").read_text(encoding="utf-8")
     assert "<script" not in page and not re.search(r"""(src|href)=["'](?!data:)""", page)

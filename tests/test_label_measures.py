@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, jaccard_score
+from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
+from sklearn.metrics import hamming_loss as sklearn_hamming_loss
 
 from emoface.metrics.multilabel import (
-    average_absolute_error,
     average_precision,
     basic_interval,
     bootstrap_average_precision,
+    break_even_thresholds,
     f1_scores,
     fit_thresholds,
+    hamming_loss,
+    interpolated_average_precision,
     jaccard_indices,
     mean_average_precision,
     mean_over_labels,
+    micro_f1_score,
     precision_recall_curve,
     predict_labels,
+    roc_auc_scores,
+)
+from emoface.metrics.vad import (
+    average_absolute_error,
+    concordance_correlation,
+    measure_vad,
+    root_mean_squared_error,
 )
 
 LABELS = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 1, 0]])
@@ -240,3 +251,99 @@ def test_average_absolute_error_by_hand() -> None:
     truth = np.array([[1.0, 5.0, np.nan], [4.0, np.nan, np.nan]])
     error = average_absolute_error(truth, np.array([[2.0, 5.5, 3.0], [1.0, 9.0, 4.0]]))
     assert error[:2] == pytest.approx([2.0, 0.5]) and np.isnan(error[2])
+
+
+def _slow_interpolated(label: np.ndarray, score: np.ndarray) -> float:
+    """The definition of VOC 2007 for scores without ties: the highest precision at each of 11 recalls or above."""
+    order = np.argsort(-score)
+    n_found = np.cumsum(label[order])
+    precision = n_found / np.arange(1, len(label) + 1)
+    recall = n_found / n_found[-1]
+    return float(np.mean([precision[recall >= level / 10 - 1e-9].max() for level in range(11)]))
+
+
+def test_interpolated_precision_by_hand() -> None:
+    # Label 0: recall 1/2 at precision 1, recall 1 at 2/3: 6 levels up to 0.5 have 1, the 5 above have 2/3.
+    precision = interpolated_average_precision(LABELS, SCORES)
+    assert precision[:2] == pytest.approx([(6 + 5 * 2 / 3) / 11, 1.0]) and np.isnan(precision[2])
+    # A later rank with a higher precision counts for all recalls before it: 0/1, 1/2, 2/3 gives 2/3 everywhere.
+    rising = interpolated_average_precision([[0], [1], [1]], [[0.9], [0.8], [0.7]])
+    assert rising == pytest.approx([2 / 3])
+
+
+def test_interpolated_precision_of_one_score_for_everybody_is_the_prevalence() -> None:
+    assert interpolated_average_precision([[1], [0], [0], [1], [0]], np.full((5, 1), 0.3)).tolist() == [0.4]
+
+
+def test_interpolated_precision_reaches_each_tenth_exactly() -> None:
+    # 10 people with the label, each followed by one without: recall 0.3 is reached by exactly the third of them.
+    labels = np.tile([1, 0], 10)[:, None]
+    found = interpolated_average_precision(labels, -np.arange(20.0)[:, None])
+    expected = np.mean([1, *(n / (2 * n - 1) for n in range(1, 11))])
+    assert found == pytest.approx([expected])
+
+
+def test_interpolated_precision_is_that_of_a_slow_reference() -> None:
+    labels, scores = _random_people(4, 300, 8, 9)
+    expected = [_slow_interpolated(labels[:, k], scores[:, k]) for k in range(8)]
+    assert interpolated_average_precision(labels, scores) == pytest.approx(expected)
+
+
+def test_roc_auc_is_that_of_scikit_learn() -> None:
+    labels, scores = _random_people(5, 200, 6, 1)
+    assert roc_auc_scores(labels, scores) == pytest.approx(roc_auc_score(labels, scores, average=None))
+    everybody_or_nobody = roc_auc_scores([[1, 0], [1, 0]], [[0.1, 0.2], [0.3, 0.4]])
+    assert np.isnan(everybody_or_nobody).all() and np.isnan(roc_auc_scores(LABELS[:0], SCORES[:0])).all()
+
+
+def test_break_even_thresholds_by_hand() -> None:
+    # Label 0: two people have it, the second highest score is 0.8. Label 1: three, but the scores are 0.7 x 3 and 0.1.
+    thresholds = break_even_thresholds(LABELS, SCORES)
+    assert thresholds[:2].tolist() == [0.8, 0.7] and np.isnan(thresholds[2])
+    # One person has it, the two highest scores are equal: predicting nobody is no threshold, so it is for two.
+    assert break_even_thresholds([[1], [0], [0]], [[0.5], [0.5], [0.1]]).tolist() == [0.5]
+    # Two have it; for one or for three people is equally near: the higher threshold is taken.
+    assert break_even_thresholds([[1], [1], [0]], [[0.9], [0.2], [0.2]]).tolist() == [0.9]
+    assert np.isnan(break_even_thresholds(LABELS[:0], SCORES[:0])).all()
+
+
+def test_precision_equals_recall_at_the_break_even_threshold() -> None:
+    labels, scores = _random_people(6, 400, 5, 9)
+    predicted = predict_labels(scores, break_even_thresholds(labels, scores))
+    assert predicted.sum(axis=0).tolist() == labels.sum(axis=0).tolist()
+
+
+def test_micro_f1_and_hamming_loss_are_those_of_scikit_learn() -> None:
+    labels, scores = _random_people(7, 150, 6, 3)
+    predicted = scores >= 0.5
+    assert micro_f1_score(labels, predicted) == pytest.approx(f1_score(labels, predicted, average="micro"))
+    assert hamming_loss(labels, predicted) == pytest.approx(sklearn_hamming_loss(labels, predicted))
+    none = np.zeros((2, 3), bool)
+    assert np.isnan(micro_f1_score(none, none)) and hamming_loss(none, none) == 0
+    assert np.isnan(hamming_loss(none[:0], none[:0]))
+
+
+def test_ratings_by_hand() -> None:
+    nan = float("nan")
+    truth = np.array([[1.0, nan, 2.0], [3.0, nan, nan], [5.0, nan, nan]])
+    predicted = np.array([[2.0, 1.0, 2.0], [2.0, 1.0, 3.0], [8.0, 1.0, 3.0]])
+    # Dimension 0: errors 1, 1, 3. Means 3 and 4, variances 8/3 and 8, covariance (-2 * -2 + 0 + 2 * 4) / 3 = 4.
+    assert average_absolute_error(truth, predicted) == pytest.approx([5 / 3, nan, 0], nan_ok=True)
+    assert root_mean_squared_error(truth, predicted) == pytest.approx([(11 / 3) ** 0.5, nan, 0], nan_ok=True)
+    assert concordance_correlation(truth, predicted) == pytest.approx([8 / (8 / 3 + 8 + 1), nan, nan], nan_ok=True)
+    found = measure_vad(truth, predicted)
+    assert found.n_people.tolist() == [3, 0, 1] and found.mean == pytest.approx(5 / 6)
+
+
+def test_concordance_is_pearson_times_the_bias_factor() -> None:
+    rng = np.random.default_rng(2)
+    truth = rng.normal(5, 1.5, (400, 3))
+    predicted = 0.6 * truth + rng.normal(1, [0.5, 1, 3], (400, 3))
+    for k, found in enumerate(concordance_correlation(truth, predicted)):
+        pearson = np.corrcoef(truth[:, k], predicted[:, k])[0, 1]
+        ratio, shift = truth[:, k].std() / predicted[:, k].std(), truth[:, k].mean() - predicted[:, k].mean()
+        bias = 2 / (ratio + 1 / ratio + shift**2 / (truth[:, k].std() * predicted[:, k].std()))
+        assert found == pytest.approx(pearson * bias)
+    assert concordance_correlation(truth, np.full((400, 3), 5.1)).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match=r"truth has shape \(400, 3\), predicted \(2, 3\)"):
+        concordance_correlation(truth, truth[:2])

@@ -36,7 +36,9 @@ for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, 
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
-for _command in (evaluate.evaluate, evaluate.compare, evaluate.predict, evaluate.explain):
+for _command in (evaluate.evaluate, evaluate.score, evaluate.export_predictions):
+    main.add_command(_command)
+for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)

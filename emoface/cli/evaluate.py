@@ -1,4 +1,4 @@
-"""The commands for trained models: evaluate, compare, predict, explain."""
+"""The commands for trained models and predictions: evaluate, score, export-predictions, compare, predict, explain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from emoface.jobs.compare import CompareConfig
     from emoface.jobs.evaluate import EvaluateConfig
     from emoface.jobs.explain import ExplainConfig
+    from emoface.jobs.export_predictions import ExportPredictionsConfig
     from emoface.jobs.predict import PredictConfig
+    from emoface.jobs.score import ScoreConfig
 
 
 @job_command(config="emoface.jobs.evaluate:EvaluateConfig", arguments=("run",))
@@ -25,7 +27,8 @@ def evaluate(config: EvaluateConfig) -> None:
       emoface evaluate runs/mter2
       emoface evaluate runs/mter2 --split val --draws 2000
     """
-    from emoface.jobs.evaluate import PAGE_NAME, run_evaluate
+    from emoface.jobs.evaluate import run_evaluate
+    from emoface.reporting.evaluation import PAGE_NAME
     from emoface.reporting.published import summarize_published
 
     record = run_job(run_evaluate, config)
@@ -33,14 +36,54 @@ def evaluate(config: EvaluateConfig) -> None:
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
 
 
+@job_command(config="emoface.jobs.score:ScoreConfig", arguments=("file",))
+def score(config: ScoreConfig) -> None:
+    """Evaluates FILE, predictions of another program, as evaluate does those of a run: OUT/evaluation.html.
+
+    FILE holds a score of each label for each person: columns named by label, or an array with a side of 26. It names
+    its people by person_id or index, or their order is given with --people or --order.
+
+    \b
+    Example:
+      emoface score predictions.csv --manifest work/manifest.json
+      emoface score predictions.npz --manifest work/manifest.json --val predictions_val.npz
+      emoface score results/test_cat_preds.mat --manifest work/manifest.json --order emotic --name tandon
+    """
+    from emoface.jobs.score import run_score
+    from emoface.reporting.evaluation import PAGE_NAME
+
+    run_job(run_score, config)
+    click.echo(f"evaluation: {config.folder / PAGE_NAME}")
+
+
+@job_command(config="emoface.jobs.export_predictions:ExportPredictionsConfig", arguments=("run",))
+def export_predictions(config: ExportPredictionsConfig) -> None:
+    """Writes the predictions of an evaluated RUN as one file for other programs.
+
+    RUN is the folder of a run that was evaluated on the split, or of scored predictions. 'emoface score' reads each of
+    the forms.
+
+    \b
+    Example:
+      emoface export-predictions runs/mter2 --out mter2.csv
+      emoface export-predictions runs/mter2 --split val --out mter2_val.mat
+    """
+    from emoface.jobs.export_predictions import run_export_predictions
+
+    run_job(run_export_predictions, config)
+
+
 @job_command(config="emoface.jobs.compare:CompareConfig", arguments=("runs",))
 def compare(config: CompareConfig) -> None:
     """Compares RUNS: training curves, average precision, differences of mAP with intervals.
+
+    A run may also be a folder that 'emoface score' wrote, which has no training curves and no cost.
 
     \b
     Example:
       emoface compare runs/task2 runs/mter2
       emoface compare runs/kosti runs/mter1 runs/mter2 --out runs/ablation
+      emoface compare runs/mter2 scores/tandon
     """
     from emoface.jobs.compare import PAGE_NAME, run_compare
 

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from emoface.errors import PredictionsError
 from emoface.schema import DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA
+from emoface.storage.records import read_record
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 
 PREDICTIONS_NAME = "predictions.parquet"
@@ -36,7 +38,7 @@ class Predictions:
         people_in_photo: (n,) number of annotated people of the split in the same photo.
         has_face: (n,) whether the person's face was found.
         labels: (n, 26) true labels, 0 or 1.
-        probabilities: (n, 26) predicted probabilities, 0-1.
+        probabilities: (n, 26) predicted probabilities, 0-1; scores of another program may be on any other scale.
         stream_probabilities: (n, 26) probabilities of each stream with a head of its own, nan without a face.
         vad: (n, 3) true valence, arousal, dominance, 1-10, nan where EMOTIC has none.
         predicted_vad: (n, 3) predicted valence, arousal, dominance, 1-10, nan where the model has no head for them.
@@ -98,6 +100,49 @@ class Predictions:
 def predictions_path(run_dir: Path, split: str) -> Path:
     """The path of a run's predictions for a split: ``RUN/eval/SPLIT/predictions.parquet``."""
     return run_dir / "eval" / split / PREDICTIONS_NAME
+
+
+def find_predictions(folder: Path, split: str) -> Path:
+    """Finds the predictions of an evaluated run, or of a folder of scored predictions, for a split.
+
+    Raises:
+        PredictionsError: There are none.
+    """
+    path = predictions_path(folder, split)
+    if path.is_file():
+        return path
+    if (scored := find_scored(folder)) is None:
+        raise PredictionsError(f"{path}: no such file; write it with 'emoface evaluate {folder} --split {split}'")
+    if scored.split != split:
+        raise PredictionsError(
+            f"{folder}: predictions of {scored.split}, expected {split}; give --split {scored.split}"
+        )
+    return folder / PREDICTIONS_NAME
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A folder that the score job wrote: predictions of another program, measured.
+
+    Attributes:
+        path: The folder.
+        name: Name of the predictions.
+        split: The split that was predicted.
+    """
+
+    path: Path
+    name: str
+    split: str
+
+
+def find_scored(folder: Path) -> Scored | None:
+    """Reads what a folder of scored predictions is; None if the score job did not finish there.
+
+    Raises:
+        TableError: The job's record is damaged.
+    """
+    record = read_record(folder, "score")
+    return None if record is None else Scored(folder, str(record.info["name"]), str(record.info["split"]))
 
 
 def read_predictions(path: Path) -> Predictions:

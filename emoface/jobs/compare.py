@@ -1,6 +1,7 @@
 """The compare job: compares runs by training curves, average precision per label and differences of mAP.
 
-It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs.
+It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs. Scored
+predictions of other programs take part without a log and a cost.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ from typing import Any, Self
 import numpy as np
 from pydantic import model_validator
 
-from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
+from emoface.datasets.predictions import (
+    PREDICTIONS_NAME,
+    Predictions,
+    Scored,
+    find_scored,
+    predictions_path,
+    read_predictions,
+)
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.cost import measure_cost
@@ -33,7 +41,14 @@ from emoface.reporting.pages import (
 from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES
 from emoface.storage.files import write_text
-from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_json_number, to_json_numbers
+from emoface.storage.records import (
+    JobRecord,
+    finish_job,
+    hash_inputs,
+    record_path,
+    to_json_number,
+    to_json_numbers,
+)
 from emoface.storage.settings import Count, Folder, Seed, Settings, Split
 from emoface.version import __version__
 
@@ -46,7 +61,8 @@ class CompareConfig(Settings):
     """Settings of the compare job."""
 
     runs: tuple[Folder, ...]
-    """Folders of two or more training runs; of an unfinished run the finished epochs are compared."""
+    """Folders of two or more training runs or scored predictions; of an unfinished run the finished epochs are
+    compared."""
     out: Folder | None = None
     """Folder for the comparison; by default the folder comparison beside the first run."""
     split: Split = "test"
@@ -80,15 +96,16 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         its charts.
 
     Raises:
-        SettingsError: A folder is not a training run.
+        SettingsError: A folder is neither a training run nor one of scored predictions.
         TableError: Two runs give the same person different labels.
     """
     names = short_names(config.runs)
-    runs = {name: read_run(path, needs_finished=False) for name, path in zip(names, config.runs, strict=True)}
+    runs = {name: _read_compared(path) for name, path in zip(names, config.runs, strict=True)}
     progress.start("compare", 4)
     predictions = {name: one for name, run in runs.items() if (one := _read_predictions(run, config.split)) is not None}
     for name in runs.keys() - predictions.keys():
-        progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface evaluate' adds its precision")
+        job = "score" if isinstance(runs[name], Scored) else "evaluate"
+        progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface {job}' adds its precision")
     precisions = {
         name: measure_precision(one.labels, one.probabilities, one.photo, Bootstrap(config.draws, config.seed))
         for name, one in predictions.items()
@@ -118,7 +135,12 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
             **hash_template(_TEMPLATE),
         },
         outputs=outputs,
-        counts={name: _to_counts(one) for name, one in comparison["runs"].items()},
+        counts={
+            **{name: _to_counts(one) for name, one in comparison["runs"].items()},
+            **{
+                f"{one['second']} against {one['first']}": describe_difference(one) for one in comparison["differences"]
+            },
+        },
     )
     progress.advance()
     return record
@@ -186,28 +208,96 @@ def compare_pair(
         "difference": to_json_number(difference.value),
         "interval": [to_json_number(end) for end in difference.interval],
         "share_above_zero": to_json_number(difference.share_above_zero),
+        "verdict": difference.verdict,
     }
 
 
-def _read_predictions(run: Run, split: str) -> Predictions | None:
-    path = predictions_path(run.path, split)
+def describe_difference(difference: Mapping[str, Any]) -> str:
+    """Says what the interval of a difference shows.
+
+    Args:
+        difference: As ``compare_pair`` returns it.
+
+    Example:
+        >>> found = {"first": "a", "second": "b", "difference": 0.012, "interval": [-0.004, 0.03]}
+        >>> describe_difference({**found, "verdict": NO_DIFFERENCE})
+        'no difference shown (+1.2, interval -0.4 to +3.0)'
+        >>> describe_difference({**found, "interval": [0.002, 0.02], "verdict": "second is better"})
+        'b is better (+1.2, interval +0.2 to +2.0)'
+    """
+    low, high = map(format_signed_percent, difference["interval"])
+    verdict = difference["verdict"]
+    for place in ("first", "second"):
+        verdict = f"{difference[place]} is better" if verdict == f"{place} is better" else verdict
+    return f"{verdict} ({format_signed_percent(difference['difference'])}, interval {low} to {high})"
+
+
+def _read_compared(path: Path) -> Run | Scored:
+    """Reads a folder of scored predictions, or else a run."""
+    return find_scored(path) or read_run(path, needs_finished=False)
+
+
+def _read_predictions(run: Run | Scored, split: str) -> Predictions | None:
+    if isinstance(run, Scored) and run.split != split:
+        return None
+    path = _predictions_path(run, split)
     return read_predictions(path) if path.is_file() else None
 
 
-def _list_inputs(run: Run, split: str) -> list[Path]:
+def _predictions_path(run: Run | Scored, split: str) -> Path:
+    return run.path / PREDICTIONS_NAME if isinstance(run, Scored) else predictions_path(run.path, split)
+
+
+def _list_inputs(run: Run | Scored, split: str) -> list[Path]:
     """Lists the input files of a run; a log or predictions that are written later make the comparison out of date."""
-    return [run.path / RUN_NAME, run.path / LOG_NAME, predictions_path(run.path, split)]
+    if isinstance(run, Scored):
+        return [record_path(run.path, "score"), _predictions_path(run, split)]
+    return [run.path / RUN_NAME, run.path / LOG_NAME, _predictions_path(run, split)]
 
 
-def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
-    """Describes a run: its settings, its cost and its results."""
+def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str, Any]:
+    """Describes a run or scored predictions: settings, cost and results; what predictions do not have is null."""
+    described = _describe_scored(run) if isinstance(run, Scored) else _describe_run(run)
+    described |= {
+        "people": None if precision is None else precision.n_people,
+        "mean_average_precision": None,
+        "interval": [None, None],
+        "labels_defined": None,
+        "mean_prevalence": None,
+        "lift": None,
+        "average_precision": None,
+        "lift_by_label": None,
+    }
+    if precision is not None:
+        described |= {
+            **precision_to_json(precision),
+            "average_precision": to_json_numbers(CATEGORIES, precision.average_precision),
+            "lift_by_label": to_json_numbers(CATEGORIES, precision.lift),
+        }
+    return described
+
+
+def _describe_scored(scored: Scored) -> dict[str, Any]:
+    unknown = ("epochs", "seconds", "loss", "n_parameters", "n_macs", "best_epoch", "best_val_map")
+    return {
+        "model": scored.name,
+        "path": str(scored.path),
+        "is_scored": True,
+        "is_finished": True,
+        "has_shuffled_labels": False,
+        **dict.fromkeys(unknown),
+    }
+
+
+def _describe_run(run: Run) -> dict[str, Any]:
     cost = measure_cost(run.build_model(), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]
     best = max(known, key=lambda line: float(line["val_map"])) if known else None
-    described: dict[str, Any] = {
+    return {
         "model": run.model_name,
         "path": str(run.path),
+        "is_scored": False,
         "is_finished": run.is_finished,
         "has_shuffled_labels": run.has_shuffled_labels,
         "epochs": len(lines),
@@ -217,26 +307,17 @@ def _describe(run: Run, precision: PrecisionMetrics | None) -> dict[str, Any]:
         "n_macs": cost.n_macs,
         "best_epoch": None if best is None else best["epoch"],
         "best_val_map": None if best is None else best["val_map"],
-        "people": None if precision is None else precision.n_people,
-        "mean_average_precision": None,
-        "interval": [None, None],
-        "labels_defined": None,
-        "average_precision": None,
     }
-    if precision is not None:
-        by_label = to_json_numbers(CATEGORIES, precision.average_precision)
-        described |= {**precision_to_json(precision), "average_precision": by_label}
-    return described
 
 
 def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
-    runs: Mapping[str, Run],
+    runs: Mapping[str, Run | Scored],
     precisions: Mapping[str, PrecisionMetrics],
 ) -> list[Path]:
     out = config.folder
-    charts = _write_curves(out, runs)
+    charts = _write_curves(out, {name: run for name, run in runs.items() if isinstance(run, Run)})
     if precisions:
         bars = {
             f"{name}: mAP {format_percent(one.mean_average_precision)}": Bars(one.average_precision, *one.interval)
@@ -259,11 +340,13 @@ def _write_results(
 
 
 def _write_curves(out: Path, runs: Mapping[str, Run]) -> list[Path]:
-    """Draws the label loss on train and val and the mAP on val against epochs (figure 4-7).
+    """Draws the label loss on train and val and the mAP on val against epochs (figure 4-7); nothing without runs.
 
     The loss is the term of the model's final logits alone: the total loss also contains the terms of the streams' own
     heads, whose number differs between models.
     """
+    if not runs:
+        return []
     logs = {name: run.log() for name, run in runs.items()}
     panels = {
         "loss on train": {
@@ -282,7 +365,7 @@ def _curve(lines: list[dict[str, Any]], read: Any) -> tuple[list[int], list[floa
 
 _RUN_COLUMNS = (
     *("model", "epochs", "best_epoch", "best_val_map", "people", "mean_average_precision", "low", "high"),
-    *("labels_defined", "n_parameters", "n_macs", "loss", "seconds"),
+    *("mean_prevalence", "lift", "labels_defined", "n_parameters", "n_macs", "loss", "seconds"),
 )
 
 
@@ -296,15 +379,23 @@ def _runs_csv(comparison: Mapping[str, Any]) -> str:
 
 def _per_label_csv(comparison: Mapping[str, Any]) -> str:
     evaluated = {name: run for name, run in comparison["runs"].items() if run["average_precision"] is not None}
-    rows = ([label, *(run["average_precision"][label] for run in evaluated.values())] for label in CATEGORIES)
-    return csv_text(["label", *evaluated], rows)
+    parts = ("average_precision", "lift_by_label")
+    rows = ([label, *(run[part][label] for part in parts for run in evaluated.values())] for label in CATEGORIES)
+    return csv_text(["label", *evaluated, *(f"{name} lift" for name in evaluated)], rows)
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     filters = {"percent": format_percent, "count": format_count, "signed": format_signed_percent}
-    return render_page(_TEMPLATE, filters, comparison=comparison, pictures=pictures, labels=CATEGORIES)
+    return render_page(
+        _TEMPLATE,
+        filters,
+        comparison=comparison,
+        pictures=pictures,
+        labels=CATEGORIES,
+        results=[describe_difference(one) for one in comparison["differences"]],
+    )
 
 
 def _to_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("epochs", "best_val_map", "mean_average_precision")
+    names = ("epochs", "best_val_map", "mean_average_precision", "lift")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}

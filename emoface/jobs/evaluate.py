@@ -31,22 +31,24 @@ from emoface.datasets.predictions import (
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.learning.devices import pick_device
-from emoface.metrics.evaluation import Bootstrap, Evaluation, PrecisionMetrics, VadErrors, measure_predictions
-from emoface.metrics.multilabel import fit_thresholds
+from emoface.metrics.evaluation import Bootstrap
 from emoface.mter.dataset import PeopleDataset
 from emoface.mter.forward import ModelOutputs, forward_people
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
-from emoface.reporting.evaluation_page import (
-    TEMPLATE,
-    write_evaluation_charts,
-    write_evaluation_page,
-    write_evaluation_table,
+from emoface.reporting.evaluation import (
+    STEPS,
+    EvaluationContext,
+    Thresholds,
+    build_metrics,
+    fit_both_thresholds,
+    select_counts,
+    write_evaluation,
 )
+from emoface.reporting.evaluation_page import TEMPLATE
 from emoface.reporting.pages import hash_template
-from emoface.reporting.precision import describe_bootstrap, precision_to_json
-from emoface.reporting.published import describe_comparison, hash_published_cards
-from emoface.schema import CATEGORIES, DIMENSIONS, SOURCES, SPLIT_SCHEMA
+from emoface.reporting.published import hash_published_cards
+from emoface.schema import CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, stat_digest, write_text
 from emoface.storage.records import (
     JobRecord,
@@ -55,21 +57,14 @@ from emoface.storage.records import (
     finish_job,
     hash_inputs,
     photo_inputs,
-    to_json_number,
-    to_json_numbers,
 )
 from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table
-from emoface.version import __version__
 
-METRICS_NAME = "metrics.json"
-TABLE_NAME = "per_label.csv"
-PAGE_NAME = "evaluation.html"
 THRESHOLDS_NAME = "thresholds.json"
 
 _PREDICTING_MODULES = (forward_people.__module__, open_stream_cache.__module__)
 """Modules whose code determines the predictions."""
-_CROWD = 4
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
 
@@ -135,49 +130,31 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         return current
 
     predictions, left_out = _predict_split(config, run, manifest, rows, progress)
-    thresholds, fitted_on = _find_thresholds(config, run, manifest, predictions, progress)
-    progress.start(f"metrics on {config.split}", 5)
-    evaluation = measure_predictions(
-        predictions.labels,
-        predictions.probabilities,
-        thresholds,
-        stream_probabilities=predictions.stream_probabilities,
-        vad=predictions.vad,
-        predicted_vad=predictions.predicted_vad,
-        groups=_group_people(predictions),
-        photo=predictions.photo,
+    context = EvaluationContext(
+        model=run.model_name,
+        run=str(run.path),
+        split=config.split,
+        manifest=manifest,
+        n_people=rows.num_rows,
+        left_out=left_out,
+        trained_on=_count_trained_on(run, manifest, config.split, predictions.person_ids),
+        thresholds=_find_thresholds(config, run, manifest, predictions, progress),
         bootstrap=Bootstrap(config.draws, config.seed),
-        progress=progress,
+        weights_sha256=file_sha256(run.path / BEST_NAME),
+        initial_weights=run.describe_initial_weights(),
+        has_shuffled_labels=run.has_shuffled_labels,
     )
-    metrics = {
-        "emoface_version": __version__,
-        "model": run.model_name,
-        "run": str(run.path),
-        "has_shuffled_labels": run.has_shuffled_labels,
-        "split": config.split,
-        "manifest": {"path": str(manifest.path), "sha256": file_sha256(manifest.path)},
-        "weights_sha256": file_sha256(run.path / BEST_NAME),
-        "bootstrap": describe_bootstrap(config.draws, config.seed),
-        "people": {
-            "people": rows.num_rows,
-            "evaluated": len(predictions),
-            "with_face": int(predictions.has_face.sum()),
-            "left_out": left_out,
-            "trained_on": _count_trained_on(run, manifest, config.split, predictions.person_ids),
-        },
-        **describe_comparison(manifest, config.split, len(predictions)),
-        "thresholds": fitted_on,
-        **_to_metrics(evaluation, thresholds),
-    }
-    outputs = _write_results(config.out, metrics, predictions, progress)
+    progress.start(f"metrics on {config.split}", STEPS)
+    metrics = build_metrics(predictions, context, progress)
+    outputs = write_evaluation(config.out, metrics, predictions, progress)
     return finish_job(
         "evaluate",
         config,
         config.out,
         module=__name__,
         inputs=inputs,
-        outputs=outputs,
-        counts=_to_counts(metrics),
+        outputs=[config.out / PREDICTIONS_NAME, *outputs],
+        counts=select_counts(metrics),
         info={"model": run.model_name, "split": config.split, "published": metrics["published"]},
     )
 
@@ -281,10 +258,10 @@ def _join_outputs(
 
 def _find_thresholds(
     config: EvaluateConfig, run: Run, manifest: Manifest, predictions: Predictions, progress: Progress
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Fits the threshold of each label on val of the run's own data set, if it still exists, and says on which data."""
+) -> Thresholds:
+    """Fits the thresholds on val of the run's own data set, if it still exists, and says on which data."""
     own = _own_manifest(run, manifest)
-    fitted_on = {"manifest": str(own.path), "split": "val", "is_own": _is_own(run, own)}
+    fitted_on: dict[str, Any] = {"manifest": str(own.path), "split": "val", "is_own": _is_own(run, own)}
     if not fitted_on["is_own"]:
         progress.note(
             f"{run.manifest_path}: the run's own data set is missing or has changed; thresholds are fitted on val "
@@ -293,20 +270,39 @@ def _find_thresholds(
     rows = _read_rows(own, "val")
     key = _predictions_key(run, own, "val", rows)
     path = run.path / "eval" / THRESHOLDS_NAME
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored["key"] == key:
-            values = [stored["thresholds"][name] for name in CATEGORIES]
-            return np.array(values, np.float64), {**fitted_on, "people": stored["people"]}
+    if (kept := _read_kept_thresholds(path, key, fitted_on)) is not None:
+        return kept
     if config.split == "val" and own.path == manifest.path:
         val = predictions
     else:
         val, _ = _predict(config, run, own, "val", rows, progress)
-    thresholds = fit_thresholds(val.labels, val.probabilities)
-    by_label = {name: None if np.isnan(value) else value for name, value in zip(CATEGORIES, thresholds, strict=True)}
-    content = {"key": key, **fitted_on, "people": len(val), "thresholds": by_label}
+    thresholds = fit_both_thresholds(val.labels, val.probabilities, {**fitted_on, "people": len(val)})
+    content = {
+        "key": key,
+        **thresholds.fitted_on,
+        "thresholds": _by_label(thresholds.best_f1),
+        "break_even_thresholds": _by_label(thresholds.break_even),
+    }
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return thresholds, {**fitted_on, "people": len(val)}
+    return thresholds
+
+
+def _read_kept_thresholds(path: Path, key: str, fitted_on: dict[str, Any]) -> Thresholds | None:
+    """Reads thresholds that were fitted on the same predictions; None where there are none."""
+    if not path.is_file():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    kinds = ("thresholds", "break_even_thresholds")
+    if stored["key"] != key or not all(kind in stored for kind in kinds):
+        return None
+    best_f1, break_even = (np.array([stored[kind][name] for name in CATEGORIES], np.float64) for kind in kinds)
+    return Thresholds(best_f1, break_even, {**fitted_on, "people": stored["people"]})
+
+
+def _by_label(thresholds: NDArray[np.float64]) -> dict[str, float | None]:
+    """Thresholds by label, not rounded, so that they predict the same labels when they are read again."""
+    pairs = zip(CATEGORIES, thresholds.tolist(), strict=True)
+    return {name: None if np.isnan(value) else value for name, value in pairs}
 
 
 def _own_manifest(run: Run, manifest: Manifest) -> Manifest:
@@ -332,112 +328,3 @@ def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list
         return 0
     trained = read_table(own.split_path("train"), SPLIT_SCHEMA, _SPLIT_REMEDY, ["person_id"])["person_id"]
     return len(set(person_ids) & set(trained.to_pylist()))
-
-
-def _group_people(predictions: Predictions) -> dict[str, dict[str, NDArray[np.bool_]]]:
-    """Groups the people by face, by collection and by the number of people in the photo; (n,) masks per group."""
-    n, sources = predictions.people_in_photo, predictions.sources
-    known_first = [*SOURCES, *sorted({str(name) for name in sources} - set(SOURCES))]
-    return {
-        "face": {"with a face": predictions.has_face, "without a face": ~predictions.has_face},
-        "source": {name: sources == name for name in known_first},
-        "people in the photo": {
-            **{f"{count}": n == count for count in range(1, _CROWD)},
-            f"{_CROWD} or more": n >= _CROWD,
-        },
-    }
-
-
-def _to_metrics(evaluation: Evaluation, thresholds: NDArray[np.float64]) -> dict[str, Any]:
-    """Converts all metrics for ``metrics.json``."""
-    at_thresholds = evaluation.at_thresholds
-    groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
-    return {
-        **_mean_to_json(evaluation.overall),
-        "mean_f1": to_json_number(at_thresholds.mean_f1),
-        "jaccard": {
-            "mean": to_json_number(at_thresholds.mean_jaccard),
-            "people": int(np.isfinite(at_thresholds.jaccard).sum()),
-        },
-        "average_absolute_error": None if evaluation.vad is None else _vad_to_json(evaluation.vad),
-        "per_label": {name: _label_to_json(evaluation, thresholds, k) for k, name in enumerate(CATEGORIES)},
-        "streams": {
-            stream: {
-                "people": one.n_people,
-                "mean_average_precision": to_json_number(one.mean_average_precision),
-                "labels_defined": one.labels_defined,
-                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
-            }
-            for stream, one in evaluation.streams.items()
-        },
-        "subgroups": [
-            {
-                "by": by,
-                "group": name,
-                "people": one.n_people,
-                **_mean_to_json(one),
-                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
-            }
-            for by, name, one in groups
-        ],
-    }
-
-
-def _mean_to_json(precision: PrecisionMetrics) -> dict[str, Any]:
-    """Converts mAP, its interval, the number of its labels, and the chance level of the same labels."""
-    return {**precision_to_json(precision), "mean_prevalence": to_json_number(precision.mean_prevalence)}
-
-
-def _label_to_json(evaluation: Evaluation, thresholds: NDArray[np.float64], k: int) -> dict[str, Any]:
-    overall, at_thresholds = evaluation.overall, evaluation.at_thresholds
-    return {
-        "people": int(at_thresholds.n_with_label[k]),
-        "prevalence": to_json_number(overall.prevalence[k]),
-        "average_precision": to_json_number(overall.average_precision[k]),
-        "interval": [to_json_number(end) for end in overall.interval[:, k]],
-        "threshold": to_json_number(thresholds[k]),
-        "predicted": int(at_thresholds.n_predicted[k]),
-        "precision": to_json_number(at_thresholds.precision[k]),
-        "recall": to_json_number(at_thresholds.recall[k]),
-        "f1": to_json_number(at_thresholds.f1[k]),
-    }
-
-
-def _vad_to_json(vad: VadErrors) -> dict[str, Any]:
-    return {
-        **to_json_numbers(DIMENSIONS, vad.errors),
-        "mean": to_json_number(vad.mean),
-        "people": dict(zip(DIMENSIONS, vad.n_people.tolist(), strict=True)),
-    }
-
-
-def _write_results(out: Path, metrics: dict[str, Any], predictions: Predictions, progress: Progress) -> list[Path]:
-    charts = write_evaluation_charts(out, metrics, predictions.labels, predictions.probabilities)
-    progress.advance()
-    write_text(out / METRICS_NAME, json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_evaluation_table(out / TABLE_NAME, metrics)
-    progress.advance()
-    write_evaluation_page(out / PAGE_NAME, metrics, charts)
-    progress.advance()
-    return [*(out / name for name in (PREDICTIONS_NAME, METRICS_NAME, TABLE_NAME, PAGE_NAME)), *charts]
-
-
-def _to_counts(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Selects the numbers that the command line shows."""
-    people = metrics["people"]
-    low, high = metrics["interval"]
-    counts = {
-        "people": people["people"],
-        "evaluated": people["evaluated"],
-        "left_out": {reason: count for reason, count in people["left_out"].items() if count},
-        "mean_average_precision": metrics["mean_average_precision"],
-        "interval_low": low,
-        "interval_high": high,
-        "labels_defined": metrics["labels_defined"],
-        "mean_prevalence": metrics["mean_prevalence"],
-        "mean_f1": metrics["mean_f1"],
-        "jaccard": metrics["jaccard"]["mean"],
-    }
-    if metrics["average_absolute_error"] is not None:
-        counts["average_absolute_error"] = metrics["average_absolute_error"]["mean"]
-    return counts

@@ -12,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoface.metrics.multilabel import (
-    average_absolute_error,
     average_precision,
     basic_interval,
     bootstrap_average_precision,
     f1_scores,
+    hamming_loss,
+    interpolated_average_precision,
     jaccard_indices,
     mean_average_precision,
     mean_of_defined,
     mean_over_labels,
+    micro_f1_score,
     predict_labels,
+    roc_auc_scores,
 )
+from emoface.metrics.vad import VadErrors, measure_vad
 from emoface.progress import SILENT, Progress
 from emoface.vision.arrays import Float64Array
 
@@ -100,6 +104,22 @@ class PrecisionMetrics:
         """The mean prevalence of the labels whose average precision is defined: the chance level of the mAP."""
         return mean_of_defined(np.where(self.is_defined, self.prevalence, np.nan))
 
+    @property
+    def n_with_label(self) -> NDArray[np.int64]:
+        """(k,) number of people who have each label."""
+        counts: NDArray[np.int64] = np.rint(np.nan_to_num(self.prevalence) * self.n_people).astype(np.int64)
+        return counts
+
+    @property
+    def lift(self) -> Float64Array:
+        """(k,) average precision less prevalence: the lift over chance of each label."""
+        return self.average_precision - self.prevalence
+
+    @property
+    def mean_lift(self) -> float:
+        """Mean average precision less mean prevalence: the lift over chance."""
+        return self.mean_average_precision - self.mean_prevalence
+
 
 @dataclass(frozen=True)
 class ThresholdMetrics:
@@ -112,6 +132,8 @@ class ThresholdMetrics:
         recall: (k,) share of the people with the label for whom it is predicted; nan where there are none.
         f1: (k,) F1 score of each label.
         jaccard: (n,) Jaccard index of each person.
+        micro_f1: F1 score over all pairs of a person and a label; nan where nothing is true or predicted.
+        hamming_loss: Share of these pairs that are predicted wrongly; nan without people.
     """
 
     n_with_label: NDArray[np.int64]
@@ -120,6 +142,8 @@ class ThresholdMetrics:
     recall: Float64Array
     f1: Float64Array
     jaccard: Float64Array
+    micro_f1: float
+    hamming_loss: float
 
     @property
     def mean_f1(self) -> float:
@@ -133,40 +157,30 @@ class ThresholdMetrics:
 
 
 @dataclass(frozen=True)
-class VadErrors:
-    """Average absolute error of valence, arousal and dominance, on their own scale (1-10).
-
-    Attributes:
-        errors: (3,) average absolute error of each dimension.
-        n_people: (3,) number of people whose true value is known.
-    """
-
-    errors: Float64Array
-    n_people: NDArray[np.int64]
-
-    @property
-    def mean(self) -> float:
-        """The mean error over the dimensions where it is defined."""
-        return mean_of_defined(self.errors)
-
-
-@dataclass(frozen=True)
 class Evaluation:
     """All metrics of a set of predictions.
 
     Attributes:
         overall: Average precision for all people, with intervals.
-        at_thresholds: Precision, recall, F1 and Jaccard index for all people, at the given thresholds.
+        interpolated: (k,) 11-point interpolated average precision for all people.
+        roc_auc: (k,) area under the receiver operating characteristic curve for all people.
+        at_thresholds: Precision, recall, F1, Jaccard index and Hamming loss for all people, at each kind of thresholds.
         groups: Average precision for groups of people, with intervals, by kind of group and name.
         streams: Average precision of each stream's own head for the people who have its input, without intervals.
         vad: Errors of valence, arousal and dominance; None where the model does not predict them.
     """
 
     overall: PrecisionMetrics
-    at_thresholds: ThresholdMetrics
+    interpolated: Float64Array
+    roc_auc: Float64Array
+    at_thresholds: dict[str, ThresholdMetrics]
     groups: dict[str, dict[str, PrecisionMetrics]]
     streams: dict[str, PrecisionMetrics]
     vad: VadErrors | None
+
+
+NO_DIFFERENCE = "no difference shown"
+"""The verdict on two models where the interval of their difference holds 0."""
 
 
 @dataclass(frozen=True)
@@ -184,11 +198,22 @@ class PrecisionDifference:
     interval: Float64Array
     share_above_zero: float
 
+    @property
+    def verdict(self) -> str:
+        """Whether the interval shows a difference: ``second is better``, ``first is better`` or ``NO_DIFFERENCE``.
+
+        An interval with an end at 0 holds it, and one that is undefined shows nothing.
+        """
+        low, high = self.interval
+        if low > 0:
+            return "second is better"
+        return "first is better" if high < 0 else NO_DIFFERENCE
+
 
 def measure_predictions(
     labels: NDArray[np.uint8],
     probabilities: NDArray[np.float32],
-    thresholds: Float64Array,
+    thresholds: Mapping[str, Float64Array],
     *,
     stream_probabilities: Mapping[str, NDArray[np.float32]],
     vad: NDArray[np.float32],
@@ -203,7 +228,7 @@ def measure_predictions(
     Args:
         labels: (n, k) true labels, 0 or 1.
         probabilities: (n, k) predicted probabilities, 0-1.
-        thresholds: (k,) a label is predicted from this probability on; with nan it is predicted for no person.
+        thresholds: (k,) by kind: a label is predicted from this probability on; with nan it is predicted for no person.
         stream_probabilities: (n, k) for each stream with a head of its own; nan for a person without input for it.
         vad: (n, d) true ratings, nan where unknown.
         predicted_vad: (n, d) predicted ratings, nan throughout where the model does not predict them.
@@ -224,10 +249,14 @@ def measure_predictions(
     progress.advance()
     return Evaluation(
         overall=overall,
-        at_thresholds=measure_at_thresholds(labels, probabilities, thresholds),
+        interpolated=interpolated_average_precision(labels, probabilities),
+        roc_auc=roc_auc_scores(labels, probabilities),
+        at_thresholds={
+            kind: measure_at_thresholds(labels, probabilities, values) for kind, values in thresholds.items()
+        },
         groups=of_groups,
         streams={name: _measure_stream(labels, values) for name, values in stream_probabilities.items()},
-        vad=None if np.isnan(predicted_vad).all() else _measure_vad(vad, predicted_vad),
+        vad=None if np.isnan(predicted_vad).all() else measure_vad(vad, predicted_vad),
     )
 
 
@@ -264,7 +293,7 @@ def measure_precision(
 def measure_at_thresholds(
     labels: NDArray[np.uint8], probabilities: NDArray[np.float32], thresholds: Float64Array
 ) -> ThresholdMetrics:
-    """Computes precision, recall, F1 and Jaccard index of the labels predicted at given thresholds.
+    """Computes precision, recall, F1, Jaccard index and Hamming loss of the labels predicted at given thresholds.
 
     Args:
         labels: (n, k) true labels, 0 or 1.
@@ -281,6 +310,8 @@ def measure_at_thresholds(
         recall=_divide(n_right, n_with_label),
         f1=f1_scores(labels, predicted),
         jaccard=jaccard_indices(labels, predicted),
+        micro_f1=micro_f1_score(labels, predicted),
+        hamming_loss=hamming_loss(labels, predicted),
     )
 
 
@@ -315,10 +346,6 @@ def measure_difference(
 def _measure_stream(labels: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> PrecisionMetrics:
     has_input = np.isfinite(probabilities).all(axis=1)
     return measure_precision(labels[has_input], probabilities[has_input])
-
-
-def _measure_vad(vad: NDArray[np.float32], predicted_vad: NDArray[np.float32]) -> VadErrors:
-    return VadErrors(average_absolute_error(vad, predicted_vad), np.isfinite(vad).sum(axis=0))
 
 
 def _divide(part: NDArray[np.int64], whole: NDArray[np.int64]) -> Float64Array:

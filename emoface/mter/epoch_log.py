@@ -24,6 +24,7 @@ class ValMetrics:
         losses: The terms of the loss and their sum ``loss``.
         average_precision: (26,), nan for a label that no person has.
         mean_average_precision: Mean over the labels that at least one person has; nan where there is no such label.
+        chance: Chance level of the mean average precision: the mean prevalence of the same labels.
         average_absolute_error: Errors of valence, arousal, dominance on 1-10; empty if the model has no head for them,
             nan where EMOTIC has no rating.
     """
@@ -31,6 +32,7 @@ class ValMetrics:
     losses: dict[str, float]
     average_precision: NDArray[np.float64]
     mean_average_precision: float
+    chance: float
     average_absolute_error: tuple[float, ...]
 
 
@@ -51,6 +53,7 @@ def to_line(epoch: int, learning_rate: float, losses: Mapping[str, float], metri
         "val_loss": metrics.losses["loss"],
         "val_losses": {name: value for name, value in metrics.losses.items() if name != "loss"},
         "val_map": _or_none(metrics.mean_average_precision),
+        "val_chance": _or_none(metrics.chance),
         "val_average_precision": dict(zip(CATEGORIES, map(_or_none, metrics.average_precision.tolist()), strict=True)),
     }
     if metrics.average_absolute_error:
@@ -71,8 +74,10 @@ def score_line(line: Mapping[str, Any]) -> float:
 
 
 def describe_line(line: Mapping[str, Any], epochs: int) -> str:
-    """Summarises an epoch in one sentence."""
-    precision = "undefined" if line["val_map"] is None else f"{100 * line['val_map']:.2f}"
+    """Summarises an epoch in one sentence; the mAP on val stands beside its chance level."""
+    precision = "undefined"
+    if line["val_map"] is not None:
+        precision = f"{100 * line['val_map']:.2f} (chance {100 * line['val_chance']:.2f})"
     return (
         f"epoch {line['epoch']}/{epochs}: loss {line['train_loss']:.4f}, val loss {line['val_loss']:.4f}, "
         f"val mAP {precision}, {line['images_per_second']:.1f} images/s"
@@ -80,9 +85,14 @@ def describe_line(line: Mapping[str, Any], epochs: int) -> str:
 
 
 def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Latest and best mAP on val so far, as the end of a sentence; empty before the first epoch has finished."""
+    """Latest and best mAP on val so far with the chance level, as the end of a sentence; empty before the first epoch.
+
+    Lines of runs that were begun with an earlier version have no chance level.
+    """
     reached = [line["val_map"] for line in lines if line["val_map"] is not None]
-    return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}" if reached else ""
+    chance = lines[-1].get("val_chance") if lines else None
+    beside = "" if chance is None else f", chance {100 * chance:.2f}"
+    return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}{beside}" if reached else ""
 
 
 def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
@@ -94,6 +104,7 @@ def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
             writer.add_scalar(f"loss_terms_{side}/{name}", value, epoch)
     if line["val_map"] is not None:
         writer.add_scalar("val/mean_average_precision", line["val_map"], epoch)
+        writer.add_scalar("val/chance_level", line["val_chance"], epoch)
     for name, value in line["val_average_precision"].items():
         if value is not None:
             writer.add_scalar(f"val_average_precision/{name.replace('/', '_')}", value, epoch)

@@ -127,6 +127,27 @@ class Run:
         load_weights(model, weights, path)
         return model.eval()
 
+    def describe_initial_weights(self) -> dict[str, Any] | None:
+        """Describes what the training started from, as JSON; None for runs that did not record it.
+
+        ``pretrained`` is the setting; ``streams`` has, for each stream of the model, ``source``, the name of a file or
+        run, and ``sha256``; both are None where the stream was randomly initialised, and ``sha256`` where the weights
+        are those of a run.
+        """
+        if "started_from" not in self.settings:
+            return None
+        with torch.device("meta"):
+            streams = self.build_model().streams
+        nothing = {"source": None, "sha256": None}
+        taken = {
+            one["network"]: {"source": one["source"], "sha256": one["sha256"] or None}
+            for one in self.settings["started_from"]
+        }
+        return {
+            "pretrained": self.settings.get("pretrained"),
+            "streams": {stream: taken.get(stream, nothing) for stream in streams},
+        }
+
     def log(self) -> list[dict[str, Any]]:
         """Reads the log: one dictionary per finished epoch, see ``docs/mter.md``."""
         path = self.path / LOG_NAME

@@ -25,8 +25,9 @@ from torch.utils.tensorboard import SummaryWriter
 from emoface.errors import TrainingError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.learning.ema import AveragedWeights, ratio_warmup
+from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
-from emoface.metrics.multilabel import average_precision, mean_average_precision
+from emoface.metrics.evaluation import measure_precision
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, PeopleDataset, PersonBatch, iterate_batches
 from emoface.mter.epoch_log import ValMetrics, describe_best, describe_line, score_line, to_line, write_curves
@@ -93,6 +94,7 @@ class Trainer:
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedWeights(model, ratio_warmup(recipe.ema_decay)) if recipe.ema_decay else None
         self.lines: list[dict[str, Any]] = []
+        self._norm_warmup = NormWarmup(model)
         self.train = train
         self.val = val
         self._fabric = fabric
@@ -195,11 +197,12 @@ class Trainer:
             self._progress.advance(len(batch) * fabric.world_size)
         output, truth = _gather_outputs(fabric, outputs, n), _gather_truths(fabric, truths, n)
         losses = {name: value.item() for name, value in self._loss(output, truth).items()}
-        precision = average_precision(truth.labels.cpu().numpy(), output.logits.cpu().numpy())
+        precision = measure_precision(truth.labels.cpu().numpy(), output.logits.cpu().numpy())
         return ValMetrics(
             losses={"loss": sum(losses.values()), **losses},
-            average_precision=precision,
-            mean_average_precision=mean_average_precision(precision),
+            average_precision=precision.average_precision,
+            mean_average_precision=precision.mean_average_precision,
+            chance=precision.mean_prevalence,
             average_absolute_error=_vad_errors(output, truth),
         )
 
@@ -249,6 +252,7 @@ class Trainer:
         fabric, optimizer, recipe = self._fabric, self._optimizer, self._recipe
         rate = self._learning_rate(epoch, step)
         set_learning_rate(optimizer, rate)
+        self._norm_warmup.set_momentum()
         loss = self._loss
         if recipe.label_weights in BATCH_WEIGHTINGS:
             counts = sum_over_processes(fabric, batch.labels.sum(dim=0))

@@ -9,11 +9,13 @@ from emoface.storage.records import to_json_number
 
 
 def precision_to_json(measures: PrecisionMetrics) -> dict[str, Any]:
-    """Converts mean average precision, its interval and the number of defined labels to JSON; undefined is null."""
+    """Converts mAP, its interval, the number of its labels, their chance level and the lift; undefined is null."""
     return {
         "mean_average_precision": to_json_number(measures.mean_average_precision),
         "interval": [to_json_number(end) for end in measures.mean_interval],
         "labels_defined": measures.labels_defined,
+        "mean_prevalence": to_json_number(measures.mean_prevalence),
+        "lift": to_json_number(measures.mean_lift),
     }
 
 

@@ -1,0 +1,122 @@
+"""Writes predictions in the file forms that ``prediction_files`` reads, for other programs and other evaluations."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.io
+
+from emoface.datasets.prediction_files import LABEL_NAMES, PREDICTED_DIMENSIONS
+from emoface.datasets.predictions import Predictions
+from emoface.errors import PredictionsError
+from emoface.schema import CATEGORIES
+from emoface.storage.files import atomic_path, write_text
+
+
+def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
+    """Writes the predictions of n people; the suffix gives the form.
+
+    - ``.npy``: the probabilities alone, n x 26, and beside them ``NAME.people.csv`` with the ``person_id`` of each row.
+    - ``.npz``, ``.mat``, ``.json``: ``person_id``, ``label_names``, ``probabilities`` (n x 26), ``labels`` (n x 26, the
+      true ones) and, where the model predicts them, ``predicted_vad`` (n x 3).
+    - ``.csv``, ``.tsv``, ``.parquet``: one column ``person_id``, one per label with its probability and, where the
+      model predicts them, ``predicted_valence``, ``predicted_arousal`` and ``predicted_dominance``.
+
+    Args:
+        path: The file.
+        predictions: The predictions.
+
+    Returns:
+        The files written.
+
+    Raises:
+        PredictionsError: The suffix is none of these.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
+        raise PredictionsError(f"{path}: the name ends in '{path.suffix}', expected one of {', '.join(WRITERS)}")
+    with atomic_path(path) as temporary:
+        WRITERS[suffix](temporary, predictions)
+    if suffix != ".npy":
+        return [path]
+    list_path = path.with_suffix(".people.csv")
+    write_text(list_path, pd.DataFrame({"person_id": predictions.person_ids}).to_csv(index=False, lineterminator="\n"))
+    return [path, list_path]
+
+
+def _predicts_vad(predictions: Predictions) -> bool:
+    return bool(np.isfinite(predictions.predicted_vad).any())
+
+
+def _to_arrays(predictions: Predictions) -> dict[str, Any]:
+    arrays = {
+        "person_id": np.array(predictions.person_ids, dtype=str),
+        LABEL_NAMES: np.array(CATEGORIES, dtype=str),
+        "probabilities": predictions.probabilities,
+        "labels": predictions.labels,
+    }
+    return {**arrays, "predicted_vad": predictions.predicted_vad} if _predicts_vad(predictions) else arrays
+
+
+def _to_table(predictions: Predictions) -> pd.DataFrame:
+    columns: dict[str, Any] = {"person_id": predictions.person_ids}
+    columns |= dict(zip(CATEGORIES, predictions.probabilities.T, strict=True))
+    if _predicts_vad(predictions):
+        columns |= dict(zip(PREDICTED_DIMENSIONS, predictions.predicted_vad.T, strict=True))
+    return pd.DataFrame(columns)
+
+
+def _write_npy(path: Path, predictions: Predictions) -> None:
+    np.save(path, predictions.probabilities, allow_pickle=False)
+
+
+def _write_npz(path: Path, predictions: Predictions) -> None:
+    np.savez_compressed(path, **_to_arrays(predictions))
+
+
+def _write_mat(path: Path, predictions: Predictions) -> None:
+    # A cell array of texts; a char matrix would pad them.
+    arrays = _to_arrays(predictions)
+    texts = {name: values.astype(object) for name, values in arrays.items() if values.dtype.kind == "U"}
+    scipy.io.savemat(path, arrays | texts, do_compression=True)
+
+
+def _write_csv(path: Path, predictions: Predictions) -> None:
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    _to_table(predictions).to_csv(path, sep=separator, index=False, lineterminator="\n")
+
+
+def _write_parquet(path: Path, predictions: Predictions) -> None:
+    pq.write_table(pa.Table.from_pandas(_to_table(predictions), preserve_index=False), path, compression="zstd")
+
+
+def _write_json(path: Path, predictions: Predictions) -> None:
+    arrays = {name: _to_json_rows(values) for name, values in _to_arrays(predictions).items()}
+    path.write_text(json.dumps(arrays, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _to_json_rows(values: Any) -> Any:
+    rows = values.tolist()
+    if values.ndim == 1:
+        return rows
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
+
+
+WRITERS: dict[str, Callable[[Path, Predictions], None]] = {
+    ".npy": _write_npy,
+    ".npz": _write_npz,
+    ".mat": _write_mat,
+    ".csv": _write_csv,
+    ".tsv": _write_csv,
+    ".parquet": _write_parquet,
+    ".json": _write_json,
+}
+"""The function that writes each form, by suffix."""

@@ -1,0 +1,83 @@
+"""How well single annotators agree with the other annotators of the same person: what a model can hope for at best."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import sklearn.metrics
+from numpy.typing import NDArray
+
+from emoface.metrics.multilabel import mean_average_precision, mean_of_defined
+from emoface.vision.arrays import Float64Array
+
+
+@dataclass(frozen=True)
+class AnnotatorAgreement:
+    """Metrics of one annotator against the union of the others, for people with two annotators or more.
+
+    Attributes:
+        n_people: Number of people with two annotators or more.
+        mean_annotators: Mean number of annotators of these people; nan without people.
+        average_precision: (k,) of the annotator's yes or no as a score; nan for a label that no other annotator chose.
+        prevalence: (k,) share of the cases in which the others chose the label: the chance level.
+        mean_jaccard: Mean Jaccard index; nan without people.
+    """
+
+    n_people: int
+    mean_annotators: float
+    average_precision: Float64Array
+    prevalence: Float64Array
+    mean_jaccard: float
+
+    @property
+    def mean_average_precision(self) -> float:
+        """The mean average precision over the labels where it is defined."""
+        return mean_average_precision(self.average_precision)
+
+    @property
+    def mean_prevalence(self) -> float:
+        """The mean prevalence of the labels whose average precision is defined."""
+        return mean_of_defined(np.where(np.isfinite(self.average_precision), self.prevalence, np.nan))
+
+
+def measure_annotators(votes: NDArray[np.integer], n_annotators: NDArray[np.integer]) -> AnnotatorAgreement:
+    """Measures each annotator of a person as if they were a model, against the union of the person's other annotators.
+
+    Every annotator of a person takes a turn, and each person counts once, whatever their number of annotators. The
+    numbers of votes are enough for this, it need not be known who chose what: of a label with v votes of n annotators,
+    v of the n turns have it chosen, and true if v is 2 or more; the other n - v turns have it not chosen, and true if v
+    is 1 or more. Likewise the labels chosen by the one or by the others are always all labels with a vote, and those
+    chosen by both are, summed over the turns, v for each label with 2 votes or more.
+
+    Args:
+        votes: (n, k) number of annotators who chose each label.
+        n_annotators: (n,) number of annotators of each person; people with fewer than two are left out.
+
+    Example:
+        >>> measure_annotators(np.array([[2, 1, 0], [1, 1, 0]]), np.array([2, 2])).mean_jaccard
+        0.25
+    """
+    kept = n_annotators >= 2
+    counts, n = votes[kept].astype(np.int64), n_annotators[kept].astype(np.int64)
+    chosen = counts / n[:, None]
+    weight = np.concatenate([chosen, 1 - chosen])
+    truth = np.concatenate([counts >= 2, counts >= 1])
+    score = np.concatenate([np.ones(len(n)), np.zeros(len(n))])
+    n_labels = votes.shape[1]
+    precision = [
+        sklearn.metrics.average_precision_score(truth[:, k], score, sample_weight=weight[:, k])
+        if (weight[:, k] * truth[:, k]).any()
+        else np.nan
+        for k in range(n_labels)
+    ]
+    n_any = (counts >= 1).sum(axis=1)
+    agreed = np.where(counts >= 2, chosen, 0).sum(axis=1)
+    jaccard = np.divide(agreed, n_any, out=np.full(len(n), np.nan), where=n_any > 0)
+    return AnnotatorAgreement(
+        n_people=len(n),
+        mean_annotators=mean_of_defined(n),
+        average_precision=np.array(precision, np.float64),
+        prevalence=(weight * truth).sum(axis=0) / len(n) if len(n) else np.full(n_labels, np.nan),
+        mean_jaccard=mean_of_defined(jaccard),
+    )
