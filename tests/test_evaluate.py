@@ -22,9 +22,10 @@ from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.predictions import read_predictions
 from emoface.datasets.stream_cache import open_stream_cache
-from emoface.errors import SettingsError, TableError
+from emoface.errors import ProtocolError, SettingsError, TableError
 from emoface.jobs import evaluate as evaluate_job
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.jobs.split import SplitConfig, run_split
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import read_run
@@ -348,3 +349,36 @@ def test_command(evaluated: Path, tmp_path: Path) -> None:
     assert "mean average precision: 0." in answer.stdout and "evaluation.html" in answer.stdout
     answer = CliRunner().invoke(main, ["evaluate", str(tmp_path / "nowhere")])
     assert answer.exit_code == 1 and "is not a training run" in answer.stderr
+
+
+def test_a_result_under_a_protocol_is_stamped_or_not_written(manifest: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(manifest.parent, data, ignore=shutil.ignore_patterns("stream_cache"))
+    run_split(SplitConfig(dir=data))
+    run = write_finished_run(tmp_path / "task2", data / "manifest.json", "task2")
+    page = run / "eval" / "test" / "evaluation.html"
+    with pytest.raises(ProtocolError, match=r"split by stratified\); and that test has all of EMOTIC's people"):
+        run_evaluate(EvaluateConfig(run=run, draws=5, protocol="emotic-test"))
+    assert not page.parent.exists()
+
+    run_evaluate(EvaluateConfig(run=run, draws=5))
+    assert _metrics(run)["protocol"] is None and "No protocol was checked" in page.read_text(encoding="utf-8")
+    result = CliRunner().invoke(main, ["evaluate", str(run), "--draws", "5", "--protocol", "stratified-test"])
+    assert result.exit_code == 0, result.output
+    stamp = _metrics(run)["protocol"]
+    assert stamp["name"] == "stratified-test" and len(stamp["rules"]) == 10
+    assert "Protocol stratified-test" in page.read_text(encoding="utf-8")
+
+
+def test_a_model_that_cannot_use_everybody_breaks_a_protocol_before_results_are_written(
+    manifest: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(manifest.parent, data, ignore=shutil.ignore_patterns("stream_cache"))
+    run_split(SplitConfig(dir=data))
+    run = write_finished_run(tmp_path / "task1", data / "manifest.json", "task1")
+    with pytest.raises(
+        ProtocolError, match=r"everybody of the split is evaluated \(\d+ people evaluated, \d+ left out"
+    ):
+        run_evaluate(EvaluateConfig(run=run, draws=5, protocol="stratified-test"))
+    assert not (run / "eval" / "test" / "metrics.json").exists()

@@ -21,11 +21,12 @@ from sklearn.metrics import average_precision_score
 from emoface.cli import main
 from emoface.datasets.prediction_export import WRITERS
 from emoface.datasets.predictions import find_predictions, find_scored, read_predictions
-from emoface.errors import PredictionsError, SettingsError
+from emoface.errors import PredictionsError, ProtocolError, SettingsError
 from emoface.jobs.compare import CompareConfig, run_compare
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.export_predictions import ExportPredictionsConfig, run_export_predictions
 from emoface.jobs.score import ScoreConfig, run_score
+from emoface.jobs.split import SplitConfig, run_split
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES
 from emoface.storage.records import read_record
@@ -295,3 +296,26 @@ def test_commands(manifest: Path, run: Path, tmp_path: Path) -> None:
     assert f"evaluation: {tmp_path / 'mine' / 'evaluation.html'}" in answer.stdout
     answer = runner.invoke(main, ["score", str(tmp_path / "none.npy"), "--manifest", str(manifest)])
     assert answer.exit_code == 1 and "none.npy: no such file" in answer.stderr
+
+
+def test_a_protocol_takes_the_users_word_and_says_so(manifest: Path, run: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(manifest.parent, data, ignore=shutil.ignore_patterns("stream_cache"))
+    run_split(SplitConfig(dir=data))
+    truth = pd.read_parquet(data / "test.parquet")
+    file = tmp_path / "scores.csv"
+    scores = pd.DataFrame(np.random.default_rng(0).random((len(truth), len(CATEGORIES))), columns=list(CATEGORIES))
+    scores.insert(0, "person_id", truth["person_id"])
+    scores.to_csv(file, index=False)
+    config = ScoreConfig(file=file, manifest=data / "manifest.json", protocol="stratified-test", draws=DRAWS)
+    with pytest.raises(ProtocolError, match="chosen on unknown people.*unknown training data.*unknown who was trained"):
+        run_score(config)
+    assert not config.folder.exists()
+    with pytest.raises(ProtocolError, match=r"requires that the epoch is chosen on val \(chosen on test, as its user"):
+        run_score(config.replace(trained_on="train", epoch_chosen_on="test"))
+    run_score(config.replace(trained_on="train", epoch_chosen_on="val"))
+    stamp = _metrics(config.folder)["protocol"]
+    found = [one["found"] for one in stamp["rules"]]
+    assert "chosen on val, as its user states" in found and "no thresholds" in found
+    page = (config.folder / "evaluation.html").read_text(encoding="utf-8")
+    assert "how it was trained and selected is what its user states" in page

@@ -34,6 +34,7 @@ class EvaluationFacts:
         is_own_data: Whether the model was trained on train of the same data set; None if unknown.
         n_trained_on: Number of evaluated people that the model was trained on; None if unknown.
         has_shuffled_labels: Whether the model was trained on shuffled labels.
+        is_stated: Whether how the model was made is what its user states, because it is another program's.
     """
 
     split: str
@@ -44,6 +45,7 @@ class EvaluationFacts:
     is_own_data: bool | None
     n_trained_on: int | None
     has_shuffled_labels: bool = False
+    is_stated: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,20 +83,22 @@ def check_protocol(name: ProtocolName, manifest: Manifest, facts: EvaluationFact
     ]
 
 
-def stamp_protocol(name: ProtocolName, manifest: Manifest, facts: EvaluationFacts) -> dict[str, Any]:
+def stamp_protocol(name: ProtocolName | None, manifest: Manifest, facts: EvaluationFacts) -> dict[str, Any] | None:
     """Describes a protocol whose rules are all kept, for ``metrics.json``.
 
     Args:
-        name: The protocol.
+        name: The protocol; None if none is to be followed.
         manifest: The data set that is evaluated.
         facts: How the model was made and who was evaluated.
 
     Returns:
-        ``name``, and ``rules`` with ``rule`` and ``found`` each.
+        ``name``, and ``rules`` with ``rule`` and ``found`` each; None without a protocol.
 
     Raises:
         ProtocolError: A rule is broken; the message names every broken rule.
     """
+    if name is None:
+        return None
     results = check_protocol(name, manifest, facts)
     broken = [f"{one.rule} ({one.found})" for one in results if not one.is_kept]
     if broken:
@@ -160,10 +164,14 @@ def _check_everybody(manifest: Manifest, facts: EvaluationFacts) -> RuleResult:
 
 
 def _check_choices(facts: EvaluationFacts) -> list[RuleResult]:
-    epoch, thresholds = facts.epoch_chosen_on, facts.thresholds_fitted_on
-    seen = facts.n_trained_on
+    epoch, thresholds, seen = facts.epoch_chosen_on, facts.thresholds_fitted_on, facts.n_trained_on
+    stated = ", as its user states" if facts.is_stated else ""
     return [
-        RuleResult("the epoch is chosen on val", epoch == "val", f"chosen on {epoch or 'unknown people'}"),
+        RuleResult(
+            "the epoch is chosen on val",
+            epoch == "val",
+            f"chosen on {epoch}{stated}" if epoch else "chosen on unknown people",
+        ),
         RuleResult(
             "thresholds are fitted on val, or there are none",
             thresholds in (None, "val"),
@@ -172,15 +180,17 @@ def _check_choices(facts: EvaluationFacts) -> list[RuleResult]:
         RuleResult(
             "the model is trained on train of this data set, with its true labels",
             facts.is_own_data is True and not facts.has_shuffled_labels,
-            "trained on shuffled labels" if facts.has_shuffled_labels else _describe_data(facts.is_own_data),
+            "trained on shuffled labels" if facts.has_shuffled_labels else _describe_data(facts.is_own_data, stated),
         ),
         RuleResult(
             "none of the evaluated people was trained on",
             seen == 0,
-            "unknown who was trained on" if seen is None else f"{seen:,} of them trained on",
+            "unknown who was trained on" if seen is None else f"{seen:,} of them trained on{stated}",
         ),
     ]
 
 
-def _describe_data(is_own: bool | None) -> str:
-    return {True: "trained on it", False: "trained on another data set", None: "unknown training data"}[is_own]
+def _describe_data(is_own: bool | None, stated: str) -> str:
+    if is_own is None:
+        return "unknown training data"
+    return f"trained on it{stated}" if is_own else "trained on another data set"

@@ -28,6 +28,7 @@ from emoface.datasets.predictions import (
     read_predictions,
     write_predictions,
 )
+from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.learning.devices import pick_device
@@ -62,6 +63,8 @@ from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings
 from emoface.storage.tables import read_table
 
 THRESHOLDS_NAME = "thresholds.json"
+CHOOSING_SPLIT: Split = "val"
+"""The split on which training chooses the epoch and ``evaluate`` fits the thresholds."""
 
 _PREDICTING_MODULES = (forward_people.__module__, open_stream_cache.__module__)
 """Modules whose code determines the predictions."""
@@ -75,6 +78,9 @@ class EvaluateConfig(Settings):
     """Folder of the training run."""
     split: Split = "test"
     """Which split to evaluate."""
+    protocol: ProtocolName | None = None
+    """Protocol whose rules are checked, so that the result can be compared with others; if one is broken, nothing is
+    written. docs/protocol.md has the rules."""
     manifest: File | None = None
     """The manifest.json of another data set; by default the one that the run was trained on."""
     draws: Count = 1000
@@ -111,6 +117,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         SettingsError: The folder is not a training run, or the run is unfinished, or its data set has changed since the
             training.
         TableError: The data set does not match its manifest, or the model cannot use any person of the split.
+        ProtocolError: A rule of the protocol is broken.
     """
     run = read_run(config.run)
     manifest = _find_manifest(config, run)
@@ -129,7 +136,10 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         progress.note(f"{config.out}: this evaluation is current; nothing to do")
         return current
 
+    stamp_protocol(config.protocol, manifest, _gather_facts(config, run, manifest, rows["person_id"].to_pylist(), {}))
     predictions, left_out = _predict_split(config, run, manifest, rows, progress)
+    facts = _gather_facts(config, run, manifest, predictions.person_ids, left_out)
+    protocol = stamp_protocol(config.protocol, manifest, facts)
     context = EvaluationContext(
         model=run.model_name,
         run=str(run.path),
@@ -137,12 +147,13 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         manifest=manifest,
         n_people=rows.num_rows,
         left_out=left_out,
-        trained_on=_count_trained_on(run, manifest, config.split, predictions.person_ids),
+        trained_on=facts.n_trained_on,
         thresholds=_find_thresholds(config, run, manifest, predictions, progress),
         bootstrap=Bootstrap(config.draws, config.seed),
         weights_sha256=file_sha256(run.path / BEST_NAME),
         initial_weights=run.describe_initial_weights(),
         has_shuffled_labels=run.has_shuffled_labels,
+        protocol=protocol,
     )
     progress.start(f"metrics on {config.split}", STEPS)
     metrics = build_metrics(predictions, context, progress)
@@ -156,6 +167,22 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         outputs=[config.out / PREDICTIONS_NAME, *outputs],
         counts=select_counts(metrics),
         info={"model": run.model_name, "split": config.split, "published": metrics["published"]},
+    )
+
+
+def _gather_facts(
+    config: EvaluateConfig, run: Run, manifest: Manifest, person_ids: list[str], left_out: dict[str, int]
+) -> EvaluationFacts:
+    """Gathers the facts that the rules of a protocol are about, for the people with these ids."""
+    return EvaluationFacts(
+        split=config.split,
+        n_evaluated=len(person_ids),
+        left_out=left_out,
+        epoch_chosen_on=CHOOSING_SPLIT,
+        thresholds_fitted_on=CHOOSING_SPLIT,
+        is_own_data=_is_own(run, manifest),
+        n_trained_on=_count_trained_on(run, manifest, config.split, person_ids),
+        has_shuffled_labels=run.has_shuffled_labels,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from emoface.datasets.prediction_people import (
     read_split_people,
 )
 from emoface.datasets.predictions import PREDICTIONS_NAME, Predictions, write_predictions
+from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
 from emoface.errors import PredictionsError, SettingsError
 from emoface.metrics.evaluation import Bootstrap
 from emoface.progress import SILENT, Progress
@@ -64,6 +65,13 @@ class ScoreConfig(Settings):
     """The manifest.json of the data set that was predicted."""
     split: Split = "test"
     """The split that was predicted."""
+    protocol: ProtocolName | None = None
+    """Protocol whose rules are checked, so that the result can be compared with others; if one is broken, nothing is
+    written. docs/protocol.md has the rules."""
+    trained_on: Literal["train", "unknown"] = "unknown"
+    """Who the model was trained on: train of this data set alone, or unknown. A protocol takes your word for it."""
+    epoch_chosen_on: Literal["train", "val", "test", "unknown"] = "unknown"
+    """The split on which the epoch and the settings of the model were chosen. A protocol takes your word for it."""
     out: Folder | None = None
     """Folder for the results; by default a folder beside FILE with its name."""
     name: str | None = None
@@ -150,6 +158,7 @@ def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         PredictionsError: A file cannot be read, or its rows are not the people of the split.
         TableError: The data set does not match its manifest.
+        ProtocolError: A rule of the protocol is broken.
     """
     manifest = read_manifest(config.manifest, check_sha256=True)
     inputs = {
@@ -165,6 +174,8 @@ def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
 
     source = _Source(config.file, config.split, config.people, config.truth, config.vad)
     predictions, n_missing = _read_predictions(config, manifest, source, progress)
+    facts = _gather_facts(config, manifest, len(predictions), n_missing)
+    protocol = stamp_protocol(config.protocol, manifest, facts)
     thresholds = _find_thresholds(config, manifest, predictions, progress)
     context = EvaluationContext(
         model=config.title,
@@ -172,11 +183,12 @@ def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
         split=config.split,
         manifest=manifest,
         n_people=manifest.splits[config.split].rows,
-        left_out={NO_PREDICTION: n_missing},
-        trained_on=None,
+        left_out=dict(facts.left_out),
+        trained_on=facts.n_trained_on,
         thresholds=thresholds,
         bootstrap=Bootstrap(config.draws, config.seed),
         predictions_sha256=file_sha256(config.file),
+        protocol=protocol,
     )
     progress.start(f"metrics on {config.split}", STEPS)
     metrics = build_metrics(predictions, context, progress)
@@ -197,6 +209,22 @@ def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
             "file": str(config.file),
             "published": metrics["published"],
         },
+    )
+
+
+def _gather_facts(config: ScoreConfig, manifest: Manifest, n_evaluated: int, n_missing: int) -> EvaluationFacts:
+    """Gathers the facts that the rules of a protocol are about; how the model was made is what the settings state."""
+    is_trained_on_train = config.trained_on == "train"
+    leaks_dropped = manifest.split["leaks"]["rule"] == "drop"
+    return EvaluationFacts(
+        split=config.split,
+        n_evaluated=n_evaluated,
+        left_out={NO_PREDICTION: n_missing},
+        epoch_chosen_on=None if config.epoch_chosen_on == "unknown" else config.epoch_chosen_on,
+        thresholds_fitted_on=None if config.val is None else "val",
+        is_own_data=True if is_trained_on_train else None,
+        n_trained_on=0 if is_trained_on_train and leaks_dropped and config.split != "train" else None,
+        is_stated=True,
     )
 
 

@@ -109,6 +109,7 @@ class EvaluationContext:
         initial_weights: What the training started from, see ``Run.describe_initial_weights``; None where unknown.
         has_shuffled_labels: Whether the model was trained on shuffled labels, as a check for leaks.
         predictions_sha256: sha256 of the file of another program's predictions; None for those of a run.
+        protocol: The protocol that the evaluation keeps, see ``stamp_protocol``; None if none was checked.
     """
 
     model: str
@@ -124,6 +125,7 @@ class EvaluationContext:
     initial_weights: dict[str, Any] | None = None
     has_shuffled_labels: bool = False
     predictions_sha256: str | None = None
+    protocol: dict[str, Any] | None = None
 
 
 def build_metrics(predictions: Predictions, context: EvaluationContext, progress: Progress = SILENT) -> dict[str, Any]:
@@ -290,6 +292,7 @@ def _describe_context(predictions: Predictions, context: EvaluationContext) -> d
         "weights_sha256": context.weights_sha256,
         "predictions_sha256": context.predictions_sha256,
         "initial_weights": context.initial_weights,
+        "protocol": context.protocol,
         "bootstrap": describe_bootstrap(context.bootstrap.n_resamples, context.bootstrap.seed),
         "people": {
             "people": context.n_people,
