@@ -175,9 +175,7 @@ def test_statistics_of_an_untrained_norm_are_the_plain_average_of_its_first_batc
         means.append(float(norm.running_mean))
     assert means[:3] == pytest.approx([1, 2.5, 2]) and means[9] == pytest.approx(np.mean(values[:10]))
     assert means[10] == pytest.approx(0.9 * means[9] + 0.1 * 7) and norm.momentum == 0.1
-    assert float(norm.running_var) == pytest.approx(
-        2
-    )  # unbiased, of two values 2 apart: nothing is left of the first 1
+    assert float(norm.running_var) == pytest.approx(2)  # of each batch, unbiased: nothing is left of the initial 1
 
 
 def test_statistics_of_pretrained_norms_are_moved_as_ever() -> None:
