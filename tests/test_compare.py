@@ -19,7 +19,7 @@ from run_data import SIZES, write_finished_run
 from emoface.cli import main
 from emoface.datasets.predictions import Predictions
 from emoface.errors import SettingsError, TableError
-from emoface.jobs.compare import CompareConfig, compare_pair, run_compare, short_names
+from emoface.jobs.compare import CompareConfig, compare_pair, describe_difference, run_compare, short_names
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.mter import build_model
 from emoface.mter.cost import measure_cost
@@ -81,6 +81,7 @@ def test_tables_and_page(runs: Path) -> None:
     assert by_label["Anger"]["a"] == "" and float(by_label[CATEGORIES[LABELS[0]]]["a"]) > 0
     page = (out / "comparison.html").read_text(encoding="utf-8")
     assert "<script" not in page and not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "no difference shown" in page and "% of" not in page and "Resamples above" not in page
     assert page.count("data:image/svg+xml;base64,") == 2 and "not evaluated" in page and "unfinished" in page
 
 
@@ -131,6 +132,7 @@ def test_better_answers_by_hand(tmp_path: Path) -> None:
     better = _one_label(truth, [0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1])  # AP 1
     pair = compare_pair(config, "a", "b", worse, better)
     assert pair is not None and pair["difference"] == 0.5 and pair["share_above_zero"] > 0.98
+    assert describe_difference({**pair, "verdict": "first is better"}).startswith("a is better (+50.0, interval ")
 
 
 def test_only_common_people_count_whatever_their_order(tmp_path: Path) -> None:
@@ -186,4 +188,5 @@ def test_command(runs: Path, tmp_path: Path) -> None:
     answer = CliRunner().invoke(main, words)
     assert answer.exit_code == 0, answer.output
     assert f"comparison: {tmp_path / 'out' / 'comparison.html'}" in answer.stdout
+    assert re.search(r"b against a: (no difference shown|[ab] is better) \([+-]", answer.stdout)
     assert (tmp_path / "out" / "records" / "compare.json").is_file()

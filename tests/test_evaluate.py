@@ -11,27 +11,35 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
 from run_data import write_finished_run
+from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
 
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.predictions import read_predictions
 from emoface.datasets.stream_cache import open_stream_cache
+from emoface.datasets.truth import read_people_facts
 from emoface.errors import ProtocolError, SettingsError, TableError
 from emoface.jobs import evaluate as evaluate_job
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.split import SplitConfig, run_split
+from emoface.metrics.evaluation import Bootstrap
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
-from emoface.mter.runs import read_run
+from emoface.mter.runs import read_run, read_weights
 from emoface.progress import Silent
 from emoface.reporting import evaluation, pages
+from emoface.reporting.evaluation import list_warnings
+from emoface.reporting.evaluation_page import describe_initial_weights
 from emoface.schema import CATEGORIES
+from emoface.storage.files import file_sha256
 
 N_PHOTOS = 24
 
@@ -215,6 +223,137 @@ def test_stratified_split_has_no_published_results(manifest: Path, evaluated: Pa
     assert rows["Anger"]["average_precision_percent"] == ""
     expected = 100 * _metrics(evaluated)["per_label"]["Affection"]["average_precision"]
     assert float(rows["Affection"]["average_precision_percent"]) == pytest.approx(expected, abs=0.006)
+
+
+def test_every_metric_stands_beside_its_chance_level(manifest: Path, evaluated: Path) -> None:
+    metrics = _metrics(evaluated)
+    train = pd.read_parquet(manifest.parent / "train.parquet")
+    chance = metrics["chance"]
+    assert chance["train_people"] == len(train) and chance["mean_average_precision"] == metrics["mean_prevalence"]
+    assert metrics["lift"] == pytest.approx(metrics["mean_average_precision"] - metrics["mean_prevalence"], abs=2e-6)
+    assert chance["mean_vad_of_train"]["valence"] == pytest.approx(train["valence"].mean(), abs=1e-5)
+    counts = np.stack(train["labels"]).sum(axis=0)
+    for name in ("jaccard", "mean_f1", "micro_f1", "hamming_loss"):
+        always = chance[name]["always"]
+        assert set(always) <= {CATEGORIES[k] for k in LABELS} and 0 <= chance[name]["value"] <= 1
+        frequencies = [counts[CATEGORIES.index(label)] for label in always]
+        assert frequencies == sorted(frequencies, reverse=True)
+    assert chance["mean_f1"]["always"] and len(chance["mean_f1"]["always"]) == len(LABELS)
+    for name in ("root_mean_squared_error", "concordance_correlation"):
+        assert metrics[name]["people"] == metrics["average_absolute_error"]["people"]
+    assert metrics["root_mean_squared_error"]["valence"] >= metrics["average_absolute_error"]["valence"]
+    assert abs(chance["concordance_correlation"]["valence"]) == 0
+    assert metrics["break_even"]["jaccard"]["people"] > 0 and metrics["mean_roc_auc"] is not None
+    label = metrics["per_label"][CATEGORIES[LABELS[0]]]
+    assert label["lift"] == pytest.approx(label["average_precision"] - label["prevalence"], abs=2e-6)
+    assert {"threshold", "predicted", "precision", "recall", "f1"} == set(label["break_even"])
+
+
+def test_people_who_are_alike_in_gender_and_age_are_a_group(tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path, 12)
+    path = manifest.parent / "test.parquet"
+    table = pq.read_table(path)
+    words = ["Male", "Female", None] * table.num_rows
+    changed = {"gender": words[: table.num_rows], "age": ["Kid", *([None] * (table.num_rows - 1))]}
+    for name, values in changed.items():
+        table = table.set_column(table.schema.get_field_index(name), name, pa.array(values, pa.string()))
+    pq.write_table(table, path)
+    card = json.loads(manifest.read_text(encoding="utf-8"))
+    card["splits"]["test"]["sha256"] = file_sha256(path)
+    manifest.write_text(json.dumps(card), encoding="utf-8")
+    run = write_finished_run(tmp_path / "task2", manifest, "task2")
+    run_evaluate(EvaluateConfig(run=run, draws=5))
+    of = {(one["by"], one["group"]): one["people"] for one in _metrics(run)["subgroups"]}
+    n = table.num_rows
+    assert [of["gender", word] for word in ("Male", "Female", "unknown")] == [-(-n // 3), -(-(n - 1) // 3), n // 3]
+    assert [of["age", word] for word in ("Kid", "Teenager", "Adult", "unknown")] == [1, 0, 0, n - 1]
+
+
+def test_single_annotators_leave_nobody_to_agree_with(evaluated: Path) -> None:
+    annotators = _metrics(evaluated)["annotators"]
+    assert annotators["people"] == 0 and annotators["jaccard"] is None
+    assert annotators["reason"] == "every person has one annotator, so there is nobody to agree with"
+
+
+def test_a_dead_stream_and_rare_labels_are_said_everywhere(manifest: Path, tmp_path: Path) -> None:
+    run = write_finished_run(tmp_path / "mter2", manifest)
+    weights = read_weights(run / "best.safetensors")
+    weights["stream.body.head.weight"].zero_()
+    save_file(weights, run / "best.safetensors")
+    notes = _Notes()
+    run_evaluate(EvaluateConfig(run=run, draws=5), notes)
+    metrics = _metrics(run)
+    outputs = metrics["outputs"]["streams"]
+    assert outputs["body"] == {"is_same_for_everybody": True, "largest_range": 0.0, "mean_range": 0.0}
+    assert not outputs["context"]["is_same_for_everybody"] and outputs["context"]["largest_range"] > 0.001
+    dead = next(text for text in metrics["warnings"] if "stream" in text)
+    assert "body" in dead and "the same for everybody" in dead
+    rare = next(text for text in metrics["warnings"] if "fewer than 10 people" in text)
+    assert "Anger (0)" in rare and metrics["rare_labels"]["Anger"] == 0
+    page = (run / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    assert page.index("the same for everybody") < page.index('class="tiles"')
+    assert any("the same for everybody" in note for note in notes.notes) and any(rare in note for note in notes.notes)
+
+
+def test_a_dead_model_is_told_from_a_dead_stream() -> None:
+    known = {"people": {"left_out": {}}, "rare_labels": {}}
+    dead, alive = {"is_same_for_everybody": True}, {"is_same_for_everybody": False}
+    streams = {"face": dead, "body": alive, "context": alive}
+    assert list_warnings({**known, "outputs": {"fused": alive, "streams": streams}}) == [
+        "the output of the face stream is the same for everybody: it does not look at its input"
+    ]
+    (said,) = list_warnings({**known, "outputs": {"fused": dead, "streams": {"body": alive}}})
+    assert said.startswith("the output of the model is the same for everybody")
+    assert list_warnings({**known, "outputs": {"fused": alive, "streams": {}}}) == []
+
+
+def test_page_says_what_the_training_started_from(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
+    assert _metrics(evaluated)["initial_weights"] is None
+    page = (evaluated / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    assert "What the training started from is not known." in page
+    run = write_finished_run(tmp_path / "task2+task3", manifest, "task2+task3")
+    settings = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    settings |= {"pretrained": "auto", "started_from": [{"network": "body", "source": "public.pth", "sha256": "1f"}]}
+    (run / "run.json").write_text(json.dumps(settings), encoding="utf-8")
+    run_evaluate(EvaluateConfig(run=run, draws=5))
+    assert _metrics(run)["initial_weights"] == {
+        "pretrained": "auto",
+        "streams": {"body": {"source": "public.pth", "sha256": "1f"}, "context": {"source": None, "sha256": None}},
+    }
+    page = (run / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
+    said = "The training started from pretrained weights: body from public.pth; randomly initialised: context."
+    assert page.index(said) < page.index('class="tiles"')
+    none = {"streams": {"body": {"source": None, "sha256": None}}}
+    assert "randomly initialised weights, without pretrained ones: body" in describe_initial_weights(none)
+
+
+def test_predictions_without_thresholds_are_measured_and_shown(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
+    predictions = read_predictions(evaluated / "eval" / "test" / "predictions.parquet")
+    context = evaluation.EvaluationContext(
+        model="another program",
+        run="scores.npy",
+        split="test",
+        manifest=read_manifest(manifest),
+        n_people=len(predictions),
+        left_out={},
+        trained_on=None,
+        thresholds=None,
+        bootstrap=Bootstrap(5),
+    )
+    metrics = evaluation.build_metrics(predictions, context)
+    assert metrics["mean_average_precision"] == _metrics(evaluated)["mean_average_precision"]
+    assert metrics["thresholds"] is None and metrics["mean_f1"] is None and metrics["jaccard"]["mean"] is None
+    assert metrics["per_label"]["Affection"]["f1"] is None
+    assert {path.name for path in evaluation.write_evaluation(tmp_path, metrics, predictions)} >= {"metrics.json"}
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "no thresholds were fitted" in page and 'id="thresholds"' not in page
+
+
+def test_people_of_another_data_set_are_refused(manifest: Path) -> None:
+    with pytest.raises(TableError, match=r"test\.parquet: 1 of 1 predicted people are not in it, such as nobody#0"):
+        read_people_facts(read_manifest(manifest), "test", ["nobody#0"])
+    facts = read_people_facts(read_manifest(manifest), "test", [])
+    assert facts.annotator_votes.shape == (0, 26) and facts.gender.shape == (0,)
 
 
 def test_page_is_whole_and_needs_nothing_else(evaluated: Path) -> None:

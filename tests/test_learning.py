@@ -16,6 +16,7 @@ from emoface.errors import SettingsError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.learning.devices import pick_device
 from emoface.learning.ema import AveragedWeights, Decay, exponential_warmup, ratio_warmup
+from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, parameter_groups, set_learning_rate
 from emoface.learning.schedules import cosine_factor, step_factor
 from emoface.mter import build_model
@@ -160,3 +161,47 @@ def test_recipes_and_names_are_read_without_torch() -> None:
     code = "import sys, emoface.mter.recipe, emoface.mter.epoch_log; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "False"
+
+
+def test_statistics_of_an_untrained_norm_are_the_plain_average_of_its_first_batches() -> None:
+    """Against means worked out here: 1, then (1 + 4) / 2, then (1 + 4 + 1) / 3; from the tenth on a tenth each."""
+    norm = nn.BatchNorm1d(1)
+    warmup = NormWarmup(norm)
+    values = [1.0, 4.0, 1.0, *([7.0] * 8)]
+    means = []
+    for value in values:
+        warmup.set_momentum()
+        norm(torch.tensor([[value - 1], [value + 1]]))
+        means.append(float(norm.running_mean))
+    assert means[:3] == pytest.approx([1, 2.5, 2]) and means[9] == pytest.approx(np.mean(values[:10]))
+    assert means[10] == pytest.approx(0.9 * means[9] + 0.1 * 7) and norm.momentum == 0.1
+    assert float(norm.running_var) == pytest.approx(2)  # of each batch, unbiased: nothing is left of the initial 1
+
+
+def test_statistics_of_pretrained_norms_are_moved_as_ever() -> None:
+    pretrained, plain = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    for norm in (pretrained, plain):
+        norm.running_mean.fill_(5.0)
+    NormWarmup(pretrained).set_momentum()
+    for norm in (pretrained, plain):
+        norm(torch.tensor([[0.0], [2.0]]))
+    assert pretrained.running_mean.tolist() == plain.running_mean.tolist() == [pytest.approx(0.9 * 5 + 0.1 * 1)]
+
+
+def test_a_deep_network_tells_inputs_apart_after_few_steps() -> None:
+    """Without the warm-up the outputs of a deep network of small activations are the same for all inputs."""
+    ranges = {}
+    for warms_up in (False, True):
+        torch.manual_seed(0)
+        model = build_model("task2")
+        warmup = NormWarmup(model)
+        pixels, has_face = torch.randn(8, 3, 32, 32), torch.ones(8, dtype=torch.bool)
+        model.train()
+        with torch.no_grad():
+            for _ in range(6):
+                if warms_up:
+                    warmup.set_momentum()
+                model({"body": pixels}, has_face)
+            logits = model.eval()({"body": pixels}, has_face).logits
+        ranges[warms_up] = float((logits.amax(dim=0) - logits.amin(dim=0)).max())
+    assert ranges[False] < 1e-3 < 0.05 < ranges[True]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -338,6 +339,7 @@ def test_log_is_one_line_per_epoch_with_every_loss_and_precision(finished: Train
         assert defined == {CATEGORIES[label] for label in LABELS}
         precision = [line["val_average_precision"][name] for name in defined]
         assert line["val_map"] == pytest.approx(np.mean(precision))
+        assert 0 < line["val_chance"] < 1
         assert all(0 <= line["val_average_absolute_error"][name] < 9 for name in ("valence", "arousal", "dominance"))
         assert line["images_per_second"] > 0 and line["seconds"] > 0
 
@@ -543,7 +545,8 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:
     ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "1")
     assert ended.returncode == 0, ended.stderr
-    assert "epoch 1/1: loss " in ended.stderr and "val mAP" in ended.stderr and "best epoch: 1" in ended.stdout
+    assert re.search(r"epoch 1/1: loss .* val mAP [0-9.]+ \(chance [0-9.]+\)", ended.stderr), ended.stderr
+    assert "best epoch: 1" in ended.stdout
     ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "2")
     assert ended.returncode == 1
     assert "recipe.epochs was 1, now 2" in ended.stderr and "Traceback" not in ended.stderr

@@ -220,16 +220,22 @@ def describe_difference(difference: Mapping[str, Any]) -> str:
 
     Example:
         >>> found = {"first": "a", "second": "b", "difference": 0.012, "interval": [-0.004, 0.03]}
-        >>> describe_difference({**found, "verdict": NO_DIFFERENCE})
+        >>> describe_difference({**found, "verdict": "no difference shown"})
         'no difference shown (+1.2, interval -0.4 to +3.0)'
         >>> describe_difference({**found, "interval": [0.002, 0.02], "verdict": "second is better"})
         'b is better (+1.2, interval +0.2 to +2.0)'
     """
     low, high = map(format_signed_percent, difference["interval"])
-    verdict = difference["verdict"]
+    return f"{_name_better(difference)} ({format_signed_percent(difference['difference'])}, interval {low} to {high})"
+
+
+def _name_better(difference: Mapping[str, Any]) -> str:
+    """The verdict with the name of the better run in it."""
+    verdict = str(difference["verdict"])
     for place in ("first", "second"):
-        verdict = f"{difference[place]} is better" if verdict == f"{place} is better" else verdict
-    return f"{verdict} ({format_signed_percent(difference['difference'])}, interval {low} to {high})"
+        if verdict == f"{place} is better":
+            return f"{difference[place]} is better"
+    return verdict
 
 
 def _read_compared(path: Path) -> Run | Scored:
@@ -392,7 +398,7 @@ def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> 
         comparison=comparison,
         pictures=pictures,
         labels=CATEGORIES,
-        results=[describe_difference(one) for one in comparison["differences"]],
+        results=[_name_better(one) for one in comparison["differences"]],
     )
 
 
