@@ -272,7 +272,7 @@ def test_people_who_are_alike_in_gender_and_age_are_a_group(tmp_path: Path) -> N
 def test_single_annotators_leave_nobody_to_agree_with(evaluated: Path) -> None:
     annotators = _metrics(evaluated)["annotators"]
     assert annotators["people"] == 0 and annotators["jaccard"] is None
-    assert annotators["reason"] == "every person has one annotator, so there is nobody to agree with"
+    assert annotators["reason"] == "12 people have one annotator, who has nobody to agree with"
 
 
 def test_a_dead_stream_and_rare_labels_are_said_everywhere(manifest: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_names_are_those_of_the_networks() -> None:
 
 def test_recipe_takes_any_number_of_epochs_with_its_schedule() -> None:
     assert PRESETS["thesis"].recipe.with_epochs(120) == Recipe()
-    assert resolve_recipe("modern", {"epochs": 60}).warmup_epochs == 3
+    assert resolve_recipe("modern", {"epochs": 20}).warmup_epochs == 1
     assert resolve_recipe("modern", {}) == PRESETS["modern"].recipe
     with pytest.raises(SettingsError, match="epochs is 'many', expected 1 or more"):
         resolve_recipe("thesis", {"epochs": "many"})

@@ -30,7 +30,7 @@ from emoface.storage.weights import DEMONSTRATION_DETECTOR
 
 COMMON = (
     *("--preset", "modern", "--pretrained", "none", "--device", "cpu"),
-    *("--distort-probability", "0", "--person-size", "64", "--context-size", "96"),
+    *("--learning-rate", "0.002", "--distort-probability", "0", "--person-size", "64", "--context-size", "96"),
 )
 RUNS: dict[str, tuple[str, ...]] = {
     "task1": ("task1",),

@@ -32,6 +32,8 @@ def evaluate(config: EvaluateConfig) -> None:
     from emoface.reporting.published import summarize_published
 
     record = run_job(run_evaluate, config)
+    if config.protocol is not None:
+        click.echo(f"protocol: {config.protocol}, every rule is kept")
     click.echo(f"published results: {summarize_published(record.info['published'])}")
     click.echo(f"evaluation: {config.out / PAGE_NAME}")
 
@@ -51,8 +53,12 @@ def score(config: ScoreConfig) -> None:
     """
     from emoface.jobs.score import run_score
     from emoface.reporting.evaluation import PAGE_NAME
+    from emoface.reporting.published import summarize_published
 
-    run_job(run_score, config)
+    record = run_job(run_score, config)
+    if config.protocol is not None:
+        click.echo(f"protocol: {config.protocol}, every rule is kept")
+    click.echo(f"published results: {summarize_published(record.info['published'])}")
     click.echo(f"evaluation: {config.folder / PAGE_NAME}")
 
 

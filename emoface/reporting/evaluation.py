@@ -328,11 +328,15 @@ def _describe_annotators(facts: PeopleFacts) -> dict[str, Any]:
     agreement = measure_annotators(facts.annotator_votes, facts.n_annotators)
     reason = None
     if not agreement.n_people:
-        reason = (
-            "every person has one annotator, so there is nobody to agree with"
-            if facts.n_annotators.any()
-            else "the annotations hold united labels only, not what single annotators chose; EMOTIC's .mat has both"
-        )
+        n_single, n_unknown = int((facts.n_annotators == 1).sum()), int((facts.n_annotators == 0).sum())
+        parts = [
+            f"{n_single:,} people have one annotator, who has nobody to agree with" if n_single else "",
+            f"of {n_unknown:,} people only the united labels are known, not what each annotator chose, which EMOTIC's "
+            ".mat has and its CSV form has not"
+            if n_unknown
+            else "",
+        ]
+        reason = "; ".join(part for part in parts if part) or "nobody is evaluated"
     return {"reason": reason, "people": agreement.n_people, **_agreement_to_json(agreement)}
 
 
