@@ -10,12 +10,15 @@ from emoface.cli.console import run_job
 from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from emoface.jobs.compare import CompareConfig
     from emoface.jobs.evaluate import EvaluateConfig
     from emoface.jobs.explain import ExplainConfig
     from emoface.jobs.export_predictions import ExportPredictionsConfig
     from emoface.jobs.predict import PredictConfig
     from emoface.jobs.score import ScoreConfig
+    from emoface.storage.records import JobRecord
 
 
 @job_command(config="emoface.jobs.evaluate:EvaluateConfig", arguments=("run",))
@@ -26,16 +29,11 @@ def evaluate(config: EvaluateConfig) -> None:
     Example:
       emoface evaluate runs/mter2
       emoface evaluate runs/mter2 --split val --draws 2000
+      emoface evaluate runs/mter2 --protocol emotic-test
     """
     from emoface.jobs.evaluate import run_evaluate
-    from emoface.reporting.evaluation import PAGE_NAME
-    from emoface.reporting.published import summarize_published
 
-    record = run_job(run_evaluate, config)
-    if config.protocol is not None:
-        click.echo(f"protocol: {config.protocol}, every rule is kept")
-    click.echo(f"published results: {summarize_published(record.info['published'])}")
-    click.echo(f"evaluation: {config.out / PAGE_NAME}")
+    _print_evaluation(run_job(run_evaluate, config), config.protocol, config.out)
 
 
 @job_command(config="emoface.jobs.score:ScoreConfig", arguments=("file",))
@@ -52,14 +50,8 @@ def score(config: ScoreConfig) -> None:
       emoface score results/test_cat_preds.mat --manifest work/manifest.json --order emotic --name tandon
     """
     from emoface.jobs.score import run_score
-    from emoface.reporting.evaluation import PAGE_NAME
-    from emoface.reporting.published import summarize_published
 
-    record = run_job(run_score, config)
-    if config.protocol is not None:
-        click.echo(f"protocol: {config.protocol}, every rule is kept")
-    click.echo(f"published results: {summarize_published(record.info['published'])}")
-    click.echo(f"evaluation: {config.folder / PAGE_NAME}")
+    _print_evaluation(run_job(run_score, config), config.protocol, config.folder)
 
 
 @job_command(config="emoface.jobs.export_predictions:ExportPredictionsConfig", arguments=("run",))
@@ -126,3 +118,14 @@ def explain(config: ExplainConfig) -> None:
 
     run_job(run_explain, config)
     click.echo(f"explanations: {config.folder}")
+
+
+def _print_evaluation(record: JobRecord, protocol: str | None, out: Path) -> None:
+    """Prints which protocol was kept, which published results can be compared, and where the page is."""
+    from emoface.reporting.evaluation import PAGE_NAME
+    from emoface.reporting.published import summarize_published
+
+    if protocol is not None:
+        click.echo(f"protocol: {protocol}, every rule is kept")
+    click.echo(f"published results: {summarize_published(record.info['published'])}")
+    click.echo(f"evaluation: {out / PAGE_NAME}")
