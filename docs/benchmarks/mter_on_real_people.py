@@ -27,9 +27,13 @@ from emoface.jobs.compare import CompareConfig, compare_pair
 from emoface.mter.runs import Run, read_run
 
 SYSTEMS = ("task1", "task2", "task2+task3", "mter1", "mter2", "kosti")
-"""The systems in the order of the table; those with a face stream start from the best run of task1."""
+"""The systems in the order of the table."""
+
+FACE_ALONE = "task1"
+"""The system that predicts people with a face alone, so that it cannot follow a protocol."""
 
 STARTS_FROM_FACE = ("mter1", "mter2")
+"""The systems whose face stream starts from that of the best run of task1."""
 
 PAIRS = (
     ("task2", "task2+task3"),
@@ -97,9 +101,9 @@ def train_all(search: Search, at_once: int) -> dict[str, Run]:
     def train(system: str, rate: str, run: Path) -> None:
         initial = []
         if system in STARTS_FROM_FACE:
-            for future in begun["task1"]:
+            for future in begun[FACE_ALONE]:
                 future.result()
-            initial = ["--init-face", best_run([*search.runs("task1").values()]).path]
+            initial = ["--init-face", best_run([*search.runs(FACE_ALONE).values()]).path]
         words = ("--manifest", search.manifest, "--model", system, "--out", run, "--learning-rate", rate)
         emoface("train", *words, "--pretrained", search.sources(system), *search.options, *initial)
 
@@ -109,8 +113,8 @@ def train_all(search: Search, at_once: int) -> dict[str, Run]:
         for future in (one for futures in begun.values() for one in futures):
             future.result()
     chosen = {system: best_run([*search.runs(system).values()]) for system in SYSTEMS}
-    for run in chosen.values():
-        emoface("evaluate", run.path)
+    for system, run in chosen.items():
+        emoface("evaluate", run.path, *([] if system == FACE_ALONE else ["--protocol", "stratified-test"]))
     return chosen
 
 
