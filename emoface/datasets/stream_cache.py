@@ -10,8 +10,8 @@ The arrays are plain uint8. So the input of a network is exactly the result of `
 takes a fifth of the time of decoding JPEGs; see ``docs/benchmarks/stream_cache.py``.
 
 The cache of a split is in ``CACHE/SPLIT-DATASET-KEY/``, where the key is a hash of everything except the photos that
-the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. Partially written files
-of killed processes are removed only together with the folder, since another process may be filling the same cache.
+the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. If two processes need
+the same cache, one waits until the other has filled it.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import open_table, vectors_to_array
@@ -275,13 +276,14 @@ def open_stream_cache(
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
     packing = _Packing(table, Path(manifest.image_root), folder, _FaceReader(table.path))
-    pending = folder.find_pending(shards, packing.is_current)
-    if pending:
-        progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for number, shard in pending:
-                packing.write_shard(number, shard, pool, progress)
-    folder.remove_other_keys(f"{dataset}-*")
+    with lock_folder(cache_dir, progress, name=dataset):
+        pending = folder.find_pending(shards, packing.is_current)
+        if pending:
+            progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                for number, shard in pending:
+                    packing.write_shard(number, shard, pool, progress)
+        folder.remove_other_keys(f"{dataset}-*")
     return _gather(folder, shards, table, manifest)
 
 

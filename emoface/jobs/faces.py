@@ -38,6 +38,7 @@ from emoface.prefetch import in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
+from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
@@ -111,6 +112,7 @@ class ShardWork:
     shards: ShardFolder
 
 
+@locked("dir")
 def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     """Detects the faces of every photo, assigns them to the people, and crops them.
 
@@ -172,7 +174,8 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
 
 def remove_shards(out: Path) -> None:
     """Removes the shards in ``out``, so that the next run starts from the beginning; finished tables are kept."""
-    shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
+    with lock_folder(out):
+        shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
 
 
 def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:

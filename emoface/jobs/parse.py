@@ -37,6 +37,7 @@ from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
 from emoface.storage.cards import read_card
 from emoface.storage.files import write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
 from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
@@ -60,6 +61,7 @@ class ParseConfig(Settings):
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT."""
 
 
+@locked("out")
 def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     """Reads EMOTIC's annotations, corrects them by documented rules, and writes one row per person.
 

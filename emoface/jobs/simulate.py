@@ -33,6 +33,7 @@ from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, la
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
 from emoface.storage.files import remove_leftovers, write_bytes, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, code_fingerprint, finish_job, record_path
 from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
@@ -83,6 +84,7 @@ class SimulateConfig(Settings):
     """Draw photos for training a face detector: far more varied than EMOTIC, without irregularities."""
 
 
+@locked("out")
 def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobRecord:
     """Draws photos of people, and writes their annotations and the ground truth.
 

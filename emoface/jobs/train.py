@@ -27,6 +27,7 @@ from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recip
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, read_record
 from emoface.storage.settings import Device, File, Folder, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
@@ -116,18 +117,24 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
         The job's record; the run's folder is as ``emoface.mter.runs`` describes it.
 
     Raises:
+        LockedError: Another process is training in ``out``.
         SettingsError: ``out`` holds a run with other settings, or a setting does not fit the data.
         TableError: The data set does not match its manifest, or its photos are missing.
         TrainingError: A loss is not finite.
         WeightsError: Weights to start from are missing or do not fit.
     """
+    fabric = build_fabric(config.device, config.precision)
+    if not fabric.is_global_zero:
+        return _train_or_resume(config, fabric, SILENT)
+    with lock_folder(config.out, progress, waits=False):  # the first process holds it for all of them
+        return _train_or_resume(config, fabric, progress)
+
+
+def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) -> JobRecord:
     from emoface.mter.runs import RUN_NAME
 
     manifest = read_manifest(config.manifest, check_sha256=True)
     recipe = resolve_recipe(config.preset, config.recipe)
-    fabric = build_fabric(config.device, config.precision)
-    if fabric.global_rank:
-        progress = SILENT
     identity = _describe_identity(config, recipe, manifest)
     if (config.out / RUN_NAME).is_file():
         _check_same_settings(config, identity)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         The temporary file to write, with the same suffix; it is removed if the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=f"-{os.getpid()}{path.suffix}")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -40,8 +41,19 @@ def remove_leftovers(path: Path) -> None:
     Args:
         path: A file that no other process is writing now; its name may contain wildcards, as in ``*.jpg``.
     """
-    for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+    for leftover in path.parent.glob(f".{path.stem}-????????-*{path.suffix}"):
         leftover.unlink(missing_ok=True)
+
+
+def list_leftovers(folder: Path, process: int) -> list[Path]:
+    """Lists the temporary files of ``atomic_path`` that a killed process left in a folder and in the folders below.
+
+    Args:
+        folder: The folder.
+        process: The process id of the killed process.
+    """
+    is_leftover = re.compile(rf"\..+-[a-z0-9_]{{8}}-{process}(\.[^.]*)?").fullmatch
+    return [path for path in folder.rglob(f".*-{process}*") if is_leftover(path.name) and path.is_file()]
 
 
 def write_bytes(path: Path, data: bytes) -> None:
