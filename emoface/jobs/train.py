@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
 from emoface.errors import SettingsError, TableError
+from emoface.learning.launchers import find_processes
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.names import ModelName, PresetName
@@ -161,17 +162,26 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
         precision: ``32``, or ``bf16`` for mixed precision.
 
     Raises:
-        SettingsError: The device is CUDA and there is none.
+        SettingsError: The device is CUDA and there is none, or the environment has variables of another launcher.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     from emoface.learning.devices import pick_device
 
-    accelerator = pick_device(device).type
-    n_local, n_all = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    distributed: dict[str, Any] = {"strategy": "ddp", "num_nodes": n_all // n_local} if n_all > 1 else {}
-    fabric = Fabric(accelerator=accelerator, devices=n_local, precision=_FABRIC_PRECISIONS[precision], **distributed)
-    if os.environ.get("LT_CLI_USED") != "1":  # under 'fabric run' Fabric has joined the processes already
+    processes = find_processes()
+    among: dict[str, Any] = {}
+    if processes.n_all > 1:
+        among = {"strategy": "ddp", "num_nodes": processes.n_all // processes.n_local}
+    elif not processes.are_joined:  # without this Fabric takes over what batch systems leave in the environment
+        among = {"plugins": LightningEnvironment()}
+    fabric = Fabric(
+        accelerator=pick_device(device).type,
+        devices=processes.n_local,
+        precision=_FABRIC_PRECISIONS[precision],
+        **among,
+    )
+    if not processes.are_joined:
         fabric.launch()
     return fabric
 
@@ -344,8 +354,7 @@ def _read_sampling_weights(
 def _n_workers(config: TrainConfig) -> int:
     if config.workers is not None:
         return config.workers
-    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(1, (os.cpu_count() or 1) // n_local - 1))
+    return min(8, max(1, (os.cpu_count() or 1) // find_processes().n_local - 1))
 
 
 def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:
