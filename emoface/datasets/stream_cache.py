@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +36,7 @@ from numpy.typing import NDArray
 from emoface.datasets.manifest import Manifest
 from emoface.datasets.photos import PhotoRows, group_photos, photo_digest, try_in_frame
 from emoface.errors import ImageError, TableError
-from emoface.prefetch import in_batches, map_ahead
+from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
@@ -280,7 +279,7 @@ def open_stream_cache(
         pending = folder.find_pending(shards, packing.is_current)
         if pending:
             progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
-            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            with ThreadPoolExecutor(count_usable_cpus()) as pool:
                 for number, shard in pending:
                     packing.write_shard(number, shard, pool, progress)
         folder.remove_other_keys(f"{dataset}-*")
@@ -365,7 +364,7 @@ class _Packing:
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
-        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
+        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * count_usable_cpus()):
             described.append({"wh": one.wh, "statuses": one.statuses})
             pixels["context"] += [] if one.context is None else [one.context]
             pixels["body"] += one.bodies

@@ -7,7 +7,6 @@ annotations are in ``emoface.emotic.corrections``.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,7 @@ from emoface.emotic import (
 )
 from emoface.errors import ImageError
 from emoface.labels.repeated import count_split_pairs
-from emoface.prefetch import map_ahead
+from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
@@ -133,7 +132,7 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         progress.advance(len(images))
         return dict.fromkeys(images, _MISSING)
     headers: dict[str, _Header] = {}
-    n_threads = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    n_threads = _THREADS_PER_CORE * count_usable_cpus()
     with ThreadPoolExecutor(n_threads) as pool:
         read = map_ahead(pool, lambda image: _read_header(image_root / image), images, 4 * n_threads)
         for image, header in zip(images, read, strict=True):

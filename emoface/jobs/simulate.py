@@ -26,7 +26,7 @@ from PIL import Image
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
-from emoface.prefetch import in_batches
+from emoface.prefetch import count_usable_cpus, in_batches
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
@@ -161,7 +161,7 @@ def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
 def _draw_shards(
     config: SimulateConfig, folder: ShardFolder, pending: list[tuple[int, list[int]]], progress: Progress
 ) -> None:
-    n_processes = min(os.cpu_count() or 1, len(pending))
+    n_processes = min(count_usable_cpus(), len(pending))
     if n_processes <= 1:
         for number, shard in pending:
             progress.advance(_draw_shard(config, folder, number, shard))

@@ -7,7 +7,6 @@ Several processes (``torchrun``) share every batch of a single process. The loop
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +24,7 @@ from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.names import ModelName, PresetName
 from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recipe
+from emoface.prefetch import count_usable_cpus
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
@@ -354,7 +354,7 @@ def _read_sampling_weights(
 def _n_workers(config: TrainConfig) -> int:
     if config.workers is not None:
         return config.workers
-    return min(8, max(1, (os.cpu_count() or 1) // find_processes().n_local - 1))
+    return min(8, max(1, count_usable_cpus() // find_processes().n_local - 1))
 
 
 def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:
