@@ -1,4 +1,4 @@
-"""The short form of ``kill_anywhere.py``: one run of the pipeline is killed three times, and must end as an unbroken."""
+"""The short form of ``kill_anywhere.py``: a pipeline run killed three times must end as an unbroken one."""
 
 from __future__ import annotations
 
