@@ -37,6 +37,10 @@ class SettingsError(EmofaceError):
     """A setting or a pipeline file that cannot be used."""
 
 
+class LockedError(EmofaceError):
+    """A folder that another process writes to at this time; the message says which process."""
+
+
 class ProtocolError(EmofaceError):
     """An evaluation that breaks a rule of the protocol it was to follow."""
 

@@ -75,7 +75,7 @@ def test_networks_do_not_import_each_other() -> None:
     "job",
     [
         *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
-        *("train", "train_detector", "model", "score", "export_predictions"),
+        *("train", "train_detector", "model", "score", "export_predictions", "verify"),
     ],
 )
 def test_command_line_and_light_jobs_start_without_torch(job: str) -> None:

@@ -331,6 +331,9 @@ def test_observer_receives_stages_in_order() -> None:
     calls: list[str] = []
 
     class Observer:
+        def note(self, text: str) -> None:
+            calls.append(f"note {text}")
+
         def skip(self, status: StageStatus) -> None:
             calls.append(f"skip {status.stage.name}")
 

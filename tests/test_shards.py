@@ -60,9 +60,9 @@ def test_files_are_named_by_number_and_ending(tmp_path: Path) -> None:
     assert folder.summary_path(12345) == tmp_path / "12345.json"
 
 
-@pytest.mark.parametrize(("endings", "left"), [((), [".00000-abcdefgh.parquet"]), (("parquet",), [])])
+@pytest.mark.parametrize(("endings", "left"), [((), [".00000-abcdefgh-4321.parquet"]), (("parquet",), [])])
 def test_leftovers_go_and_finished_files_stay(tmp_path: Path, endings: tuple[str, ...], left: list[Any]) -> None:
-    names = ["00000.json", "00000.parquet", ".00000-abcdefgh.parquet", ".00000-abcdefgh.json"]
+    names = ["00000.json", "00000.parquet", ".00000-abcdefgh-4321.parquet", ".00000-abcdefgh-4321.json"]
     for name in names:
         (tmp_path / name).write_text("{}")
     ShardFolder(tmp_path).remove_leftovers(*endings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shutil
@@ -11,6 +12,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -19,6 +21,7 @@ import torch
 from emoface.errors import SettingsError, WeightsError
 from emoface.yolov5face import ARCHITECTURES, YoloV5Face, build_network, load_network, save_network
 from emoface.yolov5face.checkpoint import read_checkpoint
+from emoface.yolov5face.detector import build_detector
 from emoface.yolov5face.folding import conv_slots, fold_batch_norms
 from emoface.yolov5face.onnx_files import read_onnx
 
@@ -225,6 +228,52 @@ def test_unknown_networks_suffixes_and_missing_files_are_refused(tmp_path: Path)
         load_network(tmp_path / "weights.tflite")
     with pytest.raises(SettingsError, match="no YOLOv5-Face network"):
         load_network(tmp_path / "none.pt", network="yolov9")
+
+
+def test_onnx_with_its_arrays_in_another_file(tmp_path: Path, random_network: BuildNetwork) -> None:
+    """pytorch-pfn-extras#809 and onnx#3157: the model was moved and the file with its arrays was left behind."""
+    network = random_network("yolov5n-0.5-face")
+    whole, path = tmp_path / "whole.onnx", tmp_path / "weights.onnx"
+    save_network(network, whole)
+    onnx.save(onnx.load(whole), path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    for one, other in zip(read_onnx(path), read_onnx(whole), strict=True):
+        assert torch.equal(one.weight, other.weight) and torch.equal(one.bias, other.bias)
+    (tmp_path / "moved").mkdir()
+    moved = path.rename(tmp_path / "moved" / "weights.onnx")
+    with pytest.raises(WeightsError) as missing:
+        load_network(moved)
+    assert str(missing.value) == (
+        f"{tmp_path / 'moved' / 'weights.data'}: no such file, but weights.onnx keeps its arrays in it; copy the two "
+        "files together, or save the model again as a single file"
+    )
+    model = onnx.load(moved, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            entry.value = "../weights.data" if entry.key == "location" else entry.value
+    onnx.save(model, moved)
+    with pytest.raises(WeightsError, match=r"its arrays are in '\.\./weights\.data', outside its folder"):
+        load_network(moved)
+
+
+def test_onnx_runtime_keeps_to_the_cpus_of_the_process(
+    random_network: BuildNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime#8313 and #10113: untold, it takes all cores of the machine and pins threads outside those allowed."""
+    import onnxruntime
+
+    options: list[onnxruntime.SessionOptions] = []
+    session = onnxruntime.InferenceSession
+
+    def open_session(model: bytes, given: onnxruntime.SessionOptions, **settings: Any) -> onnxruntime.InferenceSession:
+        options.append(given)
+        return session(model, given, **settings)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    network = random_network("yolov5n-0.5-face")
+    build_detector(network, backend="onnx")
+    build_detector(network, backend="onnx", n_threads=2)
+    assert [one.intra_op_num_threads for one in options] == [3, 2]
 
 
 def test_onnx_with_shared_or_computed_biases(tmp_path: Path, network: YoloV5Face) -> None:

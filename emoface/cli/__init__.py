@@ -31,7 +31,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report):
+for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report, dataset.verify):
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,10 +78,23 @@ class EmofaceGroup(click.Group):
 
 EmofaceGroup.group_class = EmofaceGroup
 
+_AGAIN = "run the same command again, which goes on from what is finished"
+_PERMISSION = "; check the permissions of the file and of its folder, or choose another folder"
+_REMEDIES = {
+    errno.ENOSPC: f"; make room on the disk and {_AGAIN}",
+    errno.EDQUOT: f"; make room in your quota and {_AGAIN}",
+    errno.EFBIG: f"; allow this process larger files (ulimit -f) and {_AGAIN}",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.EROFS: "; choose a folder on a disk that can be written to",
+    errno.ENAMETOOLONG: "; choose a shorter path",
+}
+"""What a user can do about an error of the operating system, by its number."""
+
 
 def _error_line(error: EmofaceError | OSError) -> str:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+        return f"{os.fsdecode(error.filename)}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
     return " ".join(str(error).split())
 
 

@@ -1,4 +1,4 @@
-"""The commands that build and audit a data set: simulate, parse, faces, split, report."""
+"""The commands that build and check a data set: simulate, parse, faces, split, report, verify."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emoface.jobs.report import ReportConfig
     from emoface.jobs.simulate import SimulateConfig
     from emoface.jobs.split import SplitConfig
+    from emoface.jobs.verify import VerifyConfig
 
 
 @job_command(config="emoface.jobs.simulate:SimulateConfig", arguments=("out",))
@@ -88,3 +89,23 @@ def report(config: ReportConfig) -> None:
 
     run_job(run_report, config)
     click.echo(f"audit: {config.dir / 'report' / 'audit.html'}")
+
+
+@job_command(config="emoface.jobs.verify:VerifyConfig", arguments=("dir",))
+def verify(config: VerifyConfig) -> None:
+    """Compares a data set or a training run in DIR with its manifest and records, and names every difference.
+
+    Exits 0 if all agree, and 1 with one line per difference. Nothing is written.
+
+    \b
+    Example:
+      emoface verify work
+      emoface verify runs/mter2
+    """
+    from emoface.jobs.verify import run_verify
+
+    record = run_job(run_verify, config)
+    for difference in record.info["differences"]:
+        click.echo(f"Difference: {difference}")
+    if record.info["differences"]:
+        raise click.exceptions.Exit(1)

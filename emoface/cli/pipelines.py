@@ -149,6 +149,10 @@ class StageLines:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started = 0.0
 
+    def note(self, text: str) -> None:
+        """Prints why a stage waits."""
+        self._console.print(text, markup=False)
+
     def skip(self, status: StageStatus) -> None:
         """Prints that a stage is current."""
         self._console.print(f"[green]{status.stage.name}[/]: current")

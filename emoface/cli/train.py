@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from emoface.cli.console import run_job
@@ -31,8 +30,9 @@ def train(config: TrainConfig) -> None:
       emoface train --manifest work/manifest.json --model mter2 --out runs/fast --preset modern --epochs 12
     """
     from emoface.jobs.train import run_train
+    from emoface.learning.launchers import find_processes
 
-    if int(os.environ.get("RANK", "0")):
+    if find_processes().rank:
         run_train(config, SILENT)
         return
     run_job(run_train, config)

@@ -10,8 +10,8 @@ The arrays are plain uint8. So the input of a network is exactly the result of `
 takes a fifth of the time of decoding JPEGs; see ``docs/benchmarks/stream_cache.py``.
 
 The cache of a split is in ``CACHE/SPLIT-DATASET-KEY/``, where the key is a hash of everything except the photos that
-the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. Partially written files
-of killed processes are removed only together with the folder, since another process may be filling the same cache.
+the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. If two processes need
+the same cache, one waits until the other has filled it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,10 +36,11 @@ from numpy.typing import NDArray
 from emoface.datasets.manifest import Manifest
 from emoface.datasets.photos import PhotoRows, group_photos, photo_digest, try_in_frame
 from emoface.errors import ImageError, TableError
-from emoface.prefetch import in_batches, map_ahead
+from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import open_table, vectors_to_array
@@ -275,13 +275,14 @@ def open_stream_cache(
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
     packing = _Packing(table, Path(manifest.image_root), folder, _FaceReader(table.path))
-    pending = folder.find_pending(shards, packing.is_current)
-    if pending:
-        progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            for number, shard in pending:
-                packing.write_shard(number, shard, pool, progress)
-    folder.remove_other_keys(f"{dataset}-*")
+    with lock_folder(cache_dir, progress, name=dataset):
+        pending = folder.find_pending(shards, packing.is_current)
+        if pending:
+            progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
+            with ThreadPoolExecutor(count_usable_cpus()) as pool:
+                for number, shard in pending:
+                    packing.write_shard(number, shard, pool, progress)
+        folder.remove_other_keys(f"{dataset}-*")
     return _gather(folder, shards, table, manifest)
 
 
@@ -363,7 +364,7 @@ class _Packing:
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
-        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * (os.cpu_count() or 1)):
+        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * count_usable_cpus()):
             described.append({"wh": one.wh, "statuses": one.statuses})
             pixels["context"] += [] if one.context is None else [one.context]
             pixels["body"] += one.bodies

@@ -41,6 +41,7 @@ from emoface.reporting.pages import (
 from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES
 from emoface.storage.files import write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
     finish_job,
@@ -84,6 +85,7 @@ class CompareConfig(Settings):
         return self.out or self.runs[0].parent / "comparison"
 
 
+@locked("folder")
 def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord:
     """Compares runs.
 

@@ -15,6 +15,7 @@ from emoface.errors import WeightsError
 from emoface.jobs.pipeline import PipelineConfig, StageObserver, run_pipeline
 from emoface.schema import EMPTY_FACE_REASONS, FACE_FOUND, FACES_SCHEMA, GROUND_TRUTH_SCHEMA, SPLITS
 from emoface.storage.cards import pipelines_dir
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_settings
 from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.tables import read_table, vectors_to_array
@@ -62,7 +63,12 @@ def run_demo(config: DemoConfig, observer: StageObserver | None = None) -> JobRe
     detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
     overrides = {name: str(value) for name, value in to_settings(config).items()} | {"detector": detector}
     pipeline = PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides, replaces_finished=True)
-    stages = run_pipeline(pipeline, observer)
+    with lock_folder(config.out):
+        return _summarize(config, detector, note, run_pipeline(pipeline, observer))
+
+
+def _summarize(config: DemoConfig, detector: str, note: str, stages: Mapping[str, JobRecord]) -> JobRecord:
+    """Writes the record of the demo from those of its stages."""
     truth_path, faces_path = config.out / "EMOTIC" / "ground_truth.parquet", config.out / "faces.parquet"
     truth = read_table(truth_path, GROUND_TRUTH_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_visible"])
     faces = read_table(faces_path, FACES_SCHEMA, _REMEDY, ["person_id", "face_bbox", "face_status"])

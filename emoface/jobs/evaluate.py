@@ -51,6 +51,7 @@ from emoface.reporting.pages import hash_template
 from emoface.reporting.published import hash_published_cards
 from emoface.schema import CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
@@ -101,7 +102,13 @@ class EvaluateConfig(Settings):
         """Folder of all output files."""
         return predictions_path(self.run, self.split).parent
 
+    @property
+    def eval_dir(self) -> Path:
+        """Folder of the evaluations of all splits, which share the thresholds."""
+        return self.out.parent
 
+
+@locked("eval_dir")
 def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobRecord:
     """Predicts the people of a split and computes the metrics of the predictions.
 
@@ -296,7 +303,7 @@ def _find_thresholds(
         )
     rows = _read_rows(own, "val")
     key = _predictions_key(run, own, "val", rows)
-    path = run.path / "eval" / THRESHOLDS_NAME
+    path = config.eval_dir / THRESHOLDS_NAME
     if (kept := _read_kept_thresholds(path, key, fitted_on)) is not None:
         return kept
     if config.split == "val" and own.path == manifest.path:

@@ -14,6 +14,7 @@ from emoface.metrics.detection import keep_sizes, measure_detections
 from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Count, Folder, Settings, Share
 from emoface.vision.detections import Detections
@@ -54,6 +55,7 @@ class EvaluateDetectorConfig(DetectorSettings, _LabelledPhotos):
     medium and hard average precision of its protocol."""
 
 
+@locked("out")
 def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = SILENT) -> JobRecord:
     """Evaluates a detector on labelled photos.
 

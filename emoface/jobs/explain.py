@@ -21,6 +21,7 @@ from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Device, File, Folder, Settings
 from emoface.version import __version__
@@ -87,6 +88,7 @@ class _Case:
     person: Person
 
 
+@locked("folder")
 def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord:
     """Draws Grad-CAM maps of people, for each stream and label.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -34,10 +33,11 @@ from emoface.inference.faces import (
     find_detector_weights,
     load_face_detector,
 )
-from emoface.prefetch import in_batches, map_ahead
+from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
+from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
@@ -111,6 +111,7 @@ class ShardWork:
     shards: ShardFolder
 
 
+@locked("dir")
 def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     """Detects the faces of every photo, assigns them to the people, and crops them.
 
@@ -172,7 +173,8 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
 
 def remove_shards(out: Path) -> None:
     """Removes the shards in ``out``, so that the next run starts from the beginning; finished tables are kept."""
-    shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
+    with lock_folder(out):
+        shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
 
 
 def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
@@ -275,7 +277,7 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
     def read(photo: AnnotatedPhoto) -> tuple[AnnotatedPhoto, PhotoOrStatus]:
         return photo, try_in_frame(work.image_root / photo.image, photo.image_wh)
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(count_usable_cpus()) as pool:
         crops: list[Future[PhotoFaces]] = []
         for batch in in_batches(map_ahead(pool, read, shard, ahead), config.batch_size):
             found = iter(detector.detect([one.photo.pixels for _, one in batch if one.photo is not None]))

@@ -7,7 +7,6 @@ annotations are in ``emoface.emotic.corrections``.
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +30,13 @@ from emoface.emotic import (
 )
 from emoface.errors import ImageError
 from emoface.labels.repeated import count_split_pairs
-from emoface.prefetch import map_ahead
+from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
 from emoface.storage.cards import read_card
 from emoface.storage.files import write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
 from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
@@ -60,6 +60,7 @@ class ParseConfig(Settings):
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT."""
 
 
+@locked("out")
 def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     """Reads EMOTIC's annotations, corrects them by documented rules, and writes one row per person.
 
@@ -131,7 +132,7 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         progress.advance(len(images))
         return dict.fromkeys(images, _MISSING)
     headers: dict[str, _Header] = {}
-    n_threads = _THREADS_PER_CORE * (os.cpu_count() or 1)
+    n_threads = _THREADS_PER_CORE * count_usable_cpus()
     with ThreadPoolExecutor(n_threads) as pool:
         read = map_ahead(pool, lambda image: _read_header(image_root / image), images, 4 * n_threads)
         for image, header in zip(images, read, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,7 +25,8 @@ from emoface.pipeline.stages import (
     reset_stage,
     to_stage,
 )
-from emoface.progress import SILENT, Progress
+from emoface.progress import SILENT, Progress, Silent
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord
 
 
@@ -50,6 +51,9 @@ class PipelineConfig:
 class StageObserver(Protocol):
     """Receives one call when a stage is skipped, starts or finishes."""
 
+    def note(self, text: str) -> None:
+        """Called with the reason if a stage waits for another process."""
+
     def skip(self, status: StageStatus) -> None:
         """Called for a stage that is current and does not run."""
 
@@ -62,6 +66,9 @@ class StageObserver(Protocol):
 
 class SilentObserver:
     """An observer that ignores every call."""
+
+    def note(self, text: str) -> None:
+        """Does nothing."""
 
     def skip(self, status: StageStatus) -> None:
         """Does nothing."""
@@ -77,6 +84,8 @@ class SilentObserver:
 def run_pipeline(config: PipelineConfig, observer: StageObserver | None = None) -> dict[str, JobRecord]:
     """Runs the stages that are not current, in the order of the file.
 
+    The folder of a stage is locked from the first stage in it to the last one.
+
     Args:
         config: The pipeline file and its settings.
         observer: Receives a call per stage; None for no reports.
@@ -87,31 +96,52 @@ def run_pipeline(config: PipelineConfig, observer: StageObserver | None = None) 
     Raises:
         EmofaceError: The pipeline file has an error (raised before any stage runs), or a stage failed (the stages
             before it are then current).
+        LockedError: Another process is training in the folder of a stage.
     """
     observer = observer or SilentObserver()
     stages = read_stages(config)
+    last_in = {stage.out: number for number, stage in enumerate(stages)}
+    held: dict[Path, ExitStack] = {}
     records = {}
-    for stage in stages:
-        status = check_stage(stage)
-        is_stale_kept = stage.job.is_kept and status.state == STALE
-        is_forced = stage.name in config.rebuild or (is_stale_kept and config.replaces_finished)
-        if is_stale_kept and not is_forced:
-            raise SettingsError(
-                f"stage '{stage.name}': {stage.out} holds a finished run that is stale ({'; '.join(status.reasons)}); "
-                f"replace it with --rebuild {stage.name}, or give the stage another '{stage.job.folder}'"
-            )
-        if status.record is not None and status.state == CURRENT and not is_forced:
-            observer.skip(status)
-            records[stage.name] = status.record
-            continue
-        if is_forced:
-            status = StageStatus(stage, status.state, ("to be rebuilt", *status.reasons), status.record)
-            reset_stage(stage)
-        run = getattr(importlib.import_module(stage.job.module), stage.job.run)
-        with observer.begin(status) as progress:
-            records[stage.name] = run(stage.config, progress)
-        observer.end(stage, records[stage.name])
+    with ExitStack() as all_held:
+        for number, stage in enumerate(stages):
+            if stage.out not in held:
+                held[stage.out] = all_held.enter_context(ExitStack())
+                held[stage.out].enter_context(lock_folder(stage.out, _NotesTo(observer), waits=not stage.job.is_kept))
+            records[stage.name] = _run_stage(config, stage, observer)
+            if last_in[stage.out] == number:
+                held[stage.out].close()
     return records
+
+
+class _NotesTo(Silent):
+    """A progress that reports only notes, to an observer."""
+
+    def __init__(self, observer: StageObserver) -> None:
+        self.note = observer.note  # type: ignore[method-assign]
+
+
+def _run_stage(config: PipelineConfig, stage: Stage, observer: StageObserver) -> JobRecord:
+    """Runs a stage unless it is current, and returns its record."""
+    status = check_stage(stage)
+    is_stale_kept = stage.job.is_kept and status.state == STALE
+    is_forced = stage.name in config.rebuild or (is_stale_kept and config.replaces_finished)
+    if is_stale_kept and not is_forced:
+        raise SettingsError(
+            f"stage '{stage.name}': {stage.out} holds a finished run that is stale ({'; '.join(status.reasons)}); "
+            f"replace it with --rebuild {stage.name}, or give the stage another '{stage.job.folder}'"
+        )
+    if status.record is not None and status.state == CURRENT and not is_forced:
+        observer.skip(status)
+        return status.record
+    if is_forced:
+        status = StageStatus(stage, status.state, ("to be rebuilt", *status.reasons), status.record)
+        reset_stage(stage)
+    run = getattr(importlib.import_module(stage.job.module), stage.job.run)
+    with observer.begin(status) as progress:
+        record: JobRecord = run(stage.config, progress)
+    observer.end(stage, record)
+    return record
 
 
 def check_pipeline(config: PipelineConfig) -> list[StageStatus]:

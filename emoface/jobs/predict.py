@@ -19,6 +19,7 @@ from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS, N_CATEGORIES
 from emoface.storage.files import file_sha256, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Device, File, Folder, Settings, Share
 from emoface.version import __version__
@@ -74,6 +75,7 @@ class PredictConfig(Settings):
         return self.out or self.run / "predict"
 
 
+@locked("folder")
 def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord:
     """Predicts the emotions of the people of photos.
 

@@ -54,6 +54,7 @@ from emoface.schema import (
 )
 from emoface.storage.cards import read_card
 from emoface.storage.files import write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
     finish_job,
@@ -120,6 +121,7 @@ class DataSet:
     gaps: list[dict[str, str]]
 
 
+@locked("dir")
 def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
     """Computes label statistics and face counts of a data set, and writes the charts and the audit page.
 

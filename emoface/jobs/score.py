@@ -51,6 +51,7 @@ from emoface.reporting.pages import hash_template
 from emoface.reporting.published import hash_published_cards
 from emoface.schema import DIMENSIONS
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, find_current, finish_job, hash_inputs
 from emoface.storage.settings import Count, File, Folder, Seed, Settings, Split
 from emoface.vision.arrays import Float64Array
@@ -144,6 +145,7 @@ class _Source:
     vad: Path | None = None
 
 
+@locked("folder")
 def run_score(config: ScoreConfig, progress: Progress = SILENT) -> JobRecord:
     """Reads the predictions, matches them with the people of the split and computes their metrics.
 

@@ -26,13 +26,14 @@ from PIL import Image
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
-from emoface.prefetch import in_batches
+from emoface.prefetch import count_usable_cpus, in_batches
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SPLITS
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
 from emoface.storage.files import remove_leftovers, write_bytes, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, code_fingerprint, finish_job, record_path
 from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
@@ -83,6 +84,7 @@ class SimulateConfig(Settings):
     """Draw photos for training a face detector: far more varied than EMOTIC, without irregularities."""
 
 
+@locked("out")
 def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobRecord:
     """Draws photos of people, and writes their annotations and the ground truth.
 
@@ -159,7 +161,7 @@ def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
 def _draw_shards(
     config: SimulateConfig, folder: ShardFolder, pending: list[tuple[int, list[int]]], progress: Progress
 ) -> None:
-    n_processes = min(os.cpu_count() or 1, len(pending))
+    n_processes = min(count_usable_cpus(), len(pending))
     if n_processes <= 1:
         for number, shard in pending:
             progress.advance(_draw_shard(config, folder, number, shard))

@@ -42,6 +42,7 @@ from emoface.schema import (
     SPLITS,
 )
 from emoface.storage.files import atomic_path, file_sha256, write_text
+from emoface.storage.locks import locked
 from emoface.storage.records import (
     ABSENT,
     PHOTOS,
@@ -177,6 +178,7 @@ class SplitConfig(Settings):
     """How to balance train: none, cap:N (at most N people per label) or weights (sampling weights)."""
 
 
+@locked("dir")
 def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     """Splits the people by photo and writes the split tables and the manifest.
 

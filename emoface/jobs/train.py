@@ -7,7 +7,6 @@ Several processes (``torchrun``) share every batch of a single process. The loop
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +19,16 @@ from pydantic import BeforeValidator, Field, model_validator
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
 from emoface.errors import SettingsError, TableError
+from emoface.learning.launchers import find_processes
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.names import ModelName, PresetName
 from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recipe
+from emoface.prefetch import count_usable_cpus
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, read_record
 from emoface.storage.settings import Device, File, Folder, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
@@ -116,18 +118,24 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
         The job's record; the run's folder is as ``emoface.mter.runs`` describes it.
 
     Raises:
+        LockedError: Another process is training in ``out``.
         SettingsError: ``out`` holds a run with other settings, or a setting does not fit the data.
         TableError: The data set does not match its manifest, or its photos are missing.
         TrainingError: A loss is not finite.
         WeightsError: Weights to start from are missing or do not fit.
     """
+    fabric = build_fabric(config.device, config.precision)
+    if not fabric.is_global_zero:
+        return _train_or_resume(config, fabric, SILENT)
+    with lock_folder(config.out, progress, waits=False):  # the first process holds it for all of them
+        return _train_or_resume(config, fabric, progress)
+
+
+def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) -> JobRecord:
     from emoface.mter.runs import RUN_NAME
 
     manifest = read_manifest(config.manifest, check_sha256=True)
     recipe = resolve_recipe(config.preset, config.recipe)
-    fabric = build_fabric(config.device, config.precision)
-    if fabric.global_rank:
-        progress = SILENT
     identity = _describe_identity(config, recipe, manifest)
     if (config.out / RUN_NAME).is_file():
         _check_same_settings(config, identity)
@@ -154,17 +162,26 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
         precision: ``32``, or ``bf16`` for mixed precision.
 
     Raises:
-        SettingsError: The device is CUDA and there is none.
+        SettingsError: The device is CUDA and there is none, or the environment has variables of another launcher.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     from emoface.learning.devices import pick_device
 
-    accelerator = pick_device(device).type
-    n_local, n_all = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    distributed: dict[str, Any] = {"strategy": "ddp", "num_nodes": n_all // n_local} if n_all > 1 else {}
-    fabric = Fabric(accelerator=accelerator, devices=n_local, precision=_FABRIC_PRECISIONS[precision], **distributed)
-    if os.environ.get("LT_CLI_USED") != "1":  # under 'fabric run' Fabric has joined the processes already
+    processes = find_processes()
+    among: dict[str, Any] = {}
+    if processes.n_all > 1:
+        among = {"strategy": "ddp", "num_nodes": processes.n_all // processes.n_local}
+    elif not processes.are_joined:  # without this Fabric takes over what batch systems leave in the environment
+        among = {"plugins": LightningEnvironment()}
+    fabric = Fabric(
+        accelerator=pick_device(device).type,
+        devices=processes.n_local,
+        precision=_FABRIC_PRECISIONS[precision],
+        **among,
+    )
+    if not processes.are_joined:
         fabric.launch()
     return fabric
 
@@ -337,8 +354,7 @@ def _read_sampling_weights(
 def _n_workers(config: TrainConfig) -> int:
     if config.workers is not None:
         return config.workers
-    n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return min(8, max(1, (os.cpu_count() or 1) // n_local - 1))
+    return min(8, max(1, count_usable_cpus() // find_processes().n_local - 1))
 
 
 def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:

@@ -20,6 +20,7 @@ from emoface.errors import SettingsError
 from emoface.learning.schedules import step_factor
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, to_settings
 from emoface.storage.settings import Count, Folder, Seed, Settings, Share
 from emoface.storage.weights import WeightsFile, find_weights
@@ -94,8 +95,14 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
     Raises:
         AnnotationsError: There are no labelled photos.
         SettingsError: ``out`` contains a run of other settings, or the device does not exist.
+        LockedError: Another process is training in ``out``.
         NonFiniteLossError: A loss is infinite or not a number.
     """
+    with lock_folder(config.out, progress, waits=False):
+        return _train_or_resume(config, progress)
+
+
+def _train_or_resume(config: TrainDetectorConfig, progress: Progress) -> JobRecord:
     from emoface.learning.devices import pick_device
     from emoface.learning.optimizers import build_optimizer
     from emoface.yolov5face.batches import TrainingCrops

@@ -17,8 +17,9 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         path: Path of the file.
         state: State dicts, numbers, strings, and lists and dictionaries of them.
     """
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    # given a stream, torch passes on the error of a full disk, which it swallows if it opens the file itself
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emoface.schema import CATEGORIES, DIMENSIONS
+from emoface.storage.files import naming_path
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -95,8 +98,39 @@ def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
     return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}{beside}" if reached else ""
 
 
+@contextmanager
+def open_curves(folder: Path, first_epoch: int) -> Iterator[SummaryWriter]:
+    """Opens TensorBoard's curves of a run; those of an interrupted epoch are hidden.
+
+    Args:
+        folder: Folder of the curves.
+        first_epoch: The epoch that is written first, from 1.
+
+    Raises:
+        OSError: The curves cannot be written.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    with naming_path(folder):
+        writer = SummaryWriter(str(folder), purge_step=first_epoch)
+    try:
+        yield writer
+    finally:
+        with naming_path(folder):
+            writer.close()
+
+
 def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
-    """Adds an epoch to TensorBoard's curves."""
+    """Adds an epoch to TensorBoard's curves.
+
+    Raises:
+        OSError: The curves cannot be written.
+    """
+    with naming_path(Path(writer.log_dir)):
+        _add_points(writer, line)
+
+
+def _add_points(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
     epoch = line["epoch"]
     for side in ("train", "val"):
         writer.add_scalar(f"loss/{side}", line[f"{side}_loss"], epoch)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.learning.checkpoints import load_checkpoint
@@ -27,7 +27,7 @@ from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import build_recipe_model
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
-from emoface.storage.files import atomic_path, write_text
+from emoface.storage.files import write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.version import __version__
 
@@ -210,8 +210,7 @@ def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def write_weights(path: Path, model: torch.nn.Module) -> None:
     """Writes a network's weights as safetensors, in one step."""
-    with atomic_path(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

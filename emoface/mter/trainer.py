@@ -20,7 +20,6 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from emoface.errors import TrainingError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
@@ -30,7 +29,15 @@ from emoface.learning.optimizers import build_optimizer, set_learning_rate
 from emoface.metrics.evaluation import measure_precision
 from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import Augmentation, PeopleDataset, PersonBatch, iterate_batches
-from emoface.mter.epoch_log import ValMetrics, describe_best, describe_line, score_line, to_line, write_curves
+from emoface.mter.epoch_log import (
+    ValMetrics,
+    describe_best,
+    describe_line,
+    open_curves,
+    score_line,
+    to_line,
+    write_curves,
+)
 from emoface.mter.losses import label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
@@ -128,8 +135,7 @@ class Trainer:
         with ExitStack() as opened:
             curves = None
             if fabric.is_global_zero:
-                folder = str(self._run_dir / "tensorboard")
-                curves = opened.enter_context(SummaryWriter(folder, purge_step=len(self.lines) + 1))
+                curves = opened.enter_context(open_curves(self._run_dir / "tensorboard", len(self.lines) + 1))
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
                 self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {recipe.epochs}")

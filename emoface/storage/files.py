@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,19 +21,57 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary file to write, with the same suffix; it is removed if the block raises.
+
+    Raises:
+        OSError: The file cannot be written; the error names ``path``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    with naming_path(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_path(path, f"{path.parent}{os.sep}.{path.stem}-"):
+        suffix = f"-{os.getpid()}{path.suffix}"
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming_path(path: Path, also: str | None = None) -> Iterator[None]:
+    """Makes errors of the operating system name the file that was written, which many libraries leave out.
+
+    torch hides the error of the operating system behind a ``RuntimeError``; it is looked for there too.
+
+    Args:
+        path: The file that the block writes.
+        also: Start of the names of temporary files, in place of which ``path`` is named.
+
+    Raises:
+        OSError: The block raised one that names no file, or a temporary one.
+    """
     try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except (OSError, RuntimeError) as error:
+        cause = _find_os_error(error)
+        if cause is None or not (cause.filename is None or (also and str(cause.filename).startswith(also))):
+            raise
+        if cause.errno is None and type(cause) is not OSError:  # such as an error of a download
+            raise
+        text = os.strerror(cause.errno) if cause.errno else str(cause)
+        raise OSError(cause.errno or errno.EIO, text, str(path)) from error
+
+
+def _find_os_error(error: BaseException | None) -> OSError | None:
+    """Finds the first error of the operating system among an error and those that it followed from."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def remove_leftovers(path: Path) -> None:
@@ -40,8 +80,19 @@ def remove_leftovers(path: Path) -> None:
     Args:
         path: A file that no other process is writing now; its name may contain wildcards, as in ``*.jpg``.
     """
-    for leftover in path.parent.glob(f".{path.stem}-????????{path.suffix}"):
+    for leftover in path.parent.glob(f".{path.stem}-????????-*{path.suffix}"):
         leftover.unlink(missing_ok=True)
+
+
+def list_leftovers(folder: Path, process: int) -> list[Path]:
+    """Lists the temporary files of ``atomic_path`` that a killed process left in a folder and in the folders below.
+
+    Args:
+        folder: The folder.
+        process: The process id of the killed process.
+    """
+    is_leftover = re.compile(rf"\..+-[a-z0-9_]{{8}}-{process}(\.[^.]*)?").fullmatch
+    return [path for path in folder.rglob(f".*-{process}*") if is_leftover(path.name) and path.is_file()]
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -5,7 +5,6 @@ The sample at position k of epoch e depends only on the seed, e and k, not on th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from emoface.datasets.face_labels import LabelledPhoto
 from emoface.metrics.detection import LabelledFaces
-from emoface.prefetch import in_batches, map_ahead
+from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.vision.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
 from emoface.vision.crops import Photo
 from emoface.yolov5face.losses import FaceTargets
@@ -71,7 +70,7 @@ class TrainingCrops:
             n_threads: Threads that prepare crops ahead; None is one thread less than there are CPU cores.
         """
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos)).tolist()
-        with ThreadPoolExecutor(n_threads or max(1, (os.cpu_count() or 2) - 1)) as pool:
+        with ThreadPoolExecutor(n_threads or max(1, count_usable_cpus() - 1)) as pool:
             samples = map_ahead(pool, partial(self._make_crop, epoch), order, ahead=3 * self.batch_size)
             for batch in in_batches(samples, self.batch_size):
                 pixels = np.stack([photo for photo, _ in batch]).transpose(0, 3, 1, 2)

@@ -110,7 +110,7 @@ def load_detector(
         conf_threshold: Minimum score of a face (objectness times class probability), 0-1.
         iou_threshold: Non-maximum suppression drops a face whose IoU with a face of higher score is above this, 0-1.
         device: Device of the backends torch and hub, see ``learning.devices.pick_device``; None is CUDA if available.
-        n_threads: Threads of ONNX Runtime; None leaves the number to the library.
+        n_threads: Threads of ONNX Runtime; None is one per CPU that this process may use.
         hub_repo: Repository for the backend ``hub``, see ``hub.load_reference_network``.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from emoface.prefetch import count_usable_cpus
 from emoface.vision.arrays import Float32Array
 from emoface.yolov5face.folding import fold_batch_norms
 from emoface.yolov5face.network import YoloV5Face
@@ -49,8 +50,7 @@ class OnnxEngine:
         options.log_severity_level = 3
         # Threads that wait actively (spinning) would take CPU time from the threads that decode photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if n_threads is not None:
-            options.intra_op_num_threads = n_threads
+        options.intra_op_num_threads = count_usable_cpus() if n_threads is None else n_threads
         self._session: Any = onnxruntime.InferenceSession(to_onnx(network), options, providers=["CPUExecutionProvider"])
 
     def run(self, images: Float32Array) -> list[Float32Array]:

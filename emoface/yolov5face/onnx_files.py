@@ -88,14 +88,17 @@ def read_onnx(path: Path) -> list[FoldedConv]:
         path: An ``.onnx`` file with folded BatchNorms.
 
     Raises:
-        WeightsError: The file is not an ONNX model, is quantised, or has BatchNorms that are not folded.
+        WeightsError: The file is not an ONNX model, a file with its data is missing, it is quantised, or has BatchNorms
+            that are not folded.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load_model(path)
-    except (DecodeError, OSError, ValueError) as error:
+        model = onnx.load_model(path, load_external_data=False)
+        _check_data_files(path, model)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise WeightsError(f"{path}: not a readable ONNX model ({error})") from error
     values = _constants(model.graph)
     foreign = {"BatchNormalization", "QLinearConv", "ConvInteger"} & {node.op_type for node in model.graph.node}
@@ -104,6 +107,27 @@ def read_onnx(path: Path) -> list[FoldedConv]:
             f"{path}: has {', '.join(sorted(foreign))} nodes, expected plain convolutions with BatchNorm folded in"
         )
     return [_read_conv(path, node, values) for node in model.graph.node if node.op_type == "Conv"]
+
+
+def _check_data_files(path: Path, model: Any) -> None:
+    """Checks that the files in which a model keeps its arrays lie beside it.
+
+    Raises:
+        WeightsError: One is missing, or outside the folder of the model.
+    """
+    tensors = [*model.graph.initializer]
+    tensors += [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
+    names = [entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
+    folder = path.parent.resolve()
+    for name in dict.fromkeys(names):
+        data_path = (folder / name).resolve()
+        if not data_path.is_relative_to(folder):
+            raise WeightsError(f"{path}: its arrays are in '{name}', outside its folder; nothing of it was read")
+        if not data_path.is_file():
+            raise WeightsError(
+                f"{data_path}: no such file, but {path.name} keeps its arrays in it; copy the two files together, or "
+                "save the model again as a single file"
+            )
 
 
 def _constants(graph: Any) -> dict[str, Any]:

@@ -1,0 +1,211 @@
+"""Locks of output folders: two jobs never write into one folder at the same time, and each says whom it waits for.
+
+The operating system holds a lock for a process and releases it when the process ends in any way, so a lock of a dead
+process holds nobody up. Beside the lock lies a file that says who holds it. If a new holder finds this file of another
+process, that process was killed, and the files that it had half written are removed.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import re
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ParamSpec, Self, TypeVar
+
+from filelock import FileLock, Timeout
+
+from emoface.errors import LockedError
+from emoface.progress import SILENT, Progress
+from emoface.storage.files import list_leftovers, remove_leftovers, write_text
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_POLL_SECONDS = 0.2
+_OWNER_SECONDS = 2.0
+_MAX_COMMAND = 200
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@dataclass(frozen=True)
+class LockOwner:
+    """The process that holds a lock.
+
+    Attributes:
+        process: Its process id.
+        host: Name of its machine.
+        command: Its command line.
+        since: When it took the lock, ISO 8601 with the time zone.
+    """
+
+    process: int
+    host: str
+    command: str
+    since: str
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Describes this process."""
+        return cls(
+            os.getpid(), socket.gethostname(), _command_line(), datetime.now().astimezone().isoformat("T", "seconds")
+        )
+
+    def __str__(self) -> str:
+        return f"process {self.process} on {self.host} since {self.since} ({self.command})"
+
+
+class _Held(threading.local):
+    """The locks that this thread holds; a job that runs other jobs in its folder holds the lock only once."""
+
+    def __init__(self) -> None:
+        self.paths: set[Path] = set()
+
+
+_HELD = _Held()
+
+
+@contextmanager
+def lock_folder(
+    folder: Path, progress: Progress = SILENT, *, waits: bool = True, name: str = "emoface"
+) -> Iterator[None]:
+    """Holds the lock of a folder during the block; the thread that holds it already passes.
+
+    A folder that does not exist is created, and removed again if nothing was written to it. A folder that this process
+    may not write to has no lock: whoever cannot write there disturbs nobody.
+
+    Args:
+        folder: The folder that is written to.
+        progress: Receives a note that says whom this process waits for.
+        waits: Whether to wait while another process holds the lock, instead of raising an error.
+        name: Name of the lock, if parts of the folder are locked on their own.
+
+    Raises:
+        LockedError: Another process holds the lock, and ``waits`` is false.
+    """
+    path = folder.resolve() / f".{name}.lock"
+    if path in _HELD.paths:
+        yield
+        return
+    created = [one for one in (path.parent, *path.parent.parents) if not one.exists()]
+    lock = FileLock(path)
+    if not _acquire(lock, path, folder, progress, waits):
+        yield
+        return
+    _HELD.paths.add(path)
+    owner_path = path.with_name(f"{path.name}.json")
+    try:
+        _remove_half_written(owner_path)
+        write_text(owner_path, json.dumps(asdict(LockOwner.of_this_process())) + "\n")
+        yield
+    finally:
+        _HELD.paths.discard(path)
+        with suppress(OSError):  # a folder that has become read-only or has vanished; on Windows also the open file
+            owner_path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        lock.release()
+        with suppress(OSError):  # the folders that are not empty
+            for one in created:
+                one.rmdir()
+
+
+def locked(field: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a job hold the lock of its folder while it runs; a second job waits, and says for whom.
+
+    Args:
+        field: The field or property of the job's configuration that gives the folder.
+
+    Returns:
+        A decorator of ``run_x(config, progress)``.
+    """
+
+    def decorate(run: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(run)
+        def run_locked(*args: P.args, **kwargs: P.kwargs) -> R:
+            given: dict[str, Any] = dict(zip(("config", "progress"), args, strict=False)) | kwargs
+            with lock_folder(getattr(given["config"], field), given.get("progress", SILENT)):
+                return run(*args, **kwargs)
+
+        return run_locked
+
+    return decorate
+
+
+def _acquire(lock: FileLock, path: Path, folder: Path, progress: Progress, waits: bool) -> bool:
+    """Acquires a lock; False if the folder cannot be written to."""
+    is_noted = False
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=0 if not is_noted else _OWNER_SECONDS, poll_interval=_POLL_SECONDS)
+            return True
+        except Timeout:
+            if is_noted:
+                continue
+            owner = _find_owner(path.with_name(f"{path.name}.json"))
+            if not waits:
+                raise LockedError(
+                    f"{folder}: in use by {owner}; wait until it ends, or choose another folder"
+                ) from None
+            progress.note(f"{folder}: in use by {owner}; waiting until it ends")
+            is_noted = True
+        except FileNotFoundError:  # the last holder has just removed the folder, which was empty
+            continue
+        except OSError as error:
+            if error.errno not in _NOT_WRITABLE:
+                raise
+            return False
+
+
+def _find_owner(path: Path) -> str:
+    """Describes the holder of a lock; it may have taken the lock a moment ago and not have said yet who it is."""
+    deadline = time.monotonic() + _OWNER_SECONDS
+    while time.monotonic() < deadline:
+        owner = _read_owner(path)
+        if owner is not None and (owner.host != socket.gethostname() or _is_running(owner.process)):
+            return str(owner)
+        time.sleep(_POLL_SECONDS)
+    return "another process"
+
+
+def _read_owner(path: Path) -> LockOwner | None:
+    try:
+        return LockOwner(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs, under another user
+        return True
+    return True
+
+
+def _remove_half_written(owner_path: Path) -> None:
+    """Removes the temporary files of a process that was killed while it held the lock."""
+    remove_leftovers(owner_path)
+    if (killed := _read_owner(owner_path)) is not None:
+        for path in list_leftovers(owner_path.parent, killed.process):
+            path.unlink(missing_ok=True)
+
+
+def _command_line() -> str:
+    program = Path(sys.argv[0]).name
+    words = ["python", "-m", "emoface"] if program == "__main__.py" else [program]
+    command = re.sub(r"\s+", " ", shlex.join([*words, *sys.argv[1:]]))
+    return command if len(command) <= _MAX_COMMAND else f"{command[:_MAX_COMMAND]}..."
