@@ -158,12 +158,10 @@ def test_crops_are_of_the_upright_photo_in_whichever_frame_the_boxes_are(manifes
     upright = read_photo(path)
     assert upright.shape == (200, 120, 3)
     sizes: list[object] = [list(PHOTO_WH)] * 16
-    by_size = {}
     for wh in (PHOTO_WH, PHOTO_WH[::-1]):
         sizes[:2] = [list(wh)] * 2
         changed = _change_table(manifest, "people", "image_wh", sizes)
-        by_size[wh] = open_stream_cache(changed, "train"), np.array(_boxes(changed, 0))
-    for wh, (cache, (body, face)) in by_size.items():
+        cache, (body, face) = open_stream_cache(changed, "train"), _boxes(changed, 0)
         assert np.array_equal(cache.read_person(0).context, scale_square(upright, 256))
         if wh == PHOTO_WH:  # boxes of the stored photo go with it: x' = height - y, y' = x
             body, face = ([120 - box[3], box[0], 120 - box[1], box[2]] for box in (body, face))
@@ -302,4 +300,7 @@ def test_summary_is_plain_json(manifest: Manifest) -> None:
     open_stream_cache(manifest, "train")
     (summary,) = (manifest.path.parent / "stream_cache").rglob("*.json")
     described = json.loads(summary.read_text())
-    assert described["photos"][0] == {"wh": list(PHOTO_WH), "statuses": ["usable", "usable"]}
+    assert described["photos"][0] == {
+        "turn": {"orientation": 1, "wh": list(PHOTO_WH)},
+        "statuses": ["usable", "usable"],
+    }
