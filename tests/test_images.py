@@ -47,7 +47,8 @@ def store(upright: np.ndarray[Any, np.dtype[np.uint8]], orientation: int) -> Ima
 
 def encode(image: Image.Image, kind: str, orientation: int, where: str = "exif") -> bytes:
     """Encodes stored pixels with an orientation in EXIF, or in XMP alone; of a TIFF in its own tag."""
-    stream, options = io.BytesIO(), dict[str, Any](quality=95)
+    fast: dict[str, dict[str, Any]] = {"AVIF": {"speed": 10}, "WEBP": {"method": 0}, "PNG": {"compress_level": 1}}
+    stream, options = io.BytesIO(), {"quality": 95, **fast.get(kind, {})}
     exif = Image.Exif()
     exif[0x0112] = orientation
     xmp = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><d tiff:Orientation="{orientation}"/></x:xmpmeta>'.encode()
