@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from emoface.datasets.face_labels import label_file, read_face_labels, read_whole_photos
 from emoface.errors import AnnotationsError, TableError
 from emoface.jobs.simulate import SimulateConfig, run_simulate
+from emoface.progress import Silent
 from emoface.schema import GROUND_TRUTH_SCHEMA
 from emoface.storage.tables import read_table
 from emoface.vision.images import encode_jpeg
@@ -102,6 +104,26 @@ def test_broken_and_missing_photos_are_left_out_and_counted(tmp_path: Path) -> N
     photos, n_left_out = read_whole_photos(labels)
     assert [one.path for one in photos] == [whole] and n_left_out == 2
     assert photos[0].read().shape == (80, 120, 3)
+
+
+def test_damaged_photo_is_named_with_its_reason(tmp_path: Path) -> None:
+    class Notes(Silent):
+        texts: ClassVar[list[str]] = []
+
+        def note(self, text: str) -> None:
+            self.texts.append(text)
+
+    labels = _write(tmp_path, WIDER)
+    noise = np.random.default_rng(1).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    data = bytearray(encode_jpeg(noise))
+    whole, damaged = tmp_path / "images/0--Parade/a.jpg", tmp_path / "images/0--Parade/nobody.jpg"
+    whole.parent.mkdir(parents=True)
+    whole.write_bytes(data)
+    data[len(data) // 2 : len(data) // 2 + 2000] = bytes(2000)  # zeroed in the middle; the end mark is there
+    damaged.write_bytes(data)
+    photos, n_left_out = read_whole_photos(labels, progress=Notes())
+    assert [one.path for one in photos] == [whole] and n_left_out == 2
+    assert len(Notes.texts) == 1 and f"{damaged}: a damaged photo (Corrupt JPEG data" in Notes.texts[0]
 
 
 def test_varied_simulation_counts_visible_faces_and_keeps_photos_without_people(tmp_path: Path) -> None:

@@ -324,19 +324,36 @@ def test_all_rows_of_a_person_have_the_same_face_and_other_people_keep_theirs(
 
 
 @pytest.mark.parametrize(("annotated_wh", "turned"), [((300, 200), False), ((200, 300), True)])
-def test_photo_is_turned_only_where_its_annotations_are_of_the_turned_photo(
+def test_face_box_is_in_the_frame_of_the_annotated_boxes_and_the_crop_is_upright(
     tmp_path: Path, detector: MagentaDetector, annotated_wh: tuple[int, int], turned: bool
 ) -> None:
     root, out = tmp_path / "photos", tmp_path / "work"
-    box = (30, 60, 70, 90) if turned else (120, 30, 150, 70)  # in the stored photo, 300 x 200
-    _write_photo(root, "mscoco/images/a.jpg", (300, 200), [box], orientation=6)
-    body = [90.0, 20.0, 165.0, 290.0] if turned else [100.0, 20.0, 175.0, 190.0]
+    stored_face = (30, 60, 70, 90)  # in the stored photo, 300 x 200; upright 200 x 300: x' = 200 - y, y' = x
+    _write_photo(root, "mscoco/images/a.jpg", (300, 200), [stored_face], orientation=6)
+    body = [90.0, 20.0, 165.0, 290.0] if turned else [20.0, 35.0, 290.0, 110.0]
     _write_people(out, root, [("mscoco/images/a.jpg", annotated_wh, body)])
     record = run_faces(FacesConfig(dir=out))
     row = pq.read_table(out / "faces.parquet").to_pylist()[0]
-    expected = [200 - 90, 30, 200 - 60, 70] if turned else list(box)  # clockwise: x' = height - y, y' = x
-    assert row["face_bbox"] == pytest.approx(expected, abs=1)
-    assert record.counts["photos_exif_applied" if turned else "photos_exif_ignored"] == 1
+    assert row["face_bbox"] == pytest.approx([110, 30, 140, 70] if turned else stored_face, abs=1)
+    nose = np.array(row["landmarks"]).reshape(5, 2)[2]
+    x1, y1, x2, y2 = row["face_bbox"]
+    assert x1 < nose[0] < x2 and y1 < nose[1] < y2
+    crop = decode_photo(row["face"]["bytes"], "crop").astype(int)
+    magenta = crop[..., 0] > 150
+    assert magenta.any(axis=1).sum() > 1.2 * magenta.any(axis=0).sum()  # 30 wide and 40 high: an upright face
+    assert record.counts["photos_oriented_boxes_upright" if turned else "photos_oriented_boxes_stored"] == 1
+
+
+def test_what_is_wrong_with_each_unreadable_photo_is_in_the_record(tmp_path: Path, detector: MagentaDetector) -> None:
+    root, out = tmp_path / "photos", tmp_path / "work"
+    _write_photo(root, "mscoco/images/a_1.jpg", (300, 200), [])
+    data = (root / "mscoco/images/a_1.jpg").read_bytes()
+    (root / "mscoco/images/a_1.jpg").write_bytes(data[:-300])
+    _write_people(out, root, [("mscoco/images/a_1.jpg", (300, 200), BODY), ("mscoco/images/b.jpg", (300, 200), BODY)])
+    record = run_faces(FacesConfig(dir=out))
+    assert list(record.info["unreadable_photos"]) == ["mscoco/images/a_1.jpg"]  # the missing one has its own status
+    assert record.info["unreadable_photos"]["mscoco/images/a_1.jpg"].startswith("a damaged photo (Corrupt JPEG data")
+    assert run_faces(FacesConfig(dir=out)).info == record.info  # from finished shards
 
 
 def test_no_people_at_all_gives_empty_tables(tmp_path: Path, detector: MagentaDetector) -> None:

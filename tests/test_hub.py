@@ -363,7 +363,7 @@ def test_pil_images_of_any_mode_become_rgb(weights_path: Path) -> None:
         (np.zeros((4, 6, 4), np.uint8), "photo 0: an array of uint8"),
         (np.zeros((4, 6, 3), np.float32), "photo 0: an array of float32"),
         (np.zeros((0, 6, 3), np.uint8), "photo 0: an array of uint8"),
-        ("nowhere.jpg", r"nowhere\.jpg: cannot be read"),
+        ("nowhere.jpg", r"nowhere\.jpg: no such photo"),
         (7, "photo 0: int is no photo"),
     ],
 )

@@ -148,6 +148,11 @@ def test_ids_stay_unique_for_photos_listed_twice_and_in_two_splits(tmp_path: Pat
     assert record.counts["photos_by_split"] == {"train": 2, "val": 0, "test": 1}
 
 
+NO_PHOTO = (
+    "not a readable photo (starts with b'no photo', expected JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, JPEG 2000 or PNM)"
+)
+
+
 def test_photos_own_size_wins_and_every_photo_rule_is_noted(tmp_path: Path) -> None:
     """Non-square photos; the box reaches to the right of all of them, so the clip shows which size was taken."""
     wide = _person("Peace", body_bbox=(1, 2, 500, 40))
@@ -198,7 +203,7 @@ def test_photos_own_size_wins_and_every_photo_rule_is_noted(tmp_path: Path) -> N
         ("mscoco/images/unsized.jpg", "image_size_missing", "", "33 44"),
         ("mscoco/images/unsized_missing.jpg", "image_size_missing", "", ""),
         ("mscoco/images/unsized_missing.jpg", "photo_missing", "", ""),
-        ("mscoco/images/broken.jpg", "photo_unreadable", "", "64 48"),
+        ("mscoco/images/broken.jpg", "photo_unreadable", NO_PHOTO, "64 48"),
         ("mscoco/images/missing.jpg", "photo_missing", "", "64 48"),
         ("flickr/images/same.jpg", "source_unknown", "flickr/images", "flickr"),
         ("mscoco/images/nobody.jpg", "photo_without_people", "", ""),
@@ -207,7 +212,10 @@ def test_photos_own_size_wins_and_every_photo_rule_is_noted(tmp_path: Path) -> N
         ("mscoco/images/same.jpg#1", "person_repeated", "", "mscoco/images/same.jpg#0"),
     ]
     of_photos = {what for _, what, *_ in notes[:-1]}
-    assert of_photos == set(PHOTO_NOTES) - {"image_size_doubtful"}  # only in CSV files
+    assert of_photos == set(PHOTO_NOTES) - {
+        "image_size_doubtful",
+        "frame_unknown",
+    }  # see tests of CSV files and of frames
 
 
 def test_without_any_photos_they_are_noted_once(tmp_path: Path) -> None:
@@ -248,6 +256,7 @@ def test_record_says_what_was_read_and_counted(tmp_path: Path) -> None:
     }
     assert written.info == {
         "image_root": str((root / "emotic").resolve()),
+        "undecided_frame": "stored",
         "annotations": str((root / "Annotations" / "Annotations.mat").resolve()),
     }
     assert set(written.outputs) == {"people.parquet", "parse_notes.csv"}

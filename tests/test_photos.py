@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emoface.datasets.photos import group_photos, photo_digest, read_in_frame, try_in_frame
+from emoface.datasets.photos import PhotoFolder, group_photos, photo_digest
 from emoface.errors import ImageError
 from emoface.storage.files import stat_digest
+from emoface.vision.orientation import Frame
 
 
 def _write(path: Path, orientation: int = 1) -> Path:
@@ -44,33 +45,50 @@ def test_digest_is_of_the_photos_alone_and_changes_with_each(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("orientation", "image_wh", "shape", "exif"),
+    ("orientation", "image_wh", "undecided", "frame"),
     [
-        (1, (60, 40), (40, 60, 3), ""),
-        (6, (60, 40), (40, 60, 3), "ignored"),
-        (6, (40, 60), (60, 40, 3), "applied"),
-        (6, (99, 99), (40, 60, 3), "ignored"),
+        (1, (60, 40), "upright", None),
+        (6, (60, 40), "upright", "stored"),
+        (6, (40, 60), "stored", "upright"),
+        (6, (99, 99), "stored", "stored"),
+        (6, (99, 99), "upright", "upright"),
+        (3, (60, 40), "upright", "upright"),
     ],
 )
-def test_photo_is_turned_only_where_the_boxes_are_of_the_turned_photo(
-    tmp_path: Path, orientation: int, image_wh: tuple[int, int], shape: tuple[int, ...], exif: str
+def test_photo_is_always_upright_and_its_boxes_are_turned_from_their_frame(
+    tmp_path: Path, orientation: int, image_wh: tuple[int, int], undecided: Frame, frame: Frame | None
 ) -> None:
-    photo = read_in_frame(_write(tmp_path / "a.jpg", orientation), image_wh)
-    assert photo.pixels.shape == shape and photo.exif == exif
-    white = photo.pixels[:30] if exif == "applied" else photo.pixels[:, :30]  # a quarter turn clockwise: left is on top
+    _write(tmp_path / "a.jpg", orientation)
+    photo = PhotoFolder(tmp_path, undecided).read("a.jpg", image_wh)
+    assert photo.boxes_frame == frame
+    white = {1: photo.pixels[:, :30], 3: photo.pixels[:, 30:], 6: photo.pixels[:30]}[orientation]
     assert white.mean() > 240 and photo.pixels.mean() < 140
+    half = np.array([0, 0, 30, 40], np.float32)  # the white half, stored
+    turned = {1: [0, 0, 30, 40], 3: [30, 0, 60, 40], 6: [0, 0, 40, 30]}[orientation]
+    if frame == "upright":
+        half = np.array(turned, np.float32)
+    assert photo.turn.to_upright(half).tolist() == turned
+    assert photo.turn.to_stored(np.array(turned, np.float32)).tolist() == half.tolist()
 
 
-def test_photos_that_cannot_be_read_raise_or_have_a_status(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no photo")
-    missing = tmp_path / "missing.jpg"
+def test_photos_that_cannot_be_read_raise_or_have_a_status_and_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    photos = PhotoFolder(tmp_path)
     with pytest.raises(ImageError, match=r"broken\.jpg: not a readable photo"):
-        read_in_frame(broken, (60, 40))
+        photos.read("broken.jpg", (60, 40))
     with pytest.raises(ImageError, match=r"missing\.jpg: no such photo"):
-        read_in_frame(missing, (60, 40))
-    for path, status in ((broken, "image_unreadable"), (missing, "image_missing")):
-        attempt = try_in_frame(path, (60, 40))
-        assert attempt.photo is None and attempt.status == status
-    attempt = try_in_frame(_write(tmp_path / "a.jpg"), (60, 40))
-    assert attempt.photo is not None and attempt.status == ""
+        photos.read("missing.jpg", (60, 40))
+    attempts = {name: photos.try_read(name, (60, 40)) for name in ("broken.jpg", "missing.jpg")}
+    assert [(one.photo, one.status) for one in attempts.values()] == [
+        (None, "image_unreadable"), (None, "image_missing"),
+    ]  # fmt: skip
+    assert attempts["broken.jpg"].reason.startswith("not a readable photo (starts with b'no photo'")
+    _write(tmp_path / "a.jpg")
+    attempt = photos.try_read("a.jpg", (60, 40))
+    assert attempt.photo is not None and attempt.status == attempt.reason == ""
+
+
+def test_folder_of_an_older_record_takes_the_stored_frame(tmp_path: Path) -> None:
+    assert PhotoFolder.of_record({"image_root": str(tmp_path)}) == PhotoFolder(tmp_path, "stored")
+    info = {"image_root": str(tmp_path), "undecided_frame": "upright"}
+    assert PhotoFolder.of_record(info) == PhotoFolder(tmp_path, "upright")

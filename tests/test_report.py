@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from emoface.datasets.photos import PhotoFolder
 from emoface.errors import SettingsError, TableError
 from emoface.jobs.report import ReportConfig, run_report
 from emoface.jobs.split import SplitConfig, run_split
@@ -325,8 +326,8 @@ def test_thumbnail_of_a_body_shows_the_face_box_even_outside_the_body(tmp_path: 
     """A photo of 60 x 90; the body is 10 to 40 and 20 to 80, the face 4 to 24 and 10 to 30."""
     cv2.imwrite(str(tmp_path / "a.png"), np.full((90, 60, 3), GREEN, np.uint8))
     person = {"image": "a.png", "image_wh": [60, 90], "body_bbox": [10, 20, 40, 80]}
-    plain = _decode(thumbnail_of_body(person, tmp_path))
-    drawn = _decode(thumbnail_of_body(person, tmp_path, (4, 10, 24, 30)))
+    plain = _decode(thumbnail_of_body(person, PhotoFolder(tmp_path)))
+    drawn = _decode(thumbnail_of_body(person, PhotoFolder(tmp_path), (4, 10, 24, 30)))
     assert plain.shape == (60, 30, 3) and drawn.shape == (70, 36, 3)
     is_green = (np.abs(drawn.astype(int) - GREEN) < 60).all(axis=2)
     assert is_green[40:].all() and is_green[6:14, 6:14].all()  # below the box, and inside it

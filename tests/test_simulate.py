@@ -23,7 +23,7 @@ from emoface.jobs.simulate import PERSON_IRREGULARITIES, PHOTO_IRREGULARITIES, S
 from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SOURCES
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
-from emoface.vision.images import needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import read_photo, read_photo_size
 
 N_PHOTOS = 24
 
@@ -89,7 +89,7 @@ def test_true_boxes_lie_where_the_photos_have_people(simulation: Path) -> None:
     n_checked = 0
     for row in pq.read_table(simulation / "ground_truth.parquet").to_pylist():
         try:
-            photo = read_photo(simulation / "emotic" / row["image"], apply_exif=True)
+            photo = read_photo(simulation / "emotic" / row["image"])
         except ImageError:
             continue
         height, width = photo.shape[:2]
@@ -200,7 +200,7 @@ def test_irregularities_are_in_the_files_as_often_as_the_record_says(tmp_path: P
         found["photo_missing"] += not path.exists()
         if path.exists():
             size = read_photo_size(path)
-            turned = needs_exif_turn(size, annotated_wh)
+            turned = size.find_frame(annotated_wh) == "upright"
             found["exif_turned"] += turned
             true_wh = annotated_wh if turned else size.stored_wh
             found["wrong_image_size"] += not turned and size.stored_wh != annotated_wh
@@ -251,7 +251,7 @@ def test_turned_photo_is_upright_for_who_follows_its_exif(tmp_path: Path, monkey
     run_simulate(SimulateConfig(out=tmp_path / "plain", images=2, seed=8))
     for path in (tmp_path / "turned" / "emotic").rglob("*.jpg"):
         plain = read_photo(tmp_path / "plain" / path.relative_to(tmp_path / "turned"))
-        upright = read_photo(path, apply_exif=True)
+        upright = read_photo(path)
         with Image.open(path) as stored:
             assert stored.size == plain.shape[:2]  # height and width have changed places
         assert upright.shape == plain.shape

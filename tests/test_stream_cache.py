@@ -144,17 +144,30 @@ def test_nobody_in_a_split_is_an_empty_cache(tmp_path: Path) -> None:
     assert len(cache) == 0 and cache.counts["people"] == 0 and cache.people.labels.shape == (0, 26)
 
 
-def test_photo_is_turned_only_where_the_annotations_saw_it_turned(manifest: Manifest) -> None:
+def _boxes(manifest: Manifest, row: int) -> list[list[float]]:
+    """Body box and face box of one person of train."""
+    table = pq.read_table(manifest.split_path("train"), columns=["body_bbox", "face_bbox"])
+    return [table[name][row].as_py() for name in ("body_bbox", "face_bbox")]
+
+
+def test_crops_are_of_the_upright_photo_in_whichever_frame_the_boxes_are(manifest: Manifest) -> None:
     path = _photo(manifest, "framesdb/images/000.jpg")
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(read_photo(path)).save(path, exif=exif, quality=95)  # 200 x 120 stored, 120 x 200 turned
+    upright = read_photo(path)
+    assert upright.shape == (200, 120, 3)
     sizes: list[object] = [list(PHOTO_WH)] * 16
-    cache = open_stream_cache(_change_table(manifest, "people", "image_wh", sizes), "train")
-    assert np.array_equal(cache.read_person(0).context, scale_square(read_photo(path), 256))
-    sizes[:2] = [list(PHOTO_WH[::-1])] * 2
-    cache = open_stream_cache(_change_table(manifest, "people", "image_wh", sizes), "train")
-    assert np.array_equal(cache.read_person(0).context, scale_square(read_photo(path, apply_exif=True), 256))
+    for wh in (PHOTO_WH, PHOTO_WH[::-1]):
+        sizes[:2] = [list(wh)] * 2
+        changed = _change_table(manifest, "people", "image_wh", sizes)
+        cache, (body, face) = open_stream_cache(changed, "train"), _boxes(changed, 0)
+        assert np.array_equal(cache.read_person(0).context, scale_square(upright, 256))
+        if wh == PHOTO_WH:  # boxes of the stored photo go with it: x' = height - y, y' = x
+            body, face = ([120 - box[3], box[0], 120 - box[1], box[2]] for box in (body, face))
+        expected = crop_box(upright, np.array(body, np.float32))
+        assert expected is not None and np.array_equal(cache.read_person(0).body, scale_square(expected, 144))
+        assert cache.people.face_in_context[0] == pytest.approx(np.array(face) / (120, 200, 120, 200), abs=1e-6)
 
 
 def test_photo_listed_in_two_places_is_kept_once(manifest: Manifest) -> None:
@@ -287,4 +300,7 @@ def test_summary_is_plain_json(manifest: Manifest) -> None:
     open_stream_cache(manifest, "train")
     (summary,) = (manifest.path.parent / "stream_cache").rglob("*.json")
     described = json.loads(summary.read_text())
-    assert described["photos"][0] == {"wh": list(PHOTO_WH), "statuses": ["usable", "usable"]}
+    assert described["photos"][0] == {
+        "turn": {"orientation": 1, "wh": list(PHOTO_WH)},
+        "statuses": ["usable", "usable"],
+    }

@@ -58,7 +58,7 @@ def evaluate_on_real_photos(detector: Detector, reference_path: Path) -> None:
         xyxy = np.array([row["face_bbox"] for row in rows], np.float32).reshape(-1, 4)
         landmarks = np.array([row["landmarks"] for row in rows], np.float32).reshape(-1, 5, 2)
         truth.append(LabelledFaces(xyxy, landmarks, np.zeros(len(xyxy), np.bool_)))
-        found.append(detector.detect([read_photo(reference_path.parent / name, apply_exif=True)])[0])
+        found.append(detector.detect([read_photo(reference_path.parent / name)])[0])
     confident = [one[one.conf >= CONF] for one in found]
     metrics = measure_detections(confident, truth)
     n_found = sum(len(one) for one in confident)

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
-from emoface.datasets.photos import try_in_frame
+from emoface.datasets.photos import PhotoFolder
 from emoface.inference.faces import (
     DetectorSettings,
     FaceSettings,
@@ -52,6 +52,7 @@ from emoface.storage.tables import read_table
 from emoface.vision.assignment import DEFAULT_HEAD_PRIOR, UNASSIGNED, HeadPrior, face_costs, head_features
 from emoface.vision.boxes import box_iou
 from emoface.vision.detections import Detections
+from emoface.vision.orientation import Turn
 
 N_FOLDS = 5
 MIN_IOU = 0.5
@@ -128,7 +129,7 @@ def find_labelled(labels: list[dict[str, Any]], photos: Sequence[AnnotatedPhoto]
 
 
 def detect_all(
-    photos: Sequence[AnnotatedPhoto], image_root: Path, settings: DetectorSettings, cache: Path
+    photos: Sequence[AnnotatedPhoto], folder: PhotoFolder, settings: DetectorSettings, cache: Path
 ) -> list[Detections]:
     """Detects the faces of all photos, or reads those of an earlier run with the same photos and weights."""
     key = json.dumps([settings.to_json(), find_detector_weights(settings).sha256, [photo.image for photo in photos]])
@@ -141,11 +142,17 @@ def detect_all(
     detector = load_face_detector(settings)
     found = []
     for photo in photos:
-        one = try_in_frame(image_root / photo.image, photo.image_wh).photo
-        found.append(Detections.empty() if one is None else detector.detect([one.pixels])[0])
+        one = folder.try_read(photo.image, photo.image_wh).photo
+        faces = Detections.empty() if one is None else detector.detect([one.pixels])[0]
+        found.append(faces if one is None else to_boxes_frame(faces, one.turn))
     stacked = {name: np.concatenate([getattr(one, name) for one in found]) for name in ("xyxy", "landmarks", "conf")}
     np.savez(cache, key=key, n_faces=[len(one) for one in found], **stacked)
     return found
+
+
+def to_boxes_frame(faces: Detections, turn: Turn) -> Detections:
+    """Takes the faces of an upright photo to the frame of its annotated boxes."""
+    return Detections(turn.to_stored(faces.xyxy), turn.points_to_stored(faces.landmarks), faces.conf)
 
 
 def labelled_rows(people: Sequence[LabelledPerson]) -> FitRows:
@@ -292,11 +299,15 @@ def has_same_digits(fitted: float, stated: float) -> bool:
 
 
 def size_rows(
-    people: Sequence[LabelledPerson], photos: Sequence[AnnotatedPhoto], root: Path, settings: FaceSettings, cache: Path
+    people: Sequence[LabelledPerson],
+    photos: Sequence[AnnotatedPhoto],
+    folder: PhotoFolder,
+    settings: FaceSettings,
+    cache: Path,
 ) -> list[str]:
     """Makes the table rows of one image size of the detector: each smallest face size, with the package's prior."""
     labelled = sorted({person.photo for person in people})
-    faces = detect_all([photos[number] for number in labelled], root, settings, cache)
+    faces = detect_all([photos[number] for number in labelled], folder, settings, cache)
     found = dict(zip(labelled, faces, strict=True))
     in_order = [found.get(number, Detections.empty()) for number in range(len(photos))]
     rows = []
@@ -325,7 +336,7 @@ def main() -> None:
     record = run_parse(
         ParseConfig(emotic_root=options.root, annotations=options.annotations, images=options.images, out=options.out)
     )
-    root = Path(record.info["image_root"])
+    folder = PhotoFolder.of_record(record.info)
     photos = list_photos(read_table(options.out / "people.parquet", PEOPLE_SCHEMA, ""))
     people = find_labelled(json.loads(options.labels.read_text()), photos)
     labelled = {person.photo for person in people}
@@ -341,7 +352,7 @@ def main() -> None:
         conf_threshold=DETECTED_CONF,
     )
     settings = kept.replace(conf_threshold=FaceSettings().conf_threshold)
-    found = detect_all(photos, root, kept, options.out / f"detections_{options.image_size}.npz")
+    found = detect_all(photos, folder, kept, options.out / f"detections_{options.image_size}.npz")
     lone = lone_rows(photos, [faces[faces.conf >= settings.conf_threshold] for faces in found], labelled)
     rows = labelled_rows(people)
     fitted = fit_prior(rows, lone)
@@ -374,7 +385,7 @@ def main() -> None:
         print("|---:|---:|---|---|")
     for image_size in options.compare_sizes:
         sized = kept.replace(image_size=image_size)
-        print("\n".join(size_rows(people, photos, root, sized, options.out / f"labelled_{image_size}.npz")))
+        print("\n".join(size_rows(people, photos, folder, sized, options.out / f"labelled_{image_size}.npz")))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from emoface.errors import AnnotationsError
 from emoface.metrics.detection import LabelledFaces
+from emoface.progress import SILENT, Progress
 from emoface.schema import GROUND_TRUTH_SCHEMA
 from emoface.storage.tables import read_table
 from emoface.vision.crops import Photo
-from emoface.vision.images import is_whole_photo, read_photo
+from emoface.vision.images import read_photo, why_unreadable
 
 _TRUTH_NAME = "ground_truth.parquet"
 MIN_SIDE = 3.0
@@ -31,15 +32,15 @@ class LabelledPhoto:
 
     Attributes:
         path: Path of the photo.
-        faces: The true faces, in pixels of the photo rotated by its EXIF orientation.
+        faces: The true faces, in pixels of the photo turned upright by its orientation.
     """
 
     path: Path
     faces: LabelledFaces
 
     def read(self) -> Photo:
-        """Reads the photo in the frame of its faces, (height, width, 3), RGB."""
-        return read_photo(self.path, apply_exif=True)
+        """Reads the photo upright, the frame of its faces, (height, width, 3), RGB."""
+        return read_photo(self.path)
 
 
 def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledPhoto]:
@@ -66,25 +67,34 @@ def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledP
     )
 
 
-def read_whole_photos(source: Path, images: Path | None = None) -> tuple[list[LabelledPhoto], int]:
+def read_whole_photos(
+    source: Path, images: Path | None = None, progress: Progress = SILENT
+) -> tuple[list[LabelledPhoto], int]:
     """Reads labelled photos and leaves out those whose file cannot be read.
 
     Args:
         source: See ``read_face_labels``.
         images: See ``read_face_labels``.
+        progress: Receives one step per photo, and why a photo is left out.
 
     Returns:
-        The photos, and the number of photos left out because their file is missing or broken.
+        The photos, and the number of photos left out because their file is missing or damaged.
 
     Raises:
         AnnotationsError: No photo can be read.
     """
     photos = read_face_labels(source, images)
+    progress.start("check photos", len(photos))
+    reasons = []
     with ThreadPoolExecutor() as pool:
-        whole = list(pool.map(is_whole_photo, [photo.path for photo in photos]))
-    readable = [photo for photo, is_whole in zip(photos, whole, strict=True) if is_whole]
+        for photo, reason in zip(photos, pool.map(why_unreadable, [photo.path for photo in photos]), strict=True):
+            reasons.append(reason)
+            if reason is not None and photo.path.is_file():
+                progress.note(f"left out: {reason}")
+            progress.advance()
+    readable = [photo for photo, reason in zip(photos, reasons, strict=True) if reason is None]
     if not readable:
-        reason = f"{photos[0].path} is missing or broken" if photos else "it labels none"
+        reason = reasons[0] if reasons else "it labels none"
         raise AnnotationsError(
             f"{source}: none of its {len(photos)} photos can be read ({reason}); put them beside the labels, in images/"
         )

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
 from emoface.storage.files import file_sha256, write_text
 from emoface.version import __version__
+from emoface.vision.orientation import Frame
 
 MANIFEST_NAME = "manifest.json"
 _REMEDY = "rebuild it with 'emoface split DIR'"
@@ -51,6 +53,7 @@ class Manifest:
         balance: How the labels of train were balanced.
         label_names: The names of ``labels``, in their order.
         features: The columns for ``datasets.Features.from_dict``.
+        undecided_frame: Frame of the boxes of photos whose size does not tell it, see ``PhotoFolder``.
         emoface_version: The version of emoface that wrote the manifest.
     """
 
@@ -63,7 +66,13 @@ class Manifest:
     balance: dict[str, Any]
     label_names: tuple[str, ...] = CATEGORIES
     features: dict[str, Any] = field(default_factory=lambda: HUGGING_FACE_FEATURES)
+    undecided_frame: Frame = "stored"
     emoface_version: str = __version__
+
+    @property
+    def photos(self) -> PhotoFolder:
+        """The folder of the photos."""
+        return PhotoFolder(Path(self.image_root), self.undecided_frame)
 
     def split_path(self, split: str) -> Path:
         """The parquet file of ``train``, ``val`` or ``test``."""
@@ -110,7 +119,8 @@ def _read_card(path: Path) -> dict[str, Any]:
         raise TableError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(card, dict):
         raise TableError(f"{path}: expected a JSON object, found {type(card).__name__}; {_REMEDY}")
-    missing = [part.name for part in fields(Manifest) if part.name != "path" and part.name not in card]
+    optional = ("path", "undecided_frame")  # manifests that were written before frames were decided have none
+    missing = [part.name for part in fields(Manifest) if part.name not in (*optional, *card)]
     if missing:
         raise TableError(f"{path}: {', '.join(missing)} missing; {_REMEDY}")
     return card

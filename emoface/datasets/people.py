@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import read_in_frame
 from emoface.errors import TableError
 from emoface.schema import DIMENSIONS, SPLIT_SCHEMA, SPLITS
 from emoface.storage.tables import open_table
@@ -98,13 +96,33 @@ def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int 
     return sorted(people, key=lambda person: person.index)
 
 
-def read_annotated_photo(manifest: Manifest, person: AnnotatedPerson) -> Photo:
-    """Reads the photo of a person in the frame of their boxes, (height, width, 3), RGB.
+def read_annotated_photo(manifest: Manifest, people: Sequence[AnnotatedPerson]) -> tuple[Photo, list[AnnotatedPerson]]:
+    """Reads a photo of a data set upright, and takes the boxes of its people there.
+
+    Args:
+        manifest: The data set.
+        people: People of one photo, at least one.
+
+    Returns:
+        The photo, (height, width, 3), RGB, and the people in their order with boxes in its pixels.
 
     Raises:
         ImageError: The photo is missing or cannot be read.
     """
-    return read_in_frame(Path(manifest.image_root) / person.image, person.image_wh).pixels
+    photo = manifest.photos.read(people[0].image, people[0].image_wh)
+
+    def to_upright(xyxy: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+        return None if xyxy is None else photo.turn.to_upright(xyxy)
+
+    return photo.pixels, [
+        replace(
+            one,
+            image_wh=photo.turn.upright_wh,
+            body_xyxy=to_upright(one.body_xyxy),
+            face_xyxy=to_upright(one.face_xyxy),
+        )
+        for one in people
+    ]
 
 
 def _to_person(row: dict[str, Any], split: str) -> AnnotatedPerson:

@@ -1,14 +1,15 @@
 """The photos of a data set: the people of each photo, a digest that detects changed photos, and the pixels.
 
-Boxes are in the frame that the annotations describe: the stored pixels, or the photo rotated by its EXIF orientation;
-``vision.images.needs_exif_turn`` decides which. This is the only module that reads a photo in that frame.
+Boxes are in the frame of the annotations: the stored pixels, or the upright photo; ``PhotoSize.find_frame`` tells
+which. Detection and all crops happen on the upright photo; ``UprightPhoto.turn`` takes boxes to it and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +17,13 @@ from numpy.typing import NDArray
 from emoface.errors import ImageError
 from emoface.storage.files import stat_digest
 from emoface.vision.crops import Photo
-from emoface.vision.images import needs_exif_turn, read_photo, read_photo_size
+from emoface.vision.images import read_photo_and_size
+from emoface.vision.orientation import NO_TURN, Frame, Turn
 
 IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
+UNREADABLE_PHOTOS = "unreadable_photos"
+"""Entry of ``info`` in the record of faces: by image, what is wrong with each photo that is ``image_unreadable``."""
 
 
 @dataclass(frozen=True)
@@ -74,32 +78,18 @@ def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:
 
 
 @dataclass(frozen=True)
-class FramedPhoto:
-    """The pixels of a photo in the frame of its boxes.
+class UprightPhoto:
+    """The upright pixels of a photo, and the way to them from the frame of its boxes.
 
     Attributes:
-        pixels: (height, width, 3), RGB.
-        exif: Whether the EXIF orientation was ``applied`` or ``ignored``; empty if the photo has none.
+        pixels: (height, width, 3), RGB, as a viewer shows the photo.
+        turn: From the frame of the boxes to ``pixels``: ``turn.to_upright`` takes boxes there, ``turn.to_stored`` back.
+        boxes_frame: The frame of the boxes, ``stored`` or ``upright``; None if the photo has no orientation.
     """
 
     pixels: Photo
-    exif: str
-
-
-def read_in_frame(path: Path, image_wh: tuple[int, int]) -> FramedPhoto:
-    """Reads a photo in the frame of its boxes.
-
-    Args:
-        path: Path of the photo.
-        image_wh: Width and height of the frame of the boxes, pixels.
-
-    Raises:
-        ImageError: The photo is missing or cannot be read.
-    """
-    size = read_photo_size(path)
-    turn = needs_exif_turn(size, image_wh)
-    exif = "" if size.exif_orientation == 1 else "applied" if turn else "ignored"
-    return FramedPhoto(read_photo(path, apply_exif=turn), exif)
+    turn: Turn
+    boxes_frame: Frame | None = None
 
 
 @dataclass(frozen=True)
@@ -109,22 +99,51 @@ class PhotoOrStatus:
     Attributes:
         photo: The photo; None if it cannot be read.
         status: ``image_missing`` or ``image_unreadable`` if there is no photo, else empty.
+        reason: What is wrong with the file, in words, without its path; empty if there is a photo.
     """
 
-    photo: FramedPhoto | None
+    photo: UprightPhoto | None
     status: str = ""
+    reason: str = ""
 
 
-def try_in_frame(path: Path, image_wh: tuple[int, int]) -> PhotoOrStatus:
-    """Reads a photo in the frame of its boxes; a photo that cannot be read gives a status instead of an error.
+@dataclass(frozen=True)
+class PhotoFolder:
+    """The folder of a data set's photos, and the frame of their boxes where sizes do not tell it.
 
-    Args:
-        path: Path of the photo.
-        image_wh: Width and height of the frame of the boxes, pixels.
+    Attributes:
+        root: The folder that the ``image`` paths are relative to.
+        undecided_frame: Frame of the boxes of photos whose size fits both frames or neither, see
+            ``PhotoSize.find_frame``.
     """
-    if not path.is_file():
-        return PhotoOrStatus(None, IMAGE_MISSING)
-    try:
-        return PhotoOrStatus(read_in_frame(path, image_wh))
-    except ImageError:
-        return PhotoOrStatus(None, IMAGE_UNREADABLE)
+
+    root: Path
+    undecided_frame: Frame = "stored"
+
+    @classmethod
+    def of_record(cls, info: Mapping[str, Any]) -> PhotoFolder:
+        """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``."""
+        return cls(Path(info["image_root"]), info.get("undecided_frame", "stored"))
+
+    def read(self, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
+        """Reads a photo upright.
+
+        Args:
+            image: Path below the folder.
+            image_wh: Width and height of the frame of the photo's boxes, pixels.
+
+        Raises:
+            ImageError: The photo is missing or cannot be read.
+        """
+        pixels, size = read_photo_and_size(self.root / image)
+        frame = size.find_frame(image_wh) or self.undecided_frame
+        return UprightPhoto(pixels, size.turn_from(frame), None if size.orientation == NO_TURN else frame)
+
+    def try_read(self, image: str, image_wh: tuple[int, int]) -> PhotoOrStatus:
+        """Reads a photo upright, see ``read``; one that cannot be read gives a status instead of an error."""
+        if not (self.root / image).is_file():
+            return PhotoOrStatus(None, IMAGE_MISSING, "no such photo")
+        try:
+            return PhotoOrStatus(self.read(image, image_wh))
+        except ImageError as error:
+            return PhotoOrStatus(None, IMAGE_UNREADABLE, str(error).removeprefix(f"{self.root / image}: "))

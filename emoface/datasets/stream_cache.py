@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import PhotoRows, group_photos, photo_digest, try_in_frame
+from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos, photo_digest
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
@@ -46,6 +46,7 @@ from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import open_table, vectors_to_array
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
+from emoface.vision.orientation import Turn
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
 """Side of the stored square crop of each stream, pixels."""
@@ -245,9 +246,9 @@ class _Table:
 
 @dataclass(frozen=True)
 class _CroppedPhoto:
-    """The crops of one photo: its size, context, bodies and faces, and the status of each person."""
+    """The crops of one photo: its turn upright, context, bodies and faces, and the status of each person."""
 
-    wh: tuple[int, int] | None
+    turn: Turn | None
     context: Photo | None
     bodies: list[Photo]
     faces: list[Photo]
@@ -274,7 +275,7 @@ def open_stream_cache(
     dataset = f"{split}-{hashlib.sha256(str(manifest.path.resolve()).encode()).hexdigest()[:8]}"
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
-    packing = _Packing(table, Path(manifest.image_root), folder, _FaceReader(table.path))
+    packing = _Packing(table, manifest.photos, folder, _FaceReader(table.path))
     with lock_folder(cache_dir, progress, name=dataset):
         pending = folder.find_pending(shards, packing.is_current)
         if pending:
@@ -288,7 +289,8 @@ def open_stream_cache(
 
 def _cache_key(manifest: Manifest, split: str) -> str:
     """Computes a hash of everything except the photos that the content of the cache depends on."""
-    return shards_key([manifest.splits[split].sha256, manifest.image_root, CACHE_SIZES, code_fingerprint(__name__)])
+    photos = [manifest.image_root, manifest.undecided_frame]
+    return shards_key([manifest.splits[split].sha256, *photos, CACHE_SIZES, code_fingerprint(__name__)])
 
 
 def _read_table(path: Path) -> _Table:
@@ -343,9 +345,9 @@ class _FaceReader:
 class _Packing:
     """Crops the people of a split from their photos, one shard at a time."""
 
-    def __init__(self, table: _Table, image_root: Path, folder: ShardFolder, face_reader: _FaceReader) -> None:
+    def __init__(self, table: _Table, photos: PhotoFolder, folder: ShardFolder, face_reader: _FaceReader) -> None:
         self._table = table
-        self._image_root = image_root
+        self._photos = photos
         self._folder = folder
         self._face_reader = face_reader
 
@@ -355,17 +357,18 @@ class _Packing:
         return (
             all(path.is_file() for path in paths)
             and bool(summary["n_bytes"] == _array_sizes(self._folder, number))
-            and bool(summary["photo_digest"] == photo_digest(self._image_root, shard))
+            and bool(summary["photo_digest"] == photo_digest(self._photos.root, shard))
         )
 
     def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
         """Writes one shard: its arrays first, its summary last."""
-        digest = photo_digest(self._image_root, shard)
+        digest = photo_digest(self._photos.root, shard)
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
         for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * count_usable_cpus()):
-            described.append({"wh": one.wh, "statuses": one.statuses})
+            turn = None if one.turn is None else {"orientation": one.turn.orientation, "wh": one.turn.stored_wh}
+            described.append({"turn": turn, "statuses": one.statuses})
             pixels["context"] += [] if one.context is None else [one.context]
             pixels["body"] += one.bodies
             pixels["face"] += one.faces
@@ -390,13 +393,14 @@ class _Packing:
 
     def _crop_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CroppedPhoto:
         """Crops the people of one photo; if the photo cannot be read, the reason becomes the status of its people."""
-        read = try_in_frame(self._image_root / photo.image, photo.image_wh)
+        read = self._photos.try_read(photo.image, photo.image_wh)
         if read.photo is None:
             return _CroppedPhoto(None, None, [], [], [read.status] * len(photo.rows))
         pixels = read.photo.pixels
+        body_xyxy = read.photo.turn.to_upright(self._table.body_xyxy[photo.rows])
         bodies, faces, statuses = [], [], []
-        for row in photo.rows.tolist():
-            body = crop_box(pixels, self._table.body_xyxy[row])
+        for row, body_box in zip(photo.rows.tolist(), body_xyxy, strict=True):
+            body = crop_box(pixels, body_box)
             if body is None:
                 statuses.append("no_body")
                 continue
@@ -404,8 +408,8 @@ class _Packing:
             if row in crops:
                 faces.append(scale_square(_decode_face(self._table, row, crops[row]), CACHE_SIZES["face"]))
             statuses.append(USABLE)
-        height, width = pixels.shape[:2]
-        return _CroppedPhoto((width, height), scale_square(pixels, CACHE_SIZES["context"]), bodies, faces, statuses)
+        context = scale_square(pixels, CACHE_SIZES["context"])
+        return _CroppedPhoto(read.photo.turn, context, bodies, faces, statuses)
 
 
 def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
@@ -428,11 +432,14 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
     """Combines the shards' summaries with the table; people who are not usable are left out and counted."""
     n_rows = len(table.index)
     places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
-    photo_wh = np.full((n_rows, 2), np.nan, np.float32)
+    face_in_context = np.full((n_rows, 4), np.nan, np.float32)
     statuses = np.full(n_rows, USABLE, dtype=object)
     for number, shard in enumerate(shards):
-        for row, place, status, wh in _shard_places(shard, folder.read_summary(number), table.has_face):
-            places[row], statuses[row], photo_wh[row] = (number, *place), status, wh
+        summary = folder.read_summary(number)
+        for row, place, status in _shard_places(shard, summary, table.has_face):
+            places[row], statuses[row] = (number, *place), status
+        for photo, described in zip(shard, summary["photos"], strict=True):
+            face_in_context[photo.rows] = _face_shares(table.face_xyxy[photo.rows], described["turn"])
     n_by_status = Counter(statuses.tolist())
     usable = np.flatnonzero(statuses == USABLE)
     if n_rows and not len(usable):
@@ -447,7 +454,7 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
         labels=table.labels[usable],
         vad=table.vad[usable],
         has_face=table.has_face[usable],
-        face_in_context=(table.face_xyxy[usable] / np.tile(photo_wh[usable], (1, 2))).astype(np.float32),
+        face_in_context=face_in_context[usable],
     )
     counts = {"people": n_rows, **{name: n_by_status[name] for name in (USABLE, *UNUSABLE_REASONS)}}
     return StreamCache(folder, people, places[usable], counts)
@@ -455,16 +462,24 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
 
 def _shard_places(
     shard: list[PhotoRows], summary: Summary, has_face: NDArray[np.bool_]
-) -> Iterator[tuple[int, tuple[int, int, int], str, tuple[float, float]]]:
-    """Yields each person's row, positions in the shard's three arrays (-1 for none), status, and size of the photo."""
+) -> Iterator[tuple[int, tuple[int, int, int], str]]:
+    """Yields each person's row, positions in the shard's three arrays (-1 for none), and status."""
     n_faces = n_bodies = n_photos = 0
     for photo, described in zip(shard, summary["photos"], strict=True):
-        wh = described["wh"] or (np.nan, np.nan)
         for row, status in zip(photo.rows.tolist(), described["statuses"], strict=True):
             if status != USABLE:
-                yield row, (-1, -1, -1), status, wh
+                yield row, (-1, -1, -1), status
                 continue
-            yield row, (n_faces if has_face[row] else -1, n_bodies, n_photos), status, wh
+            yield row, (n_faces if has_face[row] else -1, n_bodies, n_photos), status
             n_faces += int(has_face[row])
             n_bodies += 1
-        n_photos += described["wh"] is not None
+        n_photos += described["turn"] is not None
+
+
+def _face_shares(face_xyxy: NDArray[np.float32], turn: dict[str, Any] | None) -> NDArray[np.float32]:
+    """Face boxes (n, 4) as fractions of the upright photo's width and height; nan if the photo cannot be read."""
+    if turn is None:
+        return np.full_like(face_xyxy, np.nan)
+    from_boxes = Turn(turn["orientation"], tuple(turn["wh"]))
+    shares = from_boxes.to_upright(face_xyxy) / np.array(from_boxes.upright_wh * 2, np.float32)
+    return np.asarray(shares, np.float32)

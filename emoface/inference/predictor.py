@@ -123,7 +123,7 @@ class Predictor:
         """Finds the people of a photo and predicts their emotions.
 
         Args:
-            image: A file, which is rotated by its EXIF orientation, or (height, width, 3) uint8 RGB.
+            image: A file, which is turned upright by its orientation, or (height, width, 3) uint8 RGB.
             boxes: (n, 4) xyxy body boxes, pixels of the photo; None finds the people by their faces.
 
         Returns:
@@ -137,7 +137,7 @@ class Predictor:
         Example:
             ``emoface.load("runs/mter2").predict("party.jpg")[0].top(3)``
         """
-        photo = read_photo(Path(image), apply_exif=True) if isinstance(image, str | Path) else _check_photo(image)
+        photo = read_photo(Path(image)) if isinstance(image, str | Path) else _check_photo(image)
         bodies = None if boxes is None else np.asarray(boxes, np.float32).reshape(-1, 4)
         return self.predict_people(photo, self.find_people(photo, bodies))
 

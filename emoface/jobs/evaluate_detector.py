@@ -71,7 +71,7 @@ def run_evaluate_detector(config: EvaluateDetectorConfig, progress: Progress = S
         AnnotationsError: There are no labelled photos, or WIDER FACE's ground truth cannot be read.
         WeightsError: The detector's weights are not found or are damaged.
     """
-    photos, n_left_out = read_whole_photos(config.photos, config.images)
+    photos, n_left_out = read_whole_photos(config.photos, config.images, progress)
     photos = photos[: config.max_photos]
     weights = find_detector_weights(config)
     inputs = {str(weights.path): weights.sha256, str(label_file(config.photos)): file_sha256(label_file(config.photos))}

@@ -172,11 +172,11 @@ def _find_cases(
         found = find_annotated_people(manifest, "index", config.index) if config.index else []
         found += find_annotated_people(manifest, "person_id", config.person_id) if config.person_id else []
         for annotated in {one.index: one for one in found}.values():
-            person = from_annotation(annotated)
             try:
+                photo, (upright,) = read_annotated_photo(manifest, [annotated])
+                person = from_annotation(upright)
                 if person is None:
                     raise TableError(f"{annotated.person_id}: no usable body box; choose another person")
-                photo = read_annotated_photo(manifest, annotated)
             except ImageError as error:
                 failures.append(str(error))
                 progress.note(f"left out: {error}")
@@ -185,7 +185,7 @@ def _find_cases(
             progress.advance()
     for image, stem in zip(config.images, unique_stems(config.images), strict=True):
         try:
-            photo = read_photo(image, apply_exif=True)
+            photo = read_photo(image)
         except ImageError as error:
             failures.append(str(error))
             progress.note(f"left out: {error}")

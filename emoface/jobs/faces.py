@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.people import find_first_rows
-from emoface.datasets.photos import PhotoOrStatus, PhotoRows, group_photos, photo_digest, try_in_frame
+from emoface.datasets.photos import (
+    IMAGE_UNREADABLE,
+    UNREADABLE_PHOTOS,
+    PhotoFolder,
+    PhotoOrStatus,
+    PhotoRows,
+    group_photos,
+    photo_digest,
+)
 from emoface.errors import SettingsError
 from emoface.inference.faces import (
     FaceSettings,
@@ -51,6 +59,7 @@ from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
+from emoface.vision.orientation import NO_TURN, Turn
 
 if TYPE_CHECKING:
     from emoface.yolov5face import Detector
@@ -95,18 +104,19 @@ class AnnotatedPhoto(PhotoRows):
 
 @dataclass
 class PhotoFaces:
-    """Result for one photo: a row of ``faces.parquet`` for each person, and counts for the record."""
+    """Result for one photo: a row of ``faces.parquet`` for each person, counts, and what is wrong with its file."""
 
     rows: list[dict[str, Any]]
     counts: Counter[str] = field(default_factory=Counter)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ShardWork:
-    """Settings, image root, weights and shard folder, which all shards of one run share."""
+    """Settings, photos, weights and shard folder, which all shards of one run share."""
 
     config: FacesConfig
-    image_root: Path
+    folder: PhotoFolder
     weights: WeightsFile
     shards: ShardFolder
 
@@ -131,18 +141,18 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     people = read_table(
         people_path, PEOPLE_SCHEMA, _REMEDY, ["index", "person_id", "image", "image_wh", "body_bbox", "same_person_as"]
     )
-    image_root = Path(need_record(config.dir, "parse").info["image_root"])
+    folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
     people_sha256 = file_sha256(people_path)
     inputs = {
         str(people_path): people_sha256,
         str(weights.path): weights.sha256,
-        **photo_inputs(image_root, (photo.image for photo in photos)),
+        **photo_inputs(folder.root, (photo.image for photo in photos)),
     }
     code = code_fingerprint(__name__)
-    key = _shards_key(config, weights.sha256, people_sha256, code)
-    work = ShardWork(config, image_root, weights, ShardFolder(config.dir / _SHARDS_NAME / key))
+    key = _shards_key(config, folder, weights.sha256, people_sha256, code)
+    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key))
     shards = list(in_batches(photos, config.shard_size))
     tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
 
@@ -166,8 +176,12 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         module=__name__,
         inputs=inputs,
         outputs=tables,
-        counts={"people": people.num_rows, **_sum_counts(work.shards, len(shards)), "face_status": statuses},
-        info=describe_faces(config, weights),
+        counts={
+            "people": people.num_rows,
+            **_sum_counts(work.shards, len(shards)),
+            "face_status": statuses,
+        },
+        info=describe_faces(config, weights) | _list_unreadable(work.shards, len(shards), progress),
     )
 
 
@@ -199,15 +213,15 @@ def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
     ]
 
 
-def _shards_key(config: FacesConfig, weights_sha256: str, people_sha256: str, code: str) -> str:
+def _shards_key(config: FacesConfig, folder: PhotoFolder, weights_sha256: str, people_sha256: str, code: str) -> str:
     """Computes the key of a run's shards from everything that determines their content, except the photos."""
     settings = {name: value for name, value in config.to_json().items() if name not in ("dir", "weights", "engine")}
-    return shards_key([settings, weights_sha256, people_sha256, code])
+    return shards_key([settings, folder.undecided_frame, weights_sha256, people_sha256, code])
 
 
 def _is_whole(work: ShardWork, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
     """Tells whether a finished shard's photos are unchanged and its table is the one that its summary describes."""
-    if summary["photo_digest"] != photo_digest(work.image_root, shard):
+    if summary["photo_digest"] != photo_digest(work.folder.root, shard):
         return False
     path = _table_path(work.shards, number)
     return path.is_file() and bool(summary["table_sha256"] == file_sha256(path))
@@ -255,17 +269,24 @@ def _write_shard(
     work: ShardWork, detector: Detector, number: int, shard: list[AnnotatedPhoto], progress: Progress
 ) -> None:
     """Processes one shard; writes its table first and its summary last, which marks the shard as finished."""
-    digest = photo_digest(work.image_root, shard)
+    digest = photo_digest(work.folder.root, shard)
     counts: Counter[str] = Counter(photos=len(shard))
+    unreadable: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     for faces in _find_faces(work, detector, shard):
         rows += faces.rows
         counts += faces.counts
+        unreadable |= faces.unreadable
         progress.advance()
     table_path = _table_path(work.shards, number)
     work.shards.unmark(number)
     write_table(table_path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
-    summary = {"photo_digest": digest, "table_sha256": file_sha256(table_path), "counts": dict(counts)}
+    summary = {
+        "photo_digest": digest,
+        "table_sha256": file_sha256(table_path),
+        "counts": dict(counts),
+        "unreadable": unreadable,
+    }
     work.shards.mark_done(number, json.dumps(summary, indent=1) + "\n")
 
 
@@ -275,7 +296,7 @@ def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]
     ahead = 2 * config.batch_size
 
     def read(photo: AnnotatedPhoto) -> tuple[AnnotatedPhoto, PhotoOrStatus]:
-        return photo, try_in_frame(work.image_root / photo.image, photo.image_wh)
+        return photo, work.folder.try_read(photo.image, photo.image_wh)
 
     with ThreadPoolExecutor(count_usable_cpus()) as pool:
         crops: list[Future[PhotoFaces]] = []
@@ -295,26 +316,30 @@ def _crop_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus,
     if one.photo is None:
         people = [PersonFace(one.status) for _ in photo.person_ids]
         counts = Counter({f"photos_{one.status.removeprefix('image_')}": 1})
+        unreadable = {photo.image: one.reason} if one.status == IMAGE_UNREADABLE else {}
+        turn = Turn(NO_TURN, photo.image_wh)
     else:
-        height, width = one.photo.pixels.shape[:2]
-        people = crop_assigned_faces(one.photo.pixels, photo.body_xyxy, found, config, photo.first_row)
+        turn, unreadable = one.photo.turn, {}
+        bodies = turn.to_upright(photo.body_xyxy)
+        people = crop_assigned_faces(one.photo.pixels, bodies, found, config, photo.first_row)
         counts = Counter(faces_detected=len(found))
-        if one.photo.exif:
-            counts[f"photos_exif_{one.photo.exif}"] = 1
-        if (width, height) != photo.image_wh:
+        if one.photo.boxes_frame is not None:
+            counts[f"photos_oriented_boxes_{one.photo.boxes_frame}"] = 1
+        if turn.stored_wh != photo.image_wh:
             counts["photos_of_other_size"] = 1
-    rows = [_to_row(*person) for person in zip(photo.rows.tolist(), photo.person_ids, people, strict=True)]
-    return PhotoFaces(rows, counts)
+    rows = [_to_row(*person, turn) for person in zip(photo.rows.tolist(), photo.person_ids, people, strict=True)]
+    return PhotoFaces(rows, counts, unreadable)
 
 
-def _to_row(row: int, person_id: str, person: PersonFace) -> dict[str, Any]:
+def _to_row(row: int, person_id: str, person: PersonFace, turn: Turn) -> dict[str, Any]:
+    """Makes a row of ``faces.parquet``, with box and landmarks in the frame of the photo's annotated boxes."""
     face = person.face
     return {
         "index": row,
         "person_id": person_id,
         "face": None if face is None else {"bytes": face.jpeg, "path": f"{person_id}.jpg"},
-        "face_bbox": None if face is None else face.xyxy.tolist(),
-        "landmarks": None if face is None else face.landmarks.ravel().tolist(),
+        "face_bbox": None if face is None else turn.to_stored(face.xyxy).tolist(),
+        "landmarks": None if face is None else turn.points_to_stored(face.landmarks).ravel().tolist(),
         "conf": None if face is None else face.conf,
         "assignment_margin": person.margin,
         "face_status": person.status,
@@ -372,3 +397,13 @@ def _sum_counts(shards: ShardFolder, n_shards: int) -> dict[str, int]:
     for number in range(n_shards):
         counts += Counter(shards.read_summary(number)["counts"])
     return dict(sorted(counts.items()))
+
+
+def _list_unreadable(shards: ShardFolder, n_shards: int, progress: Progress) -> dict[str, dict[str, str]]:
+    """Lists what is wrong with each photo that is there and cannot be read, by image; nothing if there is none."""
+    unreadable: dict[str, str] = {}
+    for number in range(n_shards):
+        unreadable |= shards.read_summary(number)["unreadable"]
+    for image, reason in unreadable.items():
+        progress.note(f"{image}: {reason}")
+    return {UNREADABLE_PHOTOS: unreadable} if unreadable else {}

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,8 @@ from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
 from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
-from emoface.vision.images import PhotoSize, needs_exif_turn, read_photo_size
+from emoface.vision.images import read_photo_size
+from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
 
 _UNKNOWN_WH = (0, 0)
 _THREADS_PER_CORE = 4
@@ -58,6 +59,10 @@ class ParseConfig(Settings):
     """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
     images: Folder | None = None
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT."""
+    frame: Literal["auto", "stored", "upright"] = "auto"
+    """Frame of the boxes of photos with an orientation (EXIF, XMP) whose annotated size does not tell it: stored is
+    the pixels as they lie in the file, upright is the photo as viewers show it, auto is the frame that most other
+    photos are annotated in, or stored where no size tells."""
 
 
 @locked("out")
@@ -81,7 +86,8 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     photos = read_annotations(files)
     progress.advance(len(files.paths))
     headers = _read_headers(image_root, photos, progress)
-    people = _collect_people(photos, headers)
+    frame = find_usual_frame(_find_frames(photos, headers)) if config.frame == "auto" else config.frame
+    people = _collect_people(photos, headers, frame)
     _mark_same_people(people)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
@@ -99,6 +105,7 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         counts=_count(people, headers),
         info={
             "image_root": str(image_root),
+            "undecided_frame": frame,
             "annotations": str((files.mat_path or files.paths[0].parent).resolve()),
         },
     )
@@ -106,10 +113,11 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
 
 @dataclass(frozen=True)
 class _Header:
-    """The size in the header of one photo; if it cannot be read, the problem."""
+    """The size in the header of one photo; if it cannot be read, the problem, and the reason in words."""
 
     size: PhotoSize | None
     problem: str = ""
+    reason: str = ""
 
 
 _MISSING = _Header(None, "photo_missing")
@@ -147,12 +155,29 @@ def _read_header(path: Path) -> _Header:
         return _MISSING
     try:
         return _Header(read_photo_size(path))
-    except ImageError:
-        return _Header(None, "photo_unreadable")
+    except ImageError as error:
+        return _Header(None, "photo_unreadable", str(error).removeprefix(f"{path}: "))
 
 
-def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header]) -> _People:
-    """Applies the rules to every photo and person, in the order of the annotation file."""
+def _find_frames(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header]) -> Iterator[Frame | None]:
+    """Yields the frame of the boxes of each photo that has an orientation, once per photo."""
+    first_listed: dict[str, PhotoAnnotation] = {}
+    for photo in photos:
+        if photo.people:
+            first_listed.setdefault(photo.image, photo)
+    for image, header in headers.items():
+        if header.size is not None and header.size.orientation != NO_TURN:
+            yield header.size.find_frame(first_listed[image].image_wh)
+
+
+def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header], frame: Frame) -> _People:
+    """Applies the rules to every photo and person, in the order of the annotation file.
+
+    Args:
+        photos: The photos of the annotation file.
+        headers: The header of each photo, by ``image``.
+        frame: Frame of the boxes of photos whose size does not tell it.
+    """
     people = _People()
     n_people_of: Counter[str] = Counter()
     wh_of: dict[str, tuple[int, int] | None] = {}
@@ -175,7 +200,7 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
                 )
             else:
                 header = headers.get(photo.image)
-                wh_of[photo.image] = _choose_size(photo, header, people.notes)
+                wh_of[photo.image] = _choose_size(photo, header, frame, people.notes)
                 is_doubtful = photo.is_size_doubtful and (header is None or header.size is None)
                 if is_doubtful:
                     people.notes.append(Note(photo.image, "image_size_doubtful", "", _format_wh(photo.image_wh)))
@@ -187,26 +212,28 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
     return people
 
 
-def _choose_size(photo: PhotoAnnotation, header: _Header | None, notes: list[Note]) -> tuple[int, int] | None:
+def _choose_size(
+    photo: PhotoAnnotation, header: _Header | None, undecided_frame: Frame, notes: list[Note]
+) -> tuple[int, int] | None:
     """Chooses the width and height of the frame of the photo's boxes, pixels; None if no size is known."""
     annotated = _format_wh(photo.image_wh)
+    size = None if header is None else header.size
+    frame = None if size is None else size.find_frame(photo.image_wh)
+    chosen_wh = photo.image_wh if size is None else size.wh(frame or undecided_frame)
     if photo.image_wh is None:
-        known = header.size.stored_wh if header and header.size else None
-        notes.append(Note(photo.image, "image_size_missing", "", _format_wh(known)))
+        notes.append(Note(photo.image, "image_size_missing", "", _format_wh(chosen_wh)))
     if header is None:
         return photo.image_wh
-    if header.size is None:
-        notes.append(Note(photo.image, header.problem, "", annotated))
+    if size is None:
+        notes.append(Note(photo.image, header.problem, header.reason, annotated))
         return photo.image_wh
-    stored_wh = header.size.stored_wh
-    if photo.image_wh is None:
-        return stored_wh
-    if needs_exif_turn(header.size, photo.image_wh):
-        notes.append(Note(photo.image, "photo_turned", _format_wh(stored_wh), annotated))
-        return photo.image_wh
-    if photo.image_wh != stored_wh:
-        notes.append(Note(photo.image, "image_size_differs", annotated, _format_wh(stored_wh)))
-    return stored_wh
+    if frame == "upright":
+        notes.append(Note(photo.image, "photo_turned", _format_wh(size.stored_wh), annotated))
+    if photo.image_wh is not None and photo.image_wh != chosen_wh:
+        notes.append(Note(photo.image, "image_size_differs", annotated, _format_wh(chosen_wh)))
+    if frame is None:
+        notes.append(Note(photo.image, "frame_unknown", f"orientation {size.orientation}", undecided_frame))
+    return chosen_wh
 
 
 def _find_source(photo: PhotoAnnotation, notes: list[Note]) -> str:

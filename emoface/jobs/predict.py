@@ -181,7 +181,7 @@ def _predict_photo(
 ) -> tuple[Photo, list[PersonPrediction]]:
     if manifest is not None:
         return _predict_annotated(predictor, manifest, image)
-    photo = read_photo(image, apply_exif=True)
+    photo = read_photo(image)
     if boxes_of is None:
         return photo, predictor.predict(photo)
     if image.name not in boxes_of:
@@ -202,7 +202,7 @@ def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) ->
     if not image.resolve().is_relative_to(root):
         raise TableError(f"{image}: not below '{root}', the image root of {manifest.path}")
     annotated = find_annotated_people(manifest, "image", [image.resolve().relative_to(root).as_posix()])
-    photo = read_annotated_photo(manifest, annotated[0])
+    photo, annotated = read_annotated_photo(manifest, annotated)
     people = [person for one in annotated if (person := from_annotation(one)) is not None]
     return photo, predictor.predict_people(photo, people)
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.datasets.people import find_first_rows
+from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.labels.repeated import count_split_pairs, find_leaks
 from emoface.labels.statistics import (
@@ -517,7 +518,7 @@ def _draw_sheets(
     face_rows = np.sort(random.choice(with_face, min(_N_FACES, len(with_face)), replace=False))
     empty_rows = np.sort(random.choice(without, min(_N_EMPTIES, len(without)), replace=False))
     record = read_record(data.dir, "parse")
-    image_root = None if record is None or "image_root" not in record.info else Path(record.info["image_root"])
+    photos = None if record is None or "image_root" not in record.info else PhotoFolder.of_record(record.info)
     return {
         "faces": [
             {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **thumbnail_of_face(face)}
@@ -527,7 +528,7 @@ def _draw_sheets(
             {
                 **_caption(data, row),
                 "reason": data.faces["face_status"][row].as_py(),
-                **thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], image_root),
+                **thumbnail_of_body(data.people.slice(row, 1).to_pylist()[0], photos),
             }
             for row in empty_rows.tolist()
         ],
@@ -537,7 +538,7 @@ def _draw_sheets(
                 "margin": one["margin"],
                 **thumbnail_of_body(
                     data.people.slice(one["index"], 1).to_pylist()[0],
-                    image_root,
+                    photos,
                     data.faces["face_bbox"][one["index"]].as_py(),
                 ),
             }

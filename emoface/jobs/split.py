@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.datasets.people import find_first_rows
+from emoface.datasets.photos import UNREADABLE_PHOTOS, PhotoFolder
 from emoface.errors import SettingsError, TableError, did_you_mean
 from emoface.labels.balancing import cap_people, sampling_weights
 from emoface.labels.repeated import choose_row_of_each, find_leaks
@@ -205,6 +206,7 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         path=config.dir / MANIFEST_NAME,
         splits=outputs,
         image_root=parse_record.info["image_root"],
+        undecided_frame=PhotoFolder.of_record(parse_record.info).undecided_frame,
         annotations={
             "path": parse_record.info.get("annotations"),
             "files": {
@@ -212,7 +214,11 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
             },
             "counts": parse_record.counts,
         },
-        detector={("name" if key == "detector" else key): value for key, value in faces_record.info.items()},
+        detector={
+            ("name" if key == "detector" else key): value
+            for key, value in faces_record.info.items()
+            if key != UNREADABLE_PHOTOS
+        },
         split=_describe_split(people, split, config) | {"leaks": _write_left_out(people, chosen, config)},
         balance=balance,
     )

@@ -109,9 +109,9 @@ def _train_or_resume(config: TrainDetectorConfig, progress: Progress) -> JobReco
     from emoface.yolov5face.losses import LossWeights
     from emoface.yolov5face.trainer import BEST_NAME, LOG_NAME, DetectorTrainer
 
-    sources = [read_whole_photos(source) for source in config.train]
+    sources = [read_whole_photos(source, progress=progress) for source in config.train]
     photos = [photo for found, _ in sources for photo in found]
-    val, n_val_out = read_whole_photos(config.val)
+    val, n_val_out = read_whole_photos(config.val, progress=progress)
     inputs = {str(path): file_sha256(path) for path in map(label_file, (*config.train, config.val))}
     initial = _find_initial_weights(config)
     if initial is not None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from emoface.datasets.photos import read_in_frame
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.errors import ImageError
 from emoface.reporting.charts import SERIES_COLORS
 from emoface.reporting.drawing import draw_outline
@@ -40,37 +39,41 @@ def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
 
 
 def thumbnail_of_body(
-    person: Mapping[str, Any], image_root: Path | None, face_xyxy: Sequence[float] | None = None
+    person: Mapping[str, Any], photos: PhotoFolder | None, face_xyxy: Sequence[float] | None = None
 ) -> dict[str, str]:
     """Crops a person's body box from the photo and makes a thumbnail of it.
 
     Args:
         person: ``image``, ``image_wh`` and ``body_bbox`` of ``people.parquet``.
-        image_root: Folder that ``image`` is relative to; None if it is unknown.
+        photos: The folder that ``image`` is relative to; None if it is unknown.
         face_xyxy: A face box in original pixels to draw on the thumbnail; the crop is extended to show all of it.
 
     Returns:
         ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
     """
-    if image_root is None or not (image_root / person["image"]).is_file():
+    if photos is None or not (photos.root / person["image"]).is_file():
         return {"problem": "photo not here"}
     if person["body_bbox"] is None:
         return {"problem": "no body box"}
-    path = image_root / person["image"]
     try:
-        photo = read_in_frame(path, tuple(person["image_wh"])).pixels
+        photo = photos.read(person["image"], tuple(person["image_wh"]))
     except ImageError:
         return {"problem": "photo cannot be read"}
-    x1, y1, x2, y2 = person["body_bbox"]
+    x1, y1, x2, y2 = _to_upright(photo, person["body_bbox"])
     if face_xyxy is not None:
+        face_xyxy = _to_upright(photo, face_xyxy)
         x1, y1, x2, y2 = min(x1, face_xyxy[0]), min(y1, face_xyxy[1]), max(x2, face_xyxy[2]), max(y2, face_xyxy[3])
     left, top = max(0, int(x1)), max(0, int(y1))
-    body = photo[top : int(np.ceil(y2)), left : int(np.ceil(x2))]
+    body = photo.pixels[top : int(np.ceil(y2)), left : int(np.ceil(x2))]
     if not body.size:
         return {"problem": "body box outside the photo"}
     if face_xyxy is None:
         return _to_thumbnail(body)
     return _to_thumbnail(body, [value - start for value, start in zip(face_xyxy, (left, top) * 2, strict=True)])
+
+
+def _to_upright(photo: UprightPhoto, xyxy: Sequence[float]) -> list[float]:
+    return [float(value) for value in photo.turn.to_upright(np.array(xyxy, np.float32))]
 
 
 def _to_thumbnail(photo: Photo, box_xyxy: Sequence[float] | None = None) -> dict[str, str]:

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from emoface.errors import ImageError
 from emoface.storage.files import write_bytes
 from emoface.storage.weights import fetch_weights, find_weights, has_weights, read_cards
 from emoface.vision.crops import Photo, align_face, crop_square, square_box
 from emoface.vision.detections import Detections
-from emoface.vision.images import encode_jpeg, read_photo
+from emoface.vision.images import convert_photo, encode_jpeg, read_photo
 from emoface.yolov5face.detector import Detector, load_detector
 
 if TYPE_CHECKING:
@@ -127,10 +127,12 @@ class PhotoDetector:
 
         Args:
             photos: One photo or several: a path, a PIL image, or a (height, width, 3) uint8 array, RGB. Photos from
-                paths and PIL images are rotated by their EXIF orientation; results are in pixels of the rotated photo.
+                paths and PIL images are turned upright by their orientation; results are in pixels of the upright
+                photo.
 
         Raises:
-            ImageError: A file is missing or is not a photo, or an array has another shape or type.
+            ImageError: A file is missing, damaged or not a photo, an array has another shape or type, or a PIL image
+                a mode without a defined white (I, F).
         """
         several = list(photos) if isinstance(photos, list | tuple) else [photos]
         arrays = [_to_photo(one, f"photo {number}") for number, one in enumerate(several)]
@@ -166,7 +168,7 @@ def load_photo_detector(
 
 def _to_photo(photo: PhotoInput, name: str) -> Photo:
     if isinstance(photo, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"), dtype=np.uint8)
+        return convert_photo(photo, name)
     if isinstance(photo, np.ndarray):
         if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3 or 0 in photo.shape:
             raise ImageError(
@@ -175,7 +177,7 @@ def _to_photo(photo: PhotoInput, name: str) -> Photo:
             )
         return photo
     if isinstance(photo, str | os.PathLike):
-        return read_photo(Path(photo), apply_exif=True)
+        return read_photo(Path(photo))
     raise ImageError(f"{name}: {type(photo).__name__} is no photo, expected a path, a uint8 array or a PIL image")
 
 
