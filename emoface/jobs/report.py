@@ -553,11 +553,11 @@ def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]
     """Yields the encoded faces of some rows (ascending); reads only the row groups that hold them, one at a time."""
     with open_table(folder / "faces.parquet", FACES_SCHEMA, _FACES_REMEDY) as opened:
         start = 0
-        for number in range(opened.num_row_groups):
-            end = start + opened.metadata.row_group(number).num_rows
+        for number, size in enumerate(opened.row_group_sizes):
+            end = start + size
             wanted = rows[(rows >= start) & (rows < end)] - start
             if len(wanted):
-                faces = opened.read_row_group(number, columns=["face"])["face"].take(wanted).to_pylist()
+                faces = opened.read_row_group(number, ["face"])["face"].take(wanted).to_pylist()
                 yield from (None if face is None else face["bytes"] for face in faces)
             start = end
 

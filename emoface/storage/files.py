@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+OUTSIDE_PATTERN = r"^/|^[A-Za-z]:[/\\]|\x00|(^|[/\\])\.\.([/\\]|$)"
+"""Regular expression that finds a path that does not stay below the folder it is relative to."""
+
+
+def is_below(name: str) -> bool:
+    r"""Whether a relative path read from a file stays below the folder that it is relative to.
+
+    Example:
+        >>> [is_below(name) for name in ("a/b.jpg", "a/../../b", "/etc/passwd", "C:\\b.jpg", "..a/b..jpg", "")]
+        [True, False, False, False, True, False]
+    """
+    return bool(name) and re.search(OUTSIDE_PATTERN, name) is None
 
 
 @contextmanager
