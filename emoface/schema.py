@@ -110,12 +110,9 @@ VALUE_CHOICES: dict[str, tuple[str, ...]] = {
 """The allowed words of columns of text, also inside lists."""
 
 NEVER_NULL: frozenset[str] = frozenset(
-    {
-        *("index", "person_id", "image", "image_wh", "source_split", "categories", "labels", "face_status", "split"),
-        *("people_in_photo", "has_face", "weight"),
-    }
+    ("image", "image_wh", "source_split", "categories", "labels", "face_status", "split")
 )
-"""Columns that have a value in every row of every table that contains them."""
+"""Columns that have a value in every row of every table that contains them, besides those declared as not nullable."""
 
 
 def _vector(value: pa.DataType, length: int) -> pa.DataType:

@@ -96,7 +96,7 @@ def _read_mat(path: Path) -> NamedArrays:
         )
     try:
         content = scipy.io.loadmat(path)
-    except (ValueError, TypeError, NotImplementedError, OSError, MatReadError) as error:
+    except (ValueError, TypeError, IndexError, NotImplementedError, OSError, MatReadError) as error:
         raise PredictionsError(f"{path}: not a readable MATLAB file ({error}); save it again with '-v7'") from error
     return _keep_known({name: _from_cells(value) for name, value in content.items() if not name.startswith("__")})
 

@@ -139,28 +139,29 @@ class TableFile:
             if column.type != field.type:
                 column = column.cast(field.type)
                 table = table.set_column(position, field, column)
-            if fault := find_fault(name, column):
+            if fault := find_fault(field, column):
                 raise TableError(f"{self.path}: column '{name}' {fault}; {self._remedy}")
         return table
 
 
-def find_fault(name: str, column: pa.ChunkedArray) -> str | None:
+def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
     """Finds a value that is not allowed in a column: a null, a list of another length, a number out of range.
 
     Args:
-        name: Name of the column; a column without a rule may hold anything.
+        field: The column in its schema; a column without a rule may hold anything.
         column: The values.
 
     Returns:
         A phrase such as ``"has 2 nulls"``; None if every value is allowed.
 
     Example:
-        >>> find_fault("labels", pa.chunked_array([pa.array([[0, 1], [0, 3]])]))
+        >>> find_fault(pa.field("labels", pa.list_(pa.uint8())), pa.chunked_array([pa.array([[0, 1], [0, 3]])]))
         'has the value 3, expected 0 to 1'
-        >>> find_fault("image", pa.chunked_array([["a/b.jpg", "../c.jpg"]]))
+        >>> find_fault(pa.field("image", pa.string()), pa.chunked_array([["a/b.jpg", "../c.jpg"]]))
         "has the path '../c.jpg', expected one below the image root, without '..'"
     """
-    if column.null_count and name in NEVER_NULL:
+    name = field.name
+    if column.null_count and (name in NEVER_NULL or not field.nullable):
         return f"has {column.null_count} nulls"
     if name != "image" and not any(name in rules for rules in (LIST_LENGTHS, VALUE_RANGES, VALUE_CHOICES)):
         return None
