@@ -9,7 +9,7 @@ from typing import Any
 
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
-from emoface.storage.files import file_sha256, write_text
+from emoface.storage.files import file_sha256, read_text, write_text
 from emoface.version import __version__
 
 MANIFEST_NAME = "manifest.json"
@@ -105,7 +105,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TableError(f"{path}: no such file; write it with 'emoface split DIR'")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_text(path, TableError))
     except ValueError as error:
         raise TableError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(card, dict):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
 from emoface.schema import DIMENSIONS, SPLITS
+from emoface.storage.files import read_text
 
 COLUMNS = (
     *("Index", "Folder", "Filename", "Image Size", "BBox", "Categorical_Labels", "Continuous_Labels", "Gender", "Age"),
@@ -48,7 +50,7 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
 
 def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(read_text(path, AnnotationsError), newline="") as stream:
             rows = csv.DictReader(stream, restval="")
             found = rows.fieldnames or ()
             if missing := [name for name in COLUMNS[1:] if name not in found]:
@@ -71,7 +73,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                     people=tuple(_to_person(row, split) for row in people_rows),
                     is_size_doubtful=is_transposed,
                 )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise AnnotationsError(f"{path}: not a readable CSV file ({error})") from error
 
 

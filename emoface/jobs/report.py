@@ -7,6 +7,7 @@ job has run.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections import Counter
@@ -53,7 +54,7 @@ from emoface.schema import (
     SPLITS,
 )
 from emoface.storage.cards import read_card
-from emoface.storage.files import write_text
+from emoface.storage.files import read_text, write_text
 from emoface.storage.records import (
     JobRecord,
     finish_job,
@@ -251,7 +252,7 @@ def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]
             }
         )
         return None
-    with path.open(encoding="utf-8", newline="") as stream:
+    with io.StringIO(read_text(path, TableError), newline="") as stream:
         notes = csv.DictReader(stream)
         if not set(PARSE_NOTE_COLUMNS) <= set(notes.fieldnames or ()):
             raise TableError(
