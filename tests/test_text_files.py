@@ -72,7 +72,9 @@ def test_other_encodings_are_refused_in_one_line(
 ) -> None:
     path = tmp_path / name
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(EmofaceError, match=rf"{name}: line \d is not UTF-8 text \(byte 0xe9\).*save the file as UTF-8"):
+    with pytest.raises(
+        EmofaceError, match=rf"{name}: not a readable .*line \d is not UTF-8 text, byte 0xe9.*save the file as UTF-8"
+    ):
         read(path)
     path.write_bytes(text.encode("utf-16-le"))
     with pytest.raises(EmofaceError, match="UTF-8"):
@@ -82,7 +84,7 @@ def test_other_encodings_are_refused_in_one_line(
 def test_the_line_and_the_file_are_named(tmp_path: Path) -> None:
     path = tmp_path / "label.txt"
     path.write_bytes("a\nb\n\u4e2d".encode("gbk"))
-    with pytest.raises(AnnotationsError, match=r"label\.txt: line 3 is not UTF-8"):
+    with pytest.raises(AnnotationsError, match=r"label\.txt: not a readable text file \(line 3 is not UTF-8"):
         read_text(path, AnnotationsError)
     with pytest.raises(PredictionsError, match=r"none\.txt: no such file"):
         read_text(tmp_path / "none.txt", PredictionsError)

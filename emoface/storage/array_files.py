@@ -115,7 +115,7 @@ def _from_cells(value: Any) -> Any:
 
 def _read_table(path: Path) -> NamedArrays:
     separator = _SEPARATORS[path.suffix.lower()]
-    text = read_text(path, PredictionsError)
+    text = read_text(path, PredictionsError, "table")
     try:
         heads = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
         if repeated := sorted({name for name in heads if heads.count(name) > 1 and not _is_number(name)}):

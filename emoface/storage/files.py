@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def read_text(path: Path, error: type[EmofaceError]) -> str:
+def read_text(path: Path, error: type[EmofaceError], kind: str = "text file") -> str:
     """Reads a text file that another program may have written: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
 
     Other encodings cannot be told from each other, so they are refused and not guessed.
@@ -85,6 +85,7 @@ def read_text(path: Path, error: type[EmofaceError]) -> str:
     Args:
         path: The file.
         error: The error to raise.
+        kind: What the file should be, for the error message.
 
     Returns:
         The text without its byte order mark; line endings are those of the file.
@@ -103,13 +104,11 @@ def read_text(path: Path, error: type[EmofaceError]) -> str:
     except UnicodeDecodeError as fault:
         line = content[: fault.start].count(b"\n") + 1
         raise error(
-            f"{path}: line {line} is not {encoding.removesuffix('-sig').upper()} text (byte "
-            f"0x{content[fault.start]:02x}), as if saved in latin-1, GBK or another encoding; save the file as UTF-8"
+            f"{path}: not a readable {kind} (line {line} is not {encoding.removesuffix('-sig').upper()} text, byte "
+            f"0x{content[fault.start]:02x}, as if saved in latin-1 or GBK); save the file as UTF-8"
         ) from fault
     if "\0" in text:
-        raise error(
-            f"{path}: has zero bytes, as UTF-16 without a byte order mark or a binary file; save it as UTF-8 text"
-        )
+        raise error(f"{path}: not a readable {kind} (zero bytes, as in UTF-16 without mark); save the file as UTF-8")
     return text
 
 
