@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 CATEGORIES: tuple[str, ...] = (
@@ -72,8 +73,56 @@ N_CATEGORIES = len(CATEGORIES)
 _STREAMS = ("face", "body", "context")
 
 
+LIST_LENGTHS: dict[str, int] = {
+    "body_bbox": 4,
+    "face_bbox": 4,
+    "landmarks": 10,
+    "annotator_votes": N_CATEGORIES,
+    **{f"{stream}_probabilities": N_CATEGORIES for stream in _STREAMS},
+}
+"""The number of values in each list of a column that can be null.
+
+The parquet type of these columns is a variable-size list, because fixed-size lists with nulls cannot be read by pyarrow
+before 26. Source: https://github.com/apache/arrow/issues/35692
+"""
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+FINITE: tuple[float, float] = (-_LARGEST, _LARGEST)
+"""The range of a float32 that is neither infinite nor nan."""
+
+VALUE_RANGES: dict[str, tuple[float, float]] = {
+    "index": (0, 2**63 - 1),
+    "same_person_as": (0, 2**63 - 1),
+    "labels": (0, 1),
+    "image_wh": (0, 2**31 - 1),
+    **dict.fromkeys(("body_bbox", "face_bbox", "landmarks", "conf"), FINITE),
+    **dict.fromkeys(DIMENSIONS, (1, 10)),
+    "weight": (0, _LARGEST),
+}
+"""The smallest and the largest value of columns of numbers, also inside lists; nan and infinity are outside."""
+
+VALUE_CHOICES: dict[str, tuple[str, ...]] = {
+    "categories": CATEGORIES,
+    "face_status": FACE_STATUSES,
+    "split": SPLITS,
+}
+"""The allowed words of columns of text, also inside lists."""
+
+NEVER_NULL: frozenset[str] = frozenset(
+    ("image", "image_wh", "source_split", "categories", "labels", "face_status", "split")
+)
+"""Columns that have a value in every row of every table that contains them, besides those declared as not nullable."""
+
+
 def _vector(value: pa.DataType, length: int) -> pa.DataType:
+    """The type of a column of lists of one length that is never null."""
     return pa.list_(value, length)
+
+
+def _nullable_vector(value: pa.DataType) -> pa.DataType:
+    """The type of a column of lists that can be null; their length is in ``LIST_LENGTHS``."""
+    return pa.list_(value)
 
 
 _PERSON_KEY = [
@@ -88,10 +137,10 @@ PEOPLE_SCHEMA = pa.schema(
         pa.field("source", pa.string()),
         pa.field("source_split", pa.string()),
         pa.field("image_wh", _vector(pa.int32(), 2)),
-        pa.field("body_bbox", _vector(pa.float32(), 4)),
+        pa.field("body_bbox", _nullable_vector(pa.float32())),
         pa.field("categories", pa.list_(pa.string())),
         pa.field("labels", _vector(pa.uint8(), N_CATEGORIES)),
-        pa.field("annotator_votes", _vector(pa.uint8(), N_CATEGORIES)),
+        pa.field("annotator_votes", _nullable_vector(pa.uint8())),
         pa.field("n_annotators", pa.uint8()),
         pa.field("valence", pa.float32()),
         pa.field("arousal", pa.float32()),
@@ -110,8 +159,8 @@ FACES_SCHEMA = pa.schema(
     [
         *_PERSON_KEY,
         pa.field("face", FACE_IMAGE),
-        pa.field("face_bbox", _vector(pa.float32(), 4)),
-        pa.field("landmarks", _vector(pa.float32(), 10)),
+        pa.field("face_bbox", _nullable_vector(pa.float32())),
+        pa.field("landmarks", _nullable_vector(pa.float32())),
         pa.field("conf", pa.float32()),
         pa.field("assignment_margin", pa.float32()),
         pa.field("face_status", pa.string()),
@@ -130,6 +179,8 @@ def _hugging_face_feature(name: str, column: pa.DataType) -> dict[str, Any]:
     if pa.types.is_fixed_size_list(column):
         value = _hugging_face_feature("", column.value_type)
         return {"feature": value, "length": column.list_size, "_type": "Sequence"}
+    if pa.types.is_list(column):
+        return {"feature": _hugging_face_feature("", column.value_type), "_type": "Sequence"}
     # Arrow calls the type "float", Hugging Face calls it "float32".
     return {"dtype": "float32" if pa.types.is_float32(column) else str(column), "_type": "Value"}
 
@@ -173,7 +224,7 @@ PREDICTIONS_SCHEMA = pa.schema(
         pa.field("has_face", pa.bool_(), nullable=False),
         pa.field("labels", _vector(pa.uint8(), N_CATEGORIES)),
         pa.field("probabilities", _vector(pa.float32(), N_CATEGORIES)),
-        *(pa.field(f"{stream}_probabilities", _vector(pa.float32(), N_CATEGORIES)) for stream in _STREAMS),
+        *(pa.field(f"{stream}_probabilities", _nullable_vector(pa.float32())) for stream in _STREAMS),
         *(pa.field(name, pa.float32()) for name in DIMENSIONS),
         *(pa.field(f"predicted_{name}", pa.float32()) for name in DIMENSIONS),
     ]
@@ -190,9 +241,9 @@ GROUND_TRUTH_SCHEMA = pa.schema(
         pa.field("image", pa.string(), nullable=False),
         pa.field("person_id", pa.string()),
         pa.field("annotated", pa.bool_(), nullable=False),
-        pa.field("body_bbox", _vector(pa.float32(), 4)),
-        pa.field("face_bbox", _vector(pa.float32(), 4)),
-        pa.field("landmarks", _vector(pa.float32(), 10)),
+        pa.field("body_bbox", _nullable_vector(pa.float32())),
+        pa.field("face_bbox", _nullable_vector(pa.float32())),
+        pa.field("landmarks", _nullable_vector(pa.float32())),
         pa.field("face_visible", pa.bool_(), nullable=False),
         pa.field("hidden_by", pa.string()),
         pa.field("expression", pa.string()),

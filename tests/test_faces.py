@@ -63,7 +63,7 @@ class MagentaDetector:
 def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector:
     stand_in = MagentaDetector()
     monkeypatch.setattr(faces_inference, "find_weights", lambda *_: _stand_in_weights(tmp_path))
-    monkeypatch.setattr("emoface.yolov5face.load_detector", lambda *_, **__: stand_in)
+    monkeypatch.setattr(faces_job, "load_face_detector", lambda *_: stand_in)
     faces_job._load_detector.cache_clear()
     return stand_in
 

@@ -11,7 +11,7 @@ import os
 import click
 
 from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
-from emoface.cli.console import EmofaceGroup, set_debug
+from emoface.cli.console import EmofaceGroup, set_debug, write_any_character
 from emoface.version import __version__
 
 
@@ -26,6 +26,7 @@ def main() -> None:
       emoface demo
       emoface run pipelines/emotic_face.toml --set emotic_root=EMOTIC
     """
+    write_any_character()
     # OpenMP reads it when torch is loaded, which no command has done yet. Its threads then sleep while they wait for
     # each other; beside other work on the machine, waiting actively makes them many times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import functools
+import io
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +40,13 @@ C = TypeVar("C")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 ANY = click.Path(path_type=Path)
+
+
+def write_any_character() -> None:
+    r"""Lets standard output and error write characters that their encoding lacks, as ``\\u`` escapes, not as errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:

@@ -17,6 +17,7 @@ from emoface.errors import AnnotationsError
 from emoface.metrics.detection import LabelledFaces
 from emoface.progress import SILENT, Progress
 from emoface.schema import GROUND_TRUTH_SCHEMA
+from emoface.storage.files import read_text
 from emoface.storage.tables import read_table
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo, why_unreadable
@@ -59,7 +60,7 @@ def read_face_labels(source: Path, images: Path | None = None) -> list[LabelledP
         raise AnnotationsError(
             f"{source}: no such file or folder; expected a simulation's folder or a label text of WIDER FACE"
         )
-    lines = source.read_text(encoding="utf-8").splitlines()
+    lines = read_text(source, AnnotationsError).splitlines()
     first = next((line for line in lines if line.strip()), "")
     photos_dir = images or source.parent / "images"
     return (

@@ -10,11 +10,12 @@ from typing import Any
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
-from emoface.storage.files import file_sha256, write_text
+from emoface.storage.files import file_sha256, is_below, read_text, write_text
 from emoface.version import __version__
 from emoface.vision.orientation import Frame
 
 MANIFEST_NAME = "manifest.json"
+_KINDS: dict[type, str] = {str: "text", int: "a whole number", dict: "an object"}
 _REMEDY = "rebuild it with 'emoface split DIR'"
 
 
@@ -97,13 +98,14 @@ def read_manifest(path: Path, check_sha256: bool = False) -> Manifest:
         TableError: The manifest or a split file is missing or invalid, or a sha256 differs.
     """
     card = _read_card(path)
-    names = tuple(card["label_names"])
+    names = tuple(card["label_names"]) if isinstance(card["label_names"], list) else ()
     if names != CATEGORIES:
         raise TableError(f"{path}: label_names are not EMOTIC's {len(CATEGORIES)} categories in order; {_REMEDY}")
     try:
         splits = {name: SplitFile(**_only_fields(SplitFile, card["splits"][name])) for name in SPLITS}
     except (KeyError, TypeError, AttributeError) as error:
         raise TableError(f"{path}: splits must describe {', '.join(SPLITS)} ({error}); {_REMEDY}") from error
+    _check_types(path, card, splits)
     manifest = Manifest(**{**_only_fields(Manifest, card), "path": path, "splits": splits, "label_names": names})
     for name, described in splits.items():
         _check_file(manifest.split_path(name), described, path, check_sha256)
@@ -114,7 +116,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TableError(f"{path}: no such file; write it with 'emoface split DIR'")
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(read_text(path, TableError))
     except ValueError as error:
         raise TableError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(card, dict):
@@ -130,6 +132,26 @@ def _only_fields(kind: type, card: dict[str, Any]) -> dict[str, Any]:
     """Keeps the values that are fields of a dataclass; a later version of emoface may write more."""
     known = {part.name for part in fields(kind)}
     return {name: value for name, value in card.items() if name in known}
+
+
+def _check_types(path: Path, card: dict[str, Any], splits: dict[str, SplitFile]) -> None:
+    """Checks the types of the values that jobs use, and that the split files are in the manifest's folder."""
+    of_split: dict[str, type] = {"file": str, "sha256": str, "label_counts": dict}
+    expected: dict[str, type] = {"image_root": str} | dict.fromkeys(
+        ("annotations", "detector", "split", "balance", "features"), dict
+    )
+    for name, kind in expected.items():
+        if not isinstance(card[name], kind):
+            raise TableError(f"{path}: {name} is {card[name]!r}, expected {_KINDS[kind]}; {_REMEDY}")
+    for name, described in splits.items():
+        for key, value in asdict(described).items():
+            kind = of_split.get(key, int)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise TableError(f"{path}: {key} of {name} is {value!r}, expected {_KINDS[kind]}; {_REMEDY}")
+        if not is_below(described.file):
+            raise TableError(
+                f"{path}: the file of {name} is {described.file!r}, expected one in the manifest's folder; {_REMEDY}"
+            )
 
 
 def _check_file(path: Path, described: SplitFile, manifest_path: Path, check_sha256: bool) -> None:

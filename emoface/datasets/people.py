@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
@@ -64,11 +62,19 @@ def find_first_rows(people: pa.Table) -> NDArray[np.int64]:
     Returns:
         (n,) row numbers; the row itself where it is the first or only one of its person.
 
+    Raises:
+        TableError: A value is not a row of the table.
+
     Example:
         >>> find_first_rows(pa.table({"same_person_as": pa.array([None, None, 0], pa.int64())})).tolist()
         [0, 1, 0]
     """
     same_as = people["same_person_as"].fill_null(-1).to_numpy()
+    if len(same_as) and same_as.max() >= len(same_as):
+        raise TableError(
+            f"people.parquet: same_person_as is {same_as.max()}, but there are {len(same_as)} rows; rebuild the table "
+            "with 'emoface parse EMOTIC_ROOT --out DIR'"
+        )
     return np.asarray(np.where(same_as < 0, np.arange(people.num_rows), same_as), np.int64)
 
 
@@ -86,8 +92,8 @@ def find_annotated_people(manifest: Manifest, column: str, values: Sequence[int 
     people = []
     for split in SPLITS:
         path = manifest.split_path(split)
-        open_table(path, SPLIT_SCHEMA, _REMEDY).close()
-        rows = pq.read_table(path, columns=_COLUMNS, filters=pc.field(column).isin(list(values)))
+        with open_table(path, SPLIT_SCHEMA, _REMEDY) as opened:
+            rows = opened.read_where(column, values, _COLUMNS)
         people += [_to_person(row, split) for row in rows.to_pylist()]
     found = {getattr(person, column) for person in people}
     missing = [value for value in values if value not in found]

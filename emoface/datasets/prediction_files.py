@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from emoface.errors import PredictionsError, did_you_mean
 from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES
 from emoface.storage.array_files import UNNAMED, NamedArrays, read_arrays
+from emoface.storage.files import read_text
 from emoface.vision.arrays import Float64Array
 
 Layout = Literal["auto", "people-in-rows", "labels-in-rows"]
@@ -198,10 +199,7 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     Raises:
         PredictionsError: The file cannot be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PredictionsError(f"{path}: not a readable text file ({error})") from error
+    text = read_text(path, PredictionsError)
     names = (part.strip().strip("\"'") for part in re.split(r"[\n,]", text.strip().strip("[]")))
     return tuple(name for name in names if name)
 

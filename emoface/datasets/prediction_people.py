@@ -26,6 +26,7 @@ from emoface.emotic.csv_files import COLUMNS, read_annotations_csv
 from emoface.errors import AnnotationsError, PredictionsError
 from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
 from emoface.storage.array_files import read_arrays
+from emoface.storage.files import read_text
 from emoface.storage.tables import read_table, vectors_to_array
 from emoface.vision.boxes import box_iou
 
@@ -307,10 +308,7 @@ def _read_people_list(path: Path, manifest: Manifest, split: str) -> NDArray[np.
 
 
 def _read_text_list(path: Path, manifest: Manifest) -> NDArray[np.int64]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise PredictionsError(f"{path}: not a readable text file ({error})") from error
+    lines = [line.strip() for line in read_text(path, PredictionsError).splitlines()]
     names = [line for line in lines if line]
     if names and all(name.isdigit() for name in names):
         return _to_index(path, "index", [int(name) for name in names], manifest)

@@ -185,12 +185,12 @@ def write_predictions(path: Path, predictions: Predictions, *, key: str, left_ou
         "source": pa.array(predictions.sources.tolist(), pa.string()),
         "people_in_photo": predictions.people_in_photo,
         "has_face": predictions.has_face,
-        "labels": _to_vectors(predictions.labels, pa.uint8()),
-        "probabilities": _to_vectors(predictions.probabilities, pa.float32()),
+        "labels": _to_fixed_lists(predictions.labels, pa.uint8()),
+        "probabilities": _to_fixed_lists(predictions.probabilities, pa.float32()),
     }
     for stream in _STREAMS:
         values = predictions.stream_probabilities.get(stream, np.full((n, N_CATEGORIES), np.nan, np.float32))
-        columns[f"{stream}_probabilities"] = _to_vectors(values, pa.float32())
+        columns[f"{stream}_probabilities"] = _to_nullable_lists(values, pa.float32())
     for names, values in ((DIMENSIONS, predictions.vad), (_PREDICTED_DIMENSIONS, predictions.predicted_vad)):
         for number, name in enumerate(names):
             columns[name] = pa.array(values[:, number], pa.float32(), from_pandas=True)
@@ -224,8 +224,12 @@ def _stack(table: pa.Table, names: Sequence[str]) -> NDArray[np.float32]:
     return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
 
 
-def _to_vectors(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """Converts rows to fixed-size lists; a row with nan becomes null."""
-    unknown = np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    flat = pa.array(values.ravel(), kind)
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1], mask=pa.array(unknown))
+def _to_fixed_lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Converts rows to lists of one length; nan stays nan."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel(), kind), values.shape[1])
+
+
+def _to_nullable_lists(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """Converts rows to lists; a row with nan becomes null."""
+    unknown = np.isnan(values).any(axis=1)
+    return pa.array([None if missing else row for row, missing in zip(values, unknown, strict=True)], pa.list_(kind))

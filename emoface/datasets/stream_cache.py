@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
@@ -43,7 +42,7 @@ from emoface.storage.files import atomic_path
 from emoface.storage.locks import lock_folder
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, shards_key
-from emoface.storage.tables import open_table, vectors_to_array
+from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 from emoface.vision.orientation import Turn
@@ -296,11 +295,7 @@ def _cache_key(manifest: Manifest, split: str) -> str:
 def _read_table(path: Path) -> _Table:
     columns = ["index", "person_id", "image", "image_wh", "body_bbox", "labels", "face_bbox"]
     columns += ["valence", "arousal", "dominance"]
-    with open_table(path, SPLIT_SCHEMA, _REMEDY) as opened:
-        table = opened.read(columns=columns)
-    for name in ("index", "image", "labels", "image_wh"):
-        if table[name].null_count:
-            raise TableError(f"{path}: column '{name}' has {table[name].null_count} nulls; {_REMEDY}")
+    table = read_table(path, SPLIT_SCHEMA, _REMEDY, columns)
     labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     vad = [table[name].to_numpy() for name in ("valence", "arousal", "dominance")]
     return _Table(
@@ -320,8 +315,8 @@ class _FaceReader:
     """Reads face crops by row of a split's table, one row group at a time."""
 
     def __init__(self, path: Path) -> None:
-        with pq.ParquetFile(path) as opened:
-            sizes = [opened.metadata.row_group(n).num_rows for n in range(opened.metadata.num_row_groups)]
+        with open_table(path, SPLIT_SCHEMA, _REMEDY) as opened:
+            sizes = opened.row_group_sizes
         self._path = path
         self._starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         self._read_group = functools.lru_cache(maxsize=4)(self._read_group_uncached)
@@ -337,8 +332,8 @@ class _FaceReader:
         return crops
 
     def _read_group_uncached(self, group: int) -> pa.Array:
-        with pq.ParquetFile(self._path) as opened:
-            faces = opened.read_row_group(group, columns=["face"])["face"].combine_chunks()
+        with open_table(self._path, SPLIT_SCHEMA, _REMEDY) as opened:
+            faces = opened.read_row_group(group, ["face"])["face"].combine_chunks()
         return pc.struct_field(faces, "bytes")
 
 

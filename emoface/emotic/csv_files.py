@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -16,13 +17,31 @@ from pathlib import Path
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
-from emoface.schema import DIMENSIONS, SPLITS
+from emoface.schema import CATEGORY_INDEX, DIMENSIONS, SPLITS
+from emoface.storage.files import read_text
 
 COLUMNS = (
     *("Index", "Folder", "Filename", "Image Size", "BBox", "Categorical_Labels", "Continuous_Labels", "Gender", "Age"),
 )
+_EXPECTED = {
+    "BBox": "[x1, y1, x2, y2]",
+    "Categorical_Labels": "a list of EMOTIC's categories, such as ['Engagement', 'Happiness']",
+    "Continuous_Labels": "[valence, arousal, dominance]",
+}
+_LOWER_CATEGORIES = frozenset(name.lower() for name in CATEGORY_INDEX)
 _TRANSPOSED_SOURCE = "emodb_small"
 """The collection whose ``Image Size`` is [height, width] in this form; its boxes were clipped by the wrong side."""
+
+_NUMPY_ARRAY = re.compile(r"^(?:np\.|numpy\.)?array\((\[.*\])(?:,\s*dtype=[^\[\]]*)?\)$", re.DOTALL)
+_NUMPY_SCALAR = re.compile(r"\b(?:np|numpy)\.(?:float|int|uint|str)\d*_?\(([^()]*)\)")
+_STRING = re.compile(r"'([^']*)'|\"([^\"]*)\"")
+_STRINGS = re.compile(r"\[\s*(?:'[^']*'|\"[^\"]*\")(?:[\s,]+(?:'[^']*'|\"[^\"]*\"))*[\s,]*\]")
+"""A printed list of texts, with commas or as numpy prints it, without."""
+_NUMBERS = re.compile(r"\[\s*[-+.\deE]+(?:\s+(?:[-+.\deE]+|nan))*\s*\]|\[\s*nan(?:\s+(?:[-+.\deE]+|nan))*\s*\]")
+"""A list of numbers as numpy prints it, without commas."""
+
+_MIN_ROWS = 5
+"""A smaller number of rows does not tell a file of another form from single faulty rows."""
 
 _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 
@@ -43,12 +62,35 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
     Raises:
         AnnotationsError: A file is not a CSV file, or has other columns.
     """
-    return [photo for split in SPLITS if split in paths for photo in _read_split(paths[split], split)]
+    photos = []
+    for split in SPLITS:
+        if split in paths:
+            of_split = list(_read_split(paths[split], split))
+            _check_columns(paths[split], of_split)
+            photos += of_split
+    return photos
+
+
+def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
+    """Refuses a file in which nearly all values of a column cannot be used, which is no matter of single rows."""
+    people = [person for photo in photos for person in photo.people]
+    faults: dict[str, list[str]] = {"BBox": [], "Categorical_Labels": [], "Continuous_Labels": []}
+    for person in people:
+        for column, found in faults.items():
+            found += [text for text in person.unreadable if text.startswith(f"{column} ")][:1]
+        if person.categories and not any(name.strip().lower() in _LOWER_CATEGORIES for name in person.categories):
+            faults["Categorical_Labels"].append(f"Categorical_Labels {list(person.categories)}")
+    for column, found in faults.items():
+        if len(people) >= _MIN_ROWS and len(found) >= 0.9 * len(people):
+            raise AnnotationsError(
+                f"{path}: {len(found):,} of {len(people):,} values of the column '{column}' cannot be read, such as "
+                f"{found[0].removeprefix(column).strip()}; expected {_EXPECTED[column]}"
+            )
 
 
 def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(read_text(path, AnnotationsError, "CSV file"), newline="") as stream:
             rows = csv.DictReader(stream, restval="")
             found = rows.fieldnames or ()
             if missing := [name for name in COLUMNS[1:] if name not in found]:
@@ -71,7 +113,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                     people=tuple(_to_person(row, split) for row in people_rows),
                     is_size_doubtful=is_transposed,
                 )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise AnnotationsError(f"{path}: not a readable CSV file ({error})") from error
 
 
@@ -101,8 +143,16 @@ def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
     """Parses a printed list; a value that is not a list is added to ``unreadable`` and gives an empty list."""
     if not text.strip():
         return []
+    printed = _NUMPY_SCALAR.sub(r"\1", _NUMPY_ARRAY.sub(r"\1", text.strip()))
+    if _STRINGS.fullmatch(printed):
+        return [first or second for first, second in _STRING.findall(printed)]
+    if _NUMBERS.fullmatch(printed):
+        printed = "[" + ", ".join(printed.strip("[] \n").split()) + "]"
+    words = [word.strip() for word in printed.split("|")]
+    if column == "Categorical_Labels" and len(words) > 1 and all(word in CATEGORY_INDEX for word in words):
+        return list(words)
     try:
-        value = ast.literal_eval(_NAN.sub("None", text.strip()))
+        value = ast.literal_eval(_NAN.sub("None", printed))
     except (ValueError, SyntaxError, TypeError, RecursionError):
         value = None
     if not isinstance(value, list | tuple):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from emoface.emotic.annotations import PhotoAnnotation
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat
 from emoface.errors import AnnotationsError, SettingsError
 from emoface.schema import SOURCES, SPLITS
+from emoface.storage.files import is_below
+from emoface.vision.boxes import find_other_convention
 
 MAT_NAMES = ("Annotations.mat", "CVPR17_Annotations.mat")
 CSV_NAMES = tuple(f"{split}.csv" for split in SPLITS)
@@ -109,7 +114,29 @@ def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
             f"{_names(files.paths)}: none of the {len(photos):,} photos has a filename; expected the layout of "
             "EMOTIC's Annotations.mat"
         )
+    if climbing := next((photo.image for photo in photos if photo.filename and not is_below(photo.image)), None):
+        raise AnnotationsError(
+            f"{_names(files.paths)}: the photo {climbing!r} is outside the image root; expected one below it"
+        )
+    _check_boxes(files, photos)
     return photos
+
+
+def _check_boxes(files: AnnotationFiles, photos: Sequence[PhotoAnnotation]) -> None:
+    boxed = [
+        (person.body_bbox, photo.image_wh or (math.nan, math.nan))
+        for photo in photos
+        for person in photo.people
+        if len(person.body_bbox) == 4 and all(map(math.isfinite, person.body_bbox))
+    ]
+    boxes = np.array([box for box, _ in boxed], np.float64).reshape(-1, 4)
+    found = find_other_convention(boxes, np.array([wh for _, wh in boxed], np.float64).reshape(-1, 2))
+    if found is not None:
+        first = ", ".join(f"{value:g}" for value in boxes[0])
+        raise AnnotationsError(
+            f"{_names(files.paths)}: most of the {len(boxes):,} boxes are {found}, such as [{first}]; expected x1, y1, "
+            "x2, y2 in pixels of the photo: convert the boxes first"
+        )
 
 
 def _names(paths: Iterable[Path]) -> str:

@@ -31,7 +31,7 @@ from emoface.mter.grad_cam import grad_cam
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
 from emoface.vision.assignment import bodies_from_faces
-from emoface.vision.boxes import Box, box_areas, clip_boxes
+from emoface.vision.boxes import Box, box_areas, clip_boxes, find_other_convention
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo, read_photo
 
@@ -283,6 +283,13 @@ def _check_photo(photo: Photo) -> Photo:
 
 
 def _check_boxes(body_xyxy: NDArray[np.float32], image_wh: tuple[int, int]) -> None:
+    is_finite = np.isfinite(body_xyxy).all(axis=1)
+    found = find_other_convention(body_xyxy[is_finite], np.tile(np.array(image_wh, np.float32), (is_finite.sum(), 1)))
+    if found is not None:
+        raise SettingsError(
+            f"the boxes are {found}, such as {','.join(f'{value:g}' for value in body_xyxy[is_finite][0])}; expected "
+            f"x1,y1,x2,y2 in pixels of the photo of {image_wh[0]} x {image_wh[1]}: convert the boxes first"
+        )
     for box in body_xyxy:
         if not np.isfinite(box).all() or box_areas(clip_boxes(box[None], image_wh))[0] <= 0:
             raise SettingsError(

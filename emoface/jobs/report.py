@@ -7,6 +7,7 @@ job has run.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 from collections import Counter
@@ -54,7 +55,7 @@ from emoface.schema import (
     SPLITS,
 )
 from emoface.storage.cards import read_card
-from emoface.storage.files import write_text
+from emoface.storage.files import read_text, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
@@ -254,7 +255,7 @@ def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]
             }
         )
         return None
-    with path.open(encoding="utf-8", newline="") as stream:
+    with io.StringIO(read_text(path, TableError), newline="") as stream:
         notes = csv.DictReader(stream)
         if not set(PARSE_NOTE_COLUMNS) <= set(notes.fieldnames or ()):
             raise TableError(
@@ -556,11 +557,11 @@ def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]
     """Yields the encoded faces of some rows (ascending); reads only the row groups that hold them, one at a time."""
     with open_table(folder / "faces.parquet", FACES_SCHEMA, _FACES_REMEDY) as opened:
         start = 0
-        for number in range(opened.num_row_groups):
-            end = start + opened.metadata.row_group(number).num_rows
+        for number, size in enumerate(opened.row_group_sizes):
+            end = start + size
             wanted = rows[(rows >= start) & (rows < end)] - start
             if len(wanted):
-                faces = opened.read_row_group(number, columns=["face"])["face"].take(wanted).to_pylist()
+                faces = opened.read_row_group(number, ["face"])["face"].take(wanted).to_pylist()
                 yield from (None if face is None else face["bytes"] for face in faces)
             start = end
 

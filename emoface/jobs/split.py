@@ -237,9 +237,6 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
 def _read_people(path: Path) -> People:
     columns = ["index", "person_id", "image", "source_split", "labels", "same_person_as"]
     table = read_table(path, PEOPLE_SCHEMA, _PEOPLE_REMEDY, columns)
-    for name in columns[2:5]:
-        if table[name].null_count:
-            raise TableError(f"{path}: column '{name}' has {table[name].null_count} nulls; {_PEOPLE_REMEDY}")
     images = table["image"].to_pylist()
     number_of: dict[str, int] = {}
     photo = [number_of.setdefault(image, len(number_of)) for image in images]
@@ -387,14 +384,14 @@ def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
         open_table(out / "people.parquet", PEOPLE_SCHEMA, _PEOPLE_REMEDY) as people_file,
         open_table(faces_path, FACES_SCHEMA, _FACES_REMEDY) as faces_file,
     ):
-        if faces_file.metadata.num_rows != len(people.index):
+        n_rows = sum(faces_file.row_group_sizes)
+        if n_rows != len(people.index):
             raise TableError(
-                f"{faces_path}: {faces_file.metadata.num_rows} rows, expected the {len(people.index)} of "
-                f"people.parquet; {_FACES_REMEDY}"
+                f"{faces_path}: {n_rows} rows, expected the {len(people.index)} of people.parquet; {_FACES_REMEDY}"
             )
-        people_rows = people_file.read(columns=PEOPLE_SCHEMA.names)
+        people_rows = people_file.read(PEOPLE_SCHEMA.names)
         start = 0
-        for batch in faces_file.iter_batches(batch_size=_ROWS_PER_GROUP, columns=FACES_SCHEMA.names):
+        for batch in faces_file.read_batches(_ROWS_PER_GROUP, FACES_SCHEMA.names):
             part = slice(start, start + batch.num_rows)
             is_same = (batch["index"].to_numpy() == people.index[part]) & (
                 np.array(batch["person_id"].to_pylist()) == np.array(people.person_ids[part])

@@ -27,7 +27,7 @@ from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import build_recipe_model
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
-from emoface.storage.files import write_bytes, write_text
+from emoface.storage.files import read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.version import __version__
 
@@ -170,7 +170,7 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; '{run_dir}' is not a training run, make one with 'emoface train'")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json.loads(read_text(path, SettingsError))
         run = Run(run_dir, settings)
         for name in ("model_name", "manifest_path", "detector", "predicts_vad", "stream_sizes", "has_shuffled_labels"):
             getattr(run, name)

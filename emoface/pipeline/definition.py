@@ -24,6 +24,7 @@ from typing import Any
 
 from emoface.errors import SettingsError, did_you_mean
 from emoface.storage.cards import pipelines_dir
+from emoface.storage.files import read_text
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
@@ -140,8 +141,8 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_text(path, SettingsError).replace("\r\n", "\n"))
+    except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: not TOML ({error})") from error
     for key in document:
         if key not in ("settings", "stage"):

@@ -7,6 +7,7 @@ A file that holds one array without a name, such as ``.npy``, gives an array nam
 from __future__ import annotations
 
 import csv
+import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
 from emoface.errors import PredictionsError
+from emoface.storage.files import read_text
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
@@ -96,7 +98,7 @@ def _read_mat(path: Path) -> NamedArrays:
         )
     try:
         content = scipy.io.loadmat(path)
-    except (ValueError, TypeError, NotImplementedError, OSError, MatReadError) as error:
+    except (ValueError, TypeError, IndexError, NotImplementedError, OSError, MatReadError) as error:
         raise PredictionsError(f"{path}: not a readable MATLAB file ({error}); save it again with '-v7'") from error
     return _keep_known({name: _from_cells(value) for name, value in content.items() if not name.startswith("__")})
 
@@ -113,17 +115,17 @@ def _from_cells(value: Any) -> Any:
 
 def _read_table(path: Path) -> NamedArrays:
     separator = _SEPARATORS[path.suffix.lower()]
+    text = read_text(path, PredictionsError, "table")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            heads = next(csv.reader(stream, delimiter=separator), [])
+        heads = next(csv.reader(io.StringIO(text, newline=""), delimiter=separator), [])
         if repeated := sorted({name for name in heads if heads.count(name) > 1 and not _is_number(name)}):
             raise PredictionsError(f"{path}: the column '{repeated[0]}' is there more than once; keep one")
         if heads and all(map(_is_number, heads)) and not _are_counted(heads):
-            return {UNNAMED: pd.read_csv(path, sep=separator, header=None, encoding="utf-8-sig").to_numpy(np.float64)}
-        table = pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype={"person_id": str})
+            return {UNNAMED: pd.read_csv(io.StringIO(text), sep=separator, header=None).to_numpy(np.float64)}
+        table = pd.read_csv(io.StringIO(text), sep=separator, dtype={"person_id": str})
         if _are_counted(heads):
             return {UNNAMED: table[[name for name in heads if name]].to_numpy(np.float64)}
-    except (UnicodeDecodeError, csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
+    except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
         raise PredictionsError(f"{path}: not a readable table ({error})") from error
     return _keep_known({str(name): _from_column(path, str(name), table[name]) for name in table.columns})
 
@@ -183,7 +185,7 @@ def _stack_lists(path: Path, name: str, rows: Sequence[Sequence[Any] | None]) ->
 
 def _read_json(path: Path) -> NamedArrays:
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_text(path, PredictionsError))
     except ValueError as error:
         raise PredictionsError(f"{path}: not JSON ({error})") from error
     if isinstance(content, dict) and content and all("#" in name for name in content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import os
@@ -10,6 +11,23 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from emoface.errors import EmofaceError
+
+_UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
+
+OUTSIDE_PATTERN = r"^/|^[A-Za-z]:[/\\]|\x00|(^|[/\\])\.\.([/\\]|$)"
+"""Regular expression that finds a path that does not stay below the folder it is relative to."""
+
+
+def is_below(name: str) -> bool:
+    r"""Whether a relative path read from a file stays below the folder that it is relative to.
+
+    Example:
+        >>> [is_below(name) for name in ("a/b.jpg", "a/../../b", "/etc/passwd", "C:\\b.jpg", "..a/b..jpg", "")]
+        [True, False, False, False, True, False]
+    """
+    return bool(name) and re.search(OUTSIDE_PATTERN, name) is None
 
 
 @contextmanager
@@ -102,8 +120,46 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 text file in one step, with the same line endings on every system."""
-    write_bytes(path, text.encode("utf-8"))
+    r"""Writes a whole UTF-8 text file in one step, with the same line endings on every system.
+
+    The bytes of a file name that is no UTF-8 are written as ``\\udcXX``, which JSON reads back as the same name.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def read_text(path: Path, error: type[EmofaceError], kind: str = "text file") -> str:
+    """Reads a text file that another program may have written: UTF-8, or UTF-16 and UTF-32 with a byte order mark.
+
+    Other encodings cannot be told from each other, so they are refused and not guessed.
+
+    Args:
+        path: The file.
+        error: The error to raise.
+        kind: What the file should be, for the error message.
+
+    Returns:
+        The text without its byte order mark; line endings are those of the file.
+
+    Raises:
+        EmofaceError: Of the class ``error``: the file is missing or in another encoding.
+    """
+    if not path.is_file():
+        raise error(f"{path}: no such file")
+    content = path.read_bytes()
+    marks = (*_UTF32_MARKS, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # the mark of UTF-32 begins with that of UTF-16
+    mark = next((mark for mark in marks if content.startswith(mark)), b"")
+    encoding = "utf-8-sig" if not mark else "utf-32" if mark in _UTF32_MARKS else "utf-16"
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as fault:
+        line = content[: fault.start].count(b"\n") + 1
+        raise error(
+            f"{path}: not a readable {kind} (line {line} is not {encoding.removesuffix('-sig').upper()} text, byte "
+            f"0x{content[fault.start]:02x}, as if saved in latin-1 or GBK); save the file as UTF-8"
+        ) from fault
+    if "\0" in text:
+        raise error(f"{path}: not a readable {kind} (zero bytes, as in UTF-16 without mark); save the file as UTF-8")
+    return text
 
 
 def file_sha256(path: Path) -> str:
@@ -129,5 +185,5 @@ def stat_digest(root: Path, names: Iterable[str]) -> str:
         path = root / name
         found = path.stat() if path.is_file() else None
         state = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
-        digest.update(f"{name}\0{state}\0".encode())
+        digest.update(f"{name}\0{state}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

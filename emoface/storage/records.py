@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emoface.errors import TableError
-from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.storage.files import file_sha256, is_below, read_text, stat_digest, write_text
 from emoface.storage.settings import Settings
 from emoface.version import __version__
 
@@ -83,9 +83,20 @@ def read_record(out: Path, job: str) -> JobRecord | None:
     if not path.is_file():
         return None
     try:
-        return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
+        record = JobRecord(**json.loads(read_text(path, TableError)))
     except (ValueError, TypeError) as error:
         raise TableError(f"{path}: not a job record ({error}); delete it and run 'emoface {job}' again") from error
+    tables = ("settings", "inputs", "outputs", "counts", "info")
+    wrong = [name for name in tables if not isinstance(getattr(record, name), dict)]
+    wrong += [name for name in ("inputs", "outputs") if name not in wrong and not _are_texts(getattr(record, name))]
+    wrong += [f"outputs: {name}" for name in record.outputs if "outputs" not in wrong and not is_below(name)]
+    if wrong:
+        raise TableError(f"{path}: not a job record ({wrong[0]}); delete it and run 'emoface {job}' again")
+    return record
+
+
+def _are_texts(values: dict[str, Any]) -> bool:
+    return all(isinstance(value, str) for value in values.values())
 
 
 def need_record(out: Path, job: str) -> JobRecord:

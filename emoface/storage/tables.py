@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.errors import TableError
-from emoface.storage.files import atomic_path
+from emoface.schema import FINITE, LIST_LENGTHS, NEVER_NULL, VALUE_CHOICES, VALUE_RANGES
+from emoface.storage.files import OUTSIDE_PATTERN, atomic_path
+
+_READS_FIXED_LISTS_WITH_NULLS = 26
+"""The first version of pyarrow that reads fixed-size lists with nulls from parquet."""
 
 
 def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
     """Checks a table's columns against a schema.
+
+    A column that can be null may also consist of fixed-size lists, as earlier versions of emoface wrote it.
 
     Args:
         path: The file, for the error message.
@@ -31,13 +41,159 @@ def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) 
             raise TableError(
                 f"{path}: column '{field.name}' ({field.type}) is missing, found {', '.join(found.names)}; {remedy}"
             )
-        if found.field(position).type != field.type:
-            raise TableError(
-                f"{path}: column '{field.name}' is {found.field(position).type}, expected {field.type}; {remedy}"
-            )
+        kind = found.field(position).type
+        if kind != field.type and not _is_earlier_type(field, kind):
+            raise TableError(f"{path}: column '{field.name}' is {kind}, expected {field.type}; {remedy}")
 
 
-def open_table(path: Path, schema: pa.Schema, remedy: str) -> pq.ParquetFile:
+def _is_earlier_type(field: pa.Field, found: pa.DataType) -> bool:
+    """Whether earlier versions of emoface wrote a column that can be null with this type."""
+    length = LIST_LENGTHS.get(field.name)
+    return length is not None and bool(found == pa.list_(field.type.value_type, length))
+
+
+class TableFile:
+    """An open parquet file whose columns follow a schema; everything that is read from it has been checked.
+
+    Attributes:
+        path: Path of the file.
+        row_group_sizes: Number of rows of each row group.
+    """
+
+    def __init__(self, path: Path, opened: pq.ParquetFile, schema: pa.Schema, remedy: str) -> None:
+        self.path = path
+        self.row_group_sizes = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+        self._opened = opened
+        self._schema = schema
+        self._remedy = remedy
+
+    def __enter__(self) -> TableFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def read(self, columns: list[str] | None = None) -> pa.Table:
+        """Reads all rows.
+
+        Args:
+            columns: The columns to read; None reads all.
+
+        Raises:
+            TableError: The file is damaged, or a value is not allowed in its column.
+        """
+        with self._naming_the_file():
+            return self._check(self._opened.read(columns=columns))
+
+    def read_row_group(self, number: int, columns: list[str]) -> pa.Table:
+        """Reads the rows of one row group, see ``read``."""
+        with self._naming_the_file():
+            return self._check(self._opened.read_row_group(number, columns=columns))
+
+    def read_batches(self, n_rows: int, columns: list[str]) -> Iterator[pa.Table]:
+        """Reads all rows, at most ``n_rows`` at a time, see ``read``."""
+        with self._naming_the_file():
+            for batch in self._opened.iter_batches(batch_size=n_rows, columns=columns):
+                yield self._check(pa.Table.from_batches([batch]))
+
+    def read_where(self, column: str, values: Sequence[Any], columns: list[str]) -> pa.Table:
+        """Reads the rows whose ``column`` is one of ``values``; only row groups that contain one are read whole."""
+        kind = self._schema.field(column).type
+        parts = []
+        for number in range(len(self.row_group_sizes)):
+            keys = self.read_row_group(number, [column])[column]
+            is_wanted = pc.is_in(keys, pa.array(values, kind))
+            if pc.any(is_wanted).as_py():
+                parts.append(self.read_row_group(number, columns).filter(is_wanted))
+        chosen = pa.schema([self._schema.field(name) for name in columns])
+        return pa.concat_tables(part.cast(chosen) for part in parts) if parts else chosen.empty_table()
+
+    @contextmanager
+    def _naming_the_file(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise TableError(f"{self.path}: cannot be read ({error}); {self._find_remedy()}") from error
+
+    def _find_remedy(self) -> str:
+        fixed = [
+            field.name
+            for field in self._opened.schema_arrow
+            if field.name in LIST_LENGTHS and pa.types.is_fixed_size_list(field.type)
+        ]
+        if not fixed or int(pa.__version__.split(".")[0]) >= _READS_FIXED_LISTS_WITH_NULLS:
+            return self._remedy
+        return (
+            f"an earlier version of emoface wrote {', '.join(fixed)} as fixed-size lists, which pyarrow "
+            f"{pa.__version__} cannot read; install pyarrow>={_READS_FIXED_LISTS_WITH_NULLS}, or {self._remedy}"
+        )
+
+    def _check(self, table: pa.Table) -> pa.Table:
+        """Checks the values of every column of the schema and converts the types of earlier versions."""
+        for position, name in enumerate(table.column_names):
+            if name not in self._schema.names:
+                continue
+            field, column = self._schema.field(name), table[name]
+            if column.type != field.type:
+                column = column.cast(field.type)
+                table = table.set_column(position, field, column)
+            if fault := find_fault(field, column):
+                raise TableError(f"{self.path}: column '{name}' {fault}; {self._remedy}")
+        return table
+
+
+def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
+    """Finds a value that is not allowed in a column: a null, a list of another length, a number out of range.
+
+    Args:
+        field: The column in its schema; a column without a rule may hold anything.
+        column: The values.
+
+    Returns:
+        A phrase such as ``"has 2 nulls"``; None if every value is allowed.
+
+    Example:
+        >>> find_fault(pa.field("labels", pa.list_(pa.uint8())), pa.chunked_array([pa.array([[0, 1], [0, 3]])]))
+        'has the value 3, expected 0 to 1'
+        >>> find_fault(pa.field("image", pa.string()), pa.chunked_array([["a/b.jpg", "../c.jpg"]]))
+        "has the path '../c.jpg', expected one below the image root, without '..'"
+    """
+    name = field.name
+    if column.null_count and (name in NEVER_NULL or not field.nullable):
+        return f"has {column.null_count} nulls"
+    if name != "image" and not any(name in rules for rules in (LIST_LENGTHS, VALUE_RANGES, VALUE_CHOICES)):
+        return None
+    values = column.drop_null().combine_chunks()
+    if name in LIST_LENGTHS:
+        lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+        wrong = lengths[lengths != LIST_LENGTHS[name]]
+        if len(wrong):
+            return f"has a list of {wrong[0]} values, expected {LIST_LENGTHS[name]}"
+    if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+        values = values.flatten()
+        if values.null_count:
+            return "has a null inside a list"
+    if name in VALUE_RANGES:
+        least, most = VALUE_RANGES[name]
+        numbers = values.to_numpy(zero_copy_only=False)
+        outside = numbers[~((numbers >= least) & (numbers <= most))]
+        if len(outside):
+            expected = "a finite number" if (least, most) == FINITE else f"{least:g} to {most:g}"
+            return f"has the value {outside[0]:g}, expected {expected}"
+    if name in VALUE_CHOICES and pa.types.is_string(values.type):
+        unknown = values.filter(pc.invert(pc.is_in(values, pa.array(VALUE_CHOICES[name]))))
+        if len(unknown):
+            return f"has the value {unknown[0].as_py()!r}, expected one of {', '.join(VALUE_CHOICES[name])}"
+    if name == "image":
+        climbing = values.filter(pc.match_substring_regex(values, OUTSIDE_PATTERN))
+        if len(climbing):
+            return f"has the path {climbing[0].as_py()!r}, expected one below the image root, without '..'"
+    return None
+
+
+def open_table(path: Path, schema: pa.Schema, remedy: str) -> TableFile:
     """Opens a parquet file whose columns follow ``schema``, without reading its rows.
 
     Args:
@@ -52,10 +208,13 @@ def open_table(path: Path, schema: pa.Schema, remedy: str) -> pq.ParquetFile:
         raise TableError(f"{path}: no such file; {remedy}")
     try:
         opened = pq.ParquetFile(path)
-    except pa.ArrowInvalid as error:
+        found = opened.schema_arrow
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise TableError(f"{path}: not a readable parquet file ({error}); {remedy}") from error
-    check_table(path, opened.schema_arrow, schema, remedy)
-    return opened
+    check_table(path, found, schema, remedy)
+    return TableFile(path, opened, schema, remedy)
 
 
 def read_table(path: Path, schema: pa.Schema, remedy: str, columns: list[str] | None = None) -> pa.Table:
@@ -68,10 +227,10 @@ def read_table(path: Path, schema: pa.Schema, remedy: str, columns: list[str] | 
         columns: The columns to read; None reads all.
 
     Raises:
-        TableError: The file is missing, is not a parquet file, or has other columns.
+        TableError: The file is missing, is not a parquet file, has other columns, or a value is not allowed.
     """
     with open_table(path, schema, remedy) as opened:
-        return opened.read(columns=columns)
+        return opened.read(columns)
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: int | None = None) -> None:

@@ -79,6 +79,49 @@ def clip_boxes(xyxy: Float32Array, image_wh: tuple[int, int]) -> Float32Array:
     return clipped
 
 
+_MIN_BOXES = 5
+"""Fewer boxes do not tell a convention: the corners of a few may have been swapped."""
+
+
+def find_other_convention(boxes: NDArray[np.floating], image_wh: NDArray[np.floating]) -> str | None:
+    """Finds the convention of boxes that most probably are not xyxy in pixels.
+
+    Boxes are relative where at least nine of ten lie within 0 to 1. They are not xyxy where in at least half of five or
+    more boxes the third number is below the first or the fourth below the second; then they are x, y, width, height
+    where nine of ten such boxes fit into their photo, else centre, width and height where nine of ten of those do.
+
+    Args:
+        boxes: (n, 4) finite numbers.
+        image_wh: (n, 2) width and height of each box's photo, pixels; nan where it is not known.
+
+    Returns:
+        ``"relative numbers, 0 to 1"``, ``"x, y, width, height"`` or ``"centre x, centre y, width, height"``; None where
+        nothing speaks against xyxy.
+
+    Example:
+        >>> find_other_convention(np.array([[0.1, 0.2, 0.5, 0.9]]), np.array([[640, 480]]))
+        'relative numbers, 0 to 1'
+        >>> find_other_convention(np.array([[300, 200, 50, 90]] * 5), np.array([[640, 480]] * 5))
+        'x, y, width, height'
+    """
+    if not len(boxes):
+        return None
+    if (((boxes >= 0) & (boxes <= 1)).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)).mean() >= 0.9:
+        return "relative numbers, 0 to 1"
+    start, size = boxes[:, :2], boxes[:, 2:]
+    if len(boxes) < _MIN_BOXES or (size < start).any(axis=1).mean() < 0.5 or (size <= 0).any(axis=1).mean() > 0.1:
+        return None
+    known = np.isfinite(image_wh).all(axis=1)
+    if not known.any():
+        return None
+    start, size, side = start[known], size[known], image_wh[known]
+    if ((start >= 0) & (start + size <= side + 1)).all(axis=1).mean() >= 0.9:
+        return "x, y, width, height"
+    if ((start - size / 2 >= -1) & (start + size / 2 <= side + 1)).all(axis=1).mean() >= 0.9:
+        return "centre x, centre y, width, height"
+    return None
+
+
 def nms_boxes(xyxy: Float32Array, conf: Float32Array, iou_threshold: float) -> NDArray[np.int64]:
     """Applies greedy non-maximum suppression.
 

@@ -1,0 +1,157 @@
+"""Annotations as other programs write them: printed lists, box conventions, paths; descriptions with wrong types."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emoface.datasets.manifest import Manifest, SplitFile, read_manifest, write_manifest
+from emoface.emotic import AnnotationFiles, PhotoAnnotation, read_annotations, read_annotations_csv
+from emoface.emotic.csv_files import COLUMNS
+from emoface.errors import AnnotationsError, TableError
+from emoface.schema import SPLITS
+from emoface.storage.records import read_record
+from emoface.vision.boxes import find_other_convention
+
+ROW = {
+    "Index": "0",
+    "Folder": "mscoco/images",
+    "Filename": "a.jpg",
+    "Image Size": "[1280, 720]",
+    "BBox": "[750, 42, 1110, 720]",
+    "Categorical_Labels": "['Engagement', 'Happiness']",
+    "Continuous_Labels": "[6, 4, 7]",
+    "Gender": "Male",
+    "Age": "Adult",
+}
+
+
+def _write(path: Path, *rows: dict[str, str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(ROW | row for row in rows)
+    return path
+
+
+def _read(path: Path) -> list[PhotoAnnotation]:
+    return read_annotations(AnnotationFiles(None, {"train": path}))
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        "[750 42 1110 720]",
+        "[ 750.   42. 1110.  720.]",
+        "[np.float64(750.0), np.float64(42.0), np.float64(1110.0), np.float64(720.0)]",
+        "array([ 750.,   42., 1110.,  720.])",
+        "array([750, 42, 1110, 720], dtype=int32)",
+        "[7.50e+02 4.20e+01\n 1.11e+03 7.20e+02]",
+    ],
+)
+def test_boxes_are_read_as_numpy_prints_them(tmp_path: Path, box: str) -> None:
+    (photo,) = read_annotations_csv({"train": _write(tmp_path / "train.csv", {"BBox": box})})
+    assert photo.people[0].body_bbox == (750, 42, 1110, 720) and not photo.people[0].unreadable
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        "['Engagement' 'Happiness']",
+        "['Engagement'\n 'Happiness']",
+        "[\"Engagement\" 'Happiness']",
+        "array(['Engagement', 'Happiness'], dtype='<U10')",
+        "[np.str_('Engagement'), np.str_('Happiness')]",
+        "Engagement|Happiness",
+        "Engagement | Happiness",
+    ],
+)
+def test_labels_are_read_as_other_programs_print_them(tmp_path: Path, labels: str) -> None:
+    (photo,) = read_annotations_csv({"train": _write(tmp_path / "train.csv", {"Categorical_Labels": labels})})
+    assert photo.people[0].categories == ("Engagement", "Happiness") and not photo.people[0].unreadable
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "shown"),
+    [
+        ("BBox", "750;42;1110;720", "750;42;1110;720; expected [x1, y1, x2, y2]"),
+        ("Categorical_Labels", "happy", "happy; expected a list of EMOTIC's categories"),
+        ("Categorical_Labels", "['happy', 'sad']", "['happy', 'sad']; expected a list of EMOTIC's categories"),
+        ("Continuous_Labels", "6/4/7", "6/4/7; expected [valence, arousal, dominance]"),
+    ],
+)
+def test_a_column_that_cannot_be_read_is_one_error(tmp_path: Path, column: str, value: str, shown: str) -> None:
+    path = _write(tmp_path / "train.csv", *[{column: value}] * 9, {})
+    message = f"train.csv: 9 of 10 values of the column '{column}' cannot be read, such as {shown}"
+    with pytest.raises(AnnotationsError, match=re.escape(message)):
+        read_annotations_csv({"train": path})
+    few = _write(tmp_path / "few.csv", {column: value}, *[{}] * 9)
+    assert len(read_annotations_csv({"train": few})[0].people) == 10
+
+
+@pytest.mark.parametrize(
+    ("box", "found"),
+    [
+        ("[0.586, 0.058, 0.867, 1.0]", "relative numbers, 0 to 1"),
+        ("[750, 42, 360, 600]", "x, y, width, height"),
+        ("[930, 381, 660, 678]", "centre x, centre y, width, height"),
+    ],
+)
+def test_boxes_of_another_convention_are_refused(tmp_path: Path, box: str, found: str) -> None:
+    path = _write(tmp_path / "train.csv", *[{"BBox": box}] * 9, {})
+    with pytest.raises(AnnotationsError, match=rf"train\.csv: most of the 10 boxes are {found}, such as .*expected x1"):
+        _read(path)
+
+
+def test_few_swapped_corners_are_no_convention(tmp_path: Path) -> None:
+    path = _write(tmp_path / "train.csv", {"BBox": "[750, 42, 360, 600]"}, *[{}] * 9)
+    assert len(_read(path)[0].people) == 10
+    assert find_other_convention(np.zeros((0, 4)), np.zeros((0, 2))) is None
+    assert find_other_convention(np.array([[8.0, 9, 2, 3]] * 5), np.full((5, 2), np.nan)) is None
+
+
+@pytest.mark.parametrize(("folder", "filename"), [("..", "a.jpg"), ("mscoco", "../../a.jpg")])
+def test_photos_outside_the_image_root_are_refused(tmp_path: Path, folder: str, filename: str) -> None:
+    with pytest.raises(AnnotationsError, match=r"train\.csv: the photo '.*\.\./?.*a\.jpg' is outside the image root"):
+        _read(_write(tmp_path / "train.csv", {"Folder": folder, "Filename": filename}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_root": 5}, "image_root is 5, expected text"),
+        ({"detector": []}, r"detector is \[\], expected an object"),
+        ({"label_names": 3}, "label_names are not EMOTIC's 26 categories"),
+        ({"rows": "3"}, "rows of train is '3', expected a whole number"),
+        ({"file": "../train.parquet"}, r"the file of train is '\.\./train\.parquet', expected one in the manifest's"),
+        ({"file": "/etc/passwd"}, "the file of train is '/etc/passwd', expected one in the manifest's folder"),
+    ],
+)
+def test_wrong_types_and_paths_of_a_manifest_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "manifest.json"
+    splits = {name: SplitFile(f"{name}.parquet", 0, 0, 0, "", {}) for name in SPLITS}
+    for described in splits.values():
+        (tmp_path / described.file).touch()
+    write_manifest(Manifest(path, splits, "photos", {}, {}, {}, {}))
+    assert read_manifest(path).image_root == "photos"
+    card = json.loads(path.read_text())
+    for name, value in changes.items():
+        (card if name in card else card["splits"]["train"])[name] = value
+    path.write_text(json.dumps(card))
+    with pytest.raises(TableError, match=f"manifest.json: {message}"):
+        read_manifest(path)
+
+
+@pytest.mark.parametrize("changes", [{"outputs": []}, {"inputs": {"a": 1}}, {"outputs": {"../a": "x"}}, {"info": None}])
+def test_wrong_types_of_a_record_are_named(tmp_path: Path, changes: dict[str, Any]) -> None:
+    card = {"job": "parse", "settings": {}, "inputs": {}, "outputs": {}, "counts": {}, "info": {}}
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/parse.json").write_text(json.dumps(card | changes))
+    with pytest.raises(TableError, match=rf"parse\.json: not a job record \({next(iter(changes))}"):
+        read_record(tmp_path, "parse")
