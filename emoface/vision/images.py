@@ -191,6 +191,8 @@ def _decode(data: bytes, name: str) -> tuple[Photo, PhotoSize]:
         stored = _decode_jpeg(data) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
         if stored is None:
             stored = _to_rgb(image, name)
+        if stored.shape[1::-1] != size.stored_wh:
+            raise ValueError(f"a header of {size.stored_wh}, pixels of {stored.shape[1::-1]}")
         return size.turn_from("stored").turn_pixels(stored), size
     except ImageError:
         raise
