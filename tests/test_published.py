@@ -15,11 +15,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from emoface.datasets.manifest import Manifest, SplitFile
+from emoface.emotic.split_counts import emotic_people
 from emoface.errors import SettingsError
 from emoface.reporting.published import (
     EvaluatedPeople,
     describe_comparison,
-    emotic_people,
     find_comparable,
     read_published_results,
     summarize_published,

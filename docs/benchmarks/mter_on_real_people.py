@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mter_on_simulator import emoface, read_metrics
+from mter_on_simulator import emoface, read_metrics, read_test_predictions
 
-from emoface.datasets.predictions import Predictions, predictions_path, read_predictions
+from emoface.datasets.predictions import Predictions
 from emoface.jobs.compare import CompareConfig, compare_pair
+from emoface.mter.epoch_log import score_line
+from emoface.mter.networks import build_model
+from emoface.mter.resnet import ResNet18
 from emoface.mter.runs import Run, read_run
 
 SYSTEMS = ("task1", "task2", "task2+task3", "mter1", "mter2", "kosti")
@@ -75,23 +78,21 @@ class Search:
 
     def sources(self, system: str) -> str:
         """The value of ``--pretrained`` for a system."""
-        if system == "kosti":
-            return self.resnet
-        parts = {"face": self.mobilenet, "body": self.mobilenet, "context": self.mobilenet}
-        if system in ("task2+task3", "mter2"):
-            parts["context"] = self.resnet
-        named = {"task1": ("face",), "task2": ("body",), "task2+task3": ("body", "context")}.get(system, tuple(parts))
-        return ",".join(f"{stream}={parts[stream]}" for stream in named)
+        backbones = build_model(system).backbones()
+        networks = {stream: isinstance(backbone, ResNet18) for stream, backbone in backbones.items()}
+        return ",".join(
+            f"{name}={self.resnet if is_resnet else self.mobilenet}" for name, is_resnet in networks.items()
+        )
 
 
 def best_run(runs: Sequence[Path]) -> Run:
     """Reads the finished run whose best mAP on val is the highest."""
-    return max((read_run(path) for path in runs), key=lambda run: best_line(run)["val_map"])
+    return max((read_run(path) for path in runs), key=lambda run: score_line(best_line(run)))
 
 
 def best_line(run: Run) -> dict[str, Any]:
     """The log's line of the epoch with the best mAP on val."""
-    return max(run.log(), key=lambda line: float(line["val_map"]))
+    return max(run.log(), key=score_line)
 
 
 def train_all(search: Search, at_once: int) -> dict[str, Run]:
@@ -152,7 +153,7 @@ def describe_group(group: dict[str, Any]) -> str:
 
 def print_differences(chosen: dict[str, Run], n_resamples: int) -> None:
     """Prints the differences of mAP of the pairs, with paired intervals, for all people and by face."""
-    predictions = {system: read_predictions(predictions_path(run.path, "test")) for system, run in chosen.items()}
+    predictions = {system: read_test_predictions(run.path) for system, run in chosen.items()}
     config = CompareConfig(runs=tuple(run.path for run in chosen.values()), draws=n_resamples)
     print(f"\n| difference of mAP (95 % interval) | {' | '.join(PARTS)} |\n|---|{'---|' * len(PARTS)}")
     for first, second in PAIRS:

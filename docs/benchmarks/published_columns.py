@@ -29,8 +29,9 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from emoface.emotic import correct_person, find_annotations, read_annotations
+from emoface.emotic.split_counts import emotic_label_counts, emotic_people
 from emoface.errors import AnnotationsError
-from emoface.reporting.published import PublishedResult, emotic_people, emotic_prevalence, read_published_results
+from emoface.reporting.published import PublishedResult, read_published_results
 from emoface.schema import CATEGORIES, SPLITS
 
 MARGIN = 0.5
@@ -80,10 +81,7 @@ class ColumnCheck:
 
 def read_stored_labels() -> dict[str, SplitLabels]:
     """The labels of each split as ``manifests/emotic.toml`` counts them."""
-    return {
-        split: SplitLabels(n, np.rint(emotic_prevalence(split) * n).astype(np.int64))
-        for split, n in ((split, emotic_people(split)) for split in SPLITS)
-    }
+    return {split: SplitLabels(emotic_people(split), emotic_label_counts(split)) for split in SPLITS}
 
 
 def count_labels(annotations: Path) -> dict[str, SplitLabels]:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.io
 
-from emoface.datasets.prediction_files import LABEL_NAMES, PREDICTED_DIMENSIONS
-from emoface.datasets.predictions import Predictions
+from emoface.datasets.prediction_files import LABEL_NAMES
+from emoface.datasets.predictions import PREDICTED_DIMENSIONS, Predictions
 from emoface.errors import PredictionsError
 from emoface.schema import CATEGORIES
 from emoface.storage.files import atomic_path, write_text

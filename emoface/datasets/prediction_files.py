@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from emoface.datasets.predictions import PREDICTED_DIMENSIONS
 from emoface.errors import PredictionsError, did_you_mean
 from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES
 from emoface.storage.array_files import UNNAMED, NamedArrays, read_arrays
@@ -32,7 +33,6 @@ SCORE_NAMES = ("probabilities", "logits", "scores", "predictions", "preds", "cat
 TRUTH_NAMES = ("labels", "cat_labels", "true_labels", "truth", "targets", "y_true", "gt")
 VAD_NAMES = ("predicted_vad", "vad_preds", "cont_preds")
 LABEL_NAMES = "label_names"
-PREDICTED_DIMENSIONS = tuple(f"predicted_{name}" for name in DIMENSIONS)
 
 _LARGEST_UNIT = 1.0
 

@@ -22,7 +22,8 @@ PREDICTIONS_NAME = "predictions.parquet"
 
 _KEY = b"emoface_predictions"
 _STREAMS = ("face", "body", "context")
-_PREDICTED_DIMENSIONS = tuple(f"predicted_{name}" for name in DIMENSIONS)
+PREDICTED_DIMENSIONS = tuple(f"predicted_{name}" for name in DIMENSIONS)
+"""Columns of predicted valence, arousal and dominance."""
 _REMEDY = "delete it and run 'emoface evaluate' again"
 
 
@@ -164,7 +165,7 @@ def read_predictions(path: Path) -> Predictions:
         probabilities=vectors_to_array(table["probabilities"], N_CATEGORIES),
         stream_probabilities={name: values for name, values in streams.items() if np.isfinite(values).any()},
         vad=_stack(table, DIMENSIONS),
-        predicted_vad=_stack(table, _PREDICTED_DIMENSIONS),
+        predicted_vad=_stack(table, PREDICTED_DIMENSIONS),
     )
 
 
@@ -191,7 +192,7 @@ def write_predictions(path: Path, predictions: Predictions, *, key: str, left_ou
     for stream in _STREAMS:
         values = predictions.stream_probabilities.get(stream, np.full((n, N_CATEGORIES), np.nan, np.float32))
         columns[f"{stream}_probabilities"] = _to_nullable_lists(values, pa.float32())
-    for names, values in ((DIMENSIONS, predictions.vad), (_PREDICTED_DIMENSIONS, predictions.predicted_vad)):
+    for names, values in ((DIMENSIONS, predictions.vad), (PREDICTED_DIMENSIONS, predictions.predicted_vad)):
         for number, name in enumerate(names):
             columns[name] = pa.array(values[:, number], pa.float32(), from_pandas=True)
     table = pa.table({name: columns[name] for name in PREDICTIONS_SCHEMA.names})

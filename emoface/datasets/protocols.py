@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from emoface.datasets.manifest import Manifest
+from emoface.emotic.split_counts import emotic_people
 from emoface.errors import ProtocolError
-from emoface.storage.cards import read_card
 
 ProtocolName = Literal["emotic-test", "stratified-test"]
 """Names of the protocols."""
@@ -110,8 +110,7 @@ def stamp_protocol(name: ProtocolName | None, manifest: Manifest, facts: Evaluat
 
 
 def _check_emotic(manifest: Manifest) -> list[RuleResult]:
-    by, n = manifest.split["by"], manifest.splits["test"].rows
-    expected = int(read_card("emotic")["circulating_rows"]["test"])
+    by, n, expected = manifest.split["by"], manifest.splits["test"].rows, emotic_people("test")
     return [
         RuleResult("the data set has EMOTIC's own split (split --by emotic)", by == "emotic", f"split by {by}"),
         RuleResult(

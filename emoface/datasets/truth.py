@@ -83,7 +83,7 @@ def read_people_facts(manifest: Manifest, split: str, person_ids: Sequence[str])
         )
     chosen = table.take(pa.array([row_of[person_id] for person_id in person_ids], pa.int64()))
     votes = vectors_to_array(chosen["annotator_votes"], N_CATEGORIES)
-    has_votes = np.array([np.isfinite(row).all() for row in votes], np.bool_)
+    has_votes = np.asarray(np.isfinite(votes).all(axis=1), np.bool_)
     n_annotators = _to_floats(chosen["n_annotators"])
     return PeopleFacts(
         gender=np.array(chosen["gender"].to_pylist(), dtype=object),

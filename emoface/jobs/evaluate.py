@@ -143,7 +143,9 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         progress.note(f"{config.out}: this evaluation is current; nothing to do")
         return current
 
-    stamp_protocol(config.protocol, manifest, _gather_facts(config, run, manifest, rows["person_id"].to_pylist(), {}))
+    if config.protocol is not None:  # what is known before the network runs
+        all_ids = rows["person_id"].to_pylist()
+        stamp_protocol(config.protocol, manifest, _gather_facts(config, run, manifest, all_ids, {}))
     predictions, left_out = _predict_split(config, run, manifest, rows, progress)
     facts = _gather_facts(config, run, manifest, predictions.person_ids, left_out)
     protocol = stamp_protocol(config.protocol, manifest, facts)
@@ -295,21 +297,21 @@ def _find_thresholds(
 ) -> Thresholds:
     """Fits the thresholds on val of the run's own data set, if it still exists, and says on which data."""
     own = _own_manifest(run, manifest)
-    fitted_on: dict[str, Any] = {"manifest": str(own.path), "split": "val", "is_own": _is_own(run, own)}
+    fitted_on: dict[str, Any] = {"manifest": str(own.path), "split": CHOOSING_SPLIT, "is_own": _is_own(run, own)}
     if not fitted_on["is_own"]:
         progress.note(
             f"{run.manifest_path}: the run's own data set is missing or has changed; thresholds are fitted on val "
             f"of {own.path}"
         )
-    rows = _read_rows(own, "val")
-    key = _predictions_key(run, own, "val", rows)
+    rows = _read_rows(own, CHOOSING_SPLIT)
+    key = _predictions_key(run, own, CHOOSING_SPLIT, rows)
     path = config.eval_dir / THRESHOLDS_NAME
     if (kept := _read_kept_thresholds(path, key, fitted_on)) is not None:
         return kept
-    if config.split == "val" and own.path == manifest.path:
+    if config.split == CHOOSING_SPLIT and own.path == manifest.path:
         val = predictions
     else:
-        val, _ = _predict(config, run, own, "val", rows, progress)
+        val, _ = _predict(config, run, own, CHOOSING_SPLIT, rows, progress)
     thresholds = fit_both_thresholds(val.labels, val.probabilities, {**fitted_on, "people": len(val)})
     content = {
         "key": key,

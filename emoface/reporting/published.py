@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emoface.datasets.manifest import Manifest
+from emoface.emotic.split_counts import emotic_people, emotic_prevalence, emotic_val_in_train
 from emoface.errors import SettingsError
 from emoface.schema import CATEGORIES, SIMULATION_NAME, SOURCES
 from emoface.storage.cards import manifests_dir, read_card
 from emoface.storage.records import hash_inputs, to_json_number
-from emoface.vision.arrays import Float64Array
 
 _THESIS, _OTHERS = "thesis", "published"
 _AP_DEFINITIONS = {
@@ -200,38 +200,6 @@ def hash_published_cards() -> dict[str, str]:
     return hash_inputs(_card_path(name) for name in (_THESIS, _OTHERS, "emotic"))
 
 
-def emotic_people(split: str) -> int:
-    """The number of people of one of EMOTIC's own splits, in the rows that circulate as CSV.
-
-    Args:
-        split: ``train``, ``val`` or ``test``.
-
-    Example:
-        >>> emotic_people("test")
-        7203
-    """
-    return int(read_card("emotic")["circulating_rows"][split])
-
-
-def emotic_prevalence(split: str) -> Float64Array:
-    """The prevalence of each label in one of EMOTIC's own splits, in the rows that circulate as CSV.
-
-    Its mean is the mean average precision of guessing.
-
-    Args:
-        split: ``train``, ``val`` or ``test``.
-
-    Returns:
-        (26,), 0-1.
-
-    Example:
-        >>> [round(100 * float(emotic_prevalence(split).mean()), 2) for split in ("train", "val", "test")]
-        [7.52, 23.67, 16.98]
-    """
-    counts = read_card("emotic")["circulating_rows"]["label_counts"][split]
-    return np.array([counts[name] for name in CATEGORIES], np.float64) / emotic_people(split)
-
-
 def describe_evaluated_people(manifest: Manifest, split: str, n_evaluated: int) -> EvaluatedPeople:
     """Describes the people of a split from its manifest.
 
@@ -354,10 +322,9 @@ def _differences(shown: Sequence[PublishedResult], people: EvaluatedPeople) -> l
             f"many results were measured, have {total:,}."
         )
     if people.split == "val":
-        leaked = read_card("emotic")["circulating_rows"]["val_in_train"]
         kept = {"drop": "this data set takes them out of train", "keep": "this data set leaves them in train"}
         notes.append(
-            f"{leaked:,} people of {own} are in EMOTIC's train too; "
+            f"{emotic_val_in_train():,} people of {own} are in EMOTIC's train too; "
             f"{kept.get(people.leaks or '', 'what this data set does about them is unknown')}, and the published "
             "systems were probably trained on them."
         )
