@@ -9,7 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,11 @@ UNNAMED = ""
 
 NamedArrays = dict[str, NDArray[Any]]
 
+_NUMPY_DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, MemoryError, OverflowError, RuntimeError),
+    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""The errors that NumPy raises on a damaged file."""
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -69,14 +77,14 @@ def _read_npz(path: Path) -> NamedArrays:
     with archive:
         try:
             return _keep_known({name: archive[name] for name in archive.files})
-        except (ValueError, zipfile.BadZipFile) as error:
+        except _NUMPY_DAMAGE as error:
             raise PredictionsError(f"{path}: {_describe_numpy_error(error)}") from error
 
 
 def _load_numpy(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _NUMPY_DAMAGE as error:
         raise PredictionsError(f"{path}: {_describe_numpy_error(error)}") from error
 
 

@@ -44,9 +44,10 @@ _PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
     ("torch", "Size"): tuple,
-    ("torch.serialization", "_get_layout"): str,
-    ("torch", "device"): str,
 }
+_MAX_MODULES = 100_000
+"""Modules of a checkpoint that are looked through: a file can say that each module holds another one twice."""
+_MAX_DEPTH = 100
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -69,7 +70,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         named = dict(_named_tensors(_weights_in(content)))
     except (pickle.UnpicklingError, EOFError, OSError, LookupError, RuntimeError, MemoryError) as error:
         raise _damaged(path, error) from error
-    except (TypeError, ValueError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
     if not named:
         raise WeightsError(f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'")
@@ -108,6 +109,8 @@ class _Unpickler(pickle.Unpickler):
         """Returns the object to use for a class or function that the file names."""
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
+        if (module, name) in _WORDS:
+            return _Word
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if module == "torch._utils" and name in _REBUILDERS:
@@ -145,6 +148,18 @@ class _Parameter(_Rebuilt):
         return tensor
 
 
+class _Word(str):
+    """A device or a layout, as text; texts of other values could be of any length."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: Any, *_: Any) -> _Word:
+        if not isinstance(text, str):
+            raise TypeError(f"a name is a {type(text).__name__}, expected text")
+        return super().__new__(cls, text)
+
+
+_WORDS = (("torch.serialization", "_get_layout"), ("torch", "device"))
 _REBUILDERS = {
     "_rebuild_tensor": _Rebuilt,
     "_rebuild_tensor_v2": _Rebuilt,
@@ -170,6 +185,7 @@ def _read_zip(path: Path) -> Any:
 
         def load_storage(pid: Any) -> Tensor:
             _, dtype, key, _, n_values = pid
+            _check_storage(dtype, key, n_values)
             if key not in storages:
                 data = bytearray(archive.read(f"{folder}data/{key}"))
                 storages[key] = _to_storage(path, data, dtype, n_values)
@@ -177,6 +193,11 @@ def _read_zip(path: Path) -> Any:
 
         with archive.open(pickles[0]) as stream:
             return _Unpickler(io.BytesIO(stream.read()), path, load_storage).load()
+
+
+def _check_storage(dtype: Any, key: Any, n_values: Any) -> None:
+    if not (isinstance(dtype, torch.dtype) and isinstance(key, str) and isinstance(n_values, int) and n_values >= 0):
+        raise TypeError("the description of a storage has values of other types")
 
 
 def _to_storage(path: Path, data: bytearray, dtype: torch.dtype, n_values: int) -> Tensor:
@@ -204,6 +225,7 @@ def _read_legacy(path: Path) -> Any:
 
         def load_storage(pid: Any) -> Tensor:
             _, dtype, key, _, n_values, *view = pid
+            _check_storage(dtype, key, n_values)
             if view and view[0] is not None:
                 raise WeightsError(f"{path}: storage views of torch 0.1 are not read; save the file anew")
             if n_values * dtype.itemsize > file_bytes:
@@ -228,12 +250,25 @@ def _weights_in(content: Any) -> Any:
     return content
 
 
-def _named_tensors(holder: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(holder: Any) -> Iterator[tuple[str, Tensor]]:
     """Yields the tensors of a state dict, or of placeholders of modules, named as ``Module.state_dict`` names them."""
+    waiting, n_modules = [("", holder)], 0
+    while waiting:
+        prefix, holder = waiting.pop()
+        n_modules += 1
+        if n_modules > _MAX_MODULES or prefix.count(".") > _MAX_DEPTH:
+            raise ValueError("modules without end")
+        if isinstance(holder, _Inert):
+            for kind in ("_parameters", "_buffers"):
+                yield from _tensors_in(holder.attributes.get(kind), prefix)
+            children = (holder.attributes.get("_modules") or {}).items()
+            waiting += [(f"{prefix}{name}.", child) for name, child in children if isinstance(name, str)][::-1]
+        else:
+            yield from _tensors_in(holder, prefix)
+
+
+def _tensors_in(holder: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(holder, Mapping):
-        yield from ((prefix + str(key), value) for key, value in holder.items() if isinstance(value, Tensor))
-    elif isinstance(holder, _Inert):
-        for kind in ("_parameters", "_buffers"):
-            yield from _named_tensors(holder.attributes.get(kind), prefix)
-        for name, child in (holder.attributes.get("_modules") or {}).items():
-            yield from _named_tensors(child, f"{prefix}{name}.")
+        for key, value in holder.items():
+            if isinstance(key, str) and isinstance(value, Tensor):
+                yield prefix + key, value
