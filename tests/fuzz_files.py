@@ -1,16 +1,16 @@
-"""Changes files that people get from others at random and reads them: photos, weights, checkpoints, MATLAB and NumPy files.
+"""Changes photos, weights, checkpoints, MATLAB and NumPy files at random, and reads them.
 
     python tests/fuzz_files.py --kind photo --count 10000 --seed 0
 
 Each input is made from a whole file by one to three changes: bits flipped, bytes cut off, a range repeated, removed or
-exchanged, an integer of 1-8 bytes or a printed number replaced by an extreme one, or the start of one file joined to the
+exchanged, an integer of 1-8 bytes or a printed number replaced by an extreme one, or the start of a file joined to the
 end of another. Where a checksum would let no change through, the changes are made below it: in a member of a zip, or in
 a chunk of a PNG, whose checksum is then made right. The same seed gives the same inputs.
 
 The reader of the product reads each of them in a child process that is forked after all imports, with a limit on its
 address space. An input is ``read``, or ``refused`` with an error of emoface. These are faults: another exception
 (``unexpected``), the end of the process (``crash``), more than ``--memory`` MiB beyond the memory after the imports
-(``memory``), more than ``--seconds`` (``slow``), and a file that appears although only the code in an input could make it
+(``memory``), more than ``--seconds`` (``slow``), and a file that only the code in an input could have made
 (``ran``). The exit code is 1 if there is a fault; ``--keep DIR`` keeps the inputs of faults.
 """
 
@@ -100,7 +100,6 @@ class Kind:
         seeds: The whole files, by name.
         header_bytes: Changes are made among the first bytes alone; 0 for the whole file.
         beside: Files that lie beside the changed one, by name.
-        member: In a file of several members, which of them is changed.
     """
 
     name: str
@@ -372,7 +371,7 @@ def _to_torch(content: object, **options: bool) -> bytes:
 
 
 def _pickle_seeds() -> dict[str, bytes]:
-    """State dicts, checkpoints in both of torch's formats, and one with a call; small, so that changes hit the pickle."""
+    """State dicts and checkpoints in both formats of torch, some with a call; small, so that changes hit the pickle."""
     state = {"conv.weight": torch.arange(24.0).reshape(2, 3, 2, 2), "norm.bias": torch.zeros(2, dtype=torch.float16)}
     run = {
         "model": state,
@@ -489,7 +488,7 @@ def build_kinds(weights_dir: Path | None = None) -> dict[str, list[Kind]]:
         Kind("safetensors", load_network, weights | few, 16 * _HEADER_BYTES),
         Kind("best.safetensors", read_weights, weights | few, 16 * _HEADER_BYTES),
         Kind("checkpoint", load_network, detectors),
-        Kind("last.pt", load_checkpoint, _pickle_seeds()),
+        Kind("last.pt", lambda p: load_checkpoint(p, ("model",)), _pickle_seeds()),
         Kind("pretrained", read_public_weights, _pickle_seeds()),
         Kind("arrays", read_arrays, _array_seeds()),
     ]
@@ -541,7 +540,7 @@ def _read_one(kind: Kind, path: Path, memory_bytes: int) -> Outcome:
 
 def _peak_bytes() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF,))
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _shorten(text: str, path: Path) -> str:
@@ -641,7 +640,7 @@ def _parse_arguments(groups: dict[str, list[Kind]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [kind.name for kinds in groups.values() for kind in kinds]
     parser.add_argument(
-        "--kind", default="all", choices=["all", *dict.fromkeys([*groups, *every])], help="Kind of files."
+        "--kind", nargs="+", default=["all"], choices=["all", *dict.fromkeys([*groups, *every])], help="Kinds of files."
     )
     parser.add_argument("--count", type=int, default=1000, help="Number of inputs of each kind.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the changes.")
@@ -657,7 +656,7 @@ def main() -> int:
     torch.set_num_threads(1)
     groups = build_kinds(Path(weights) if weights else None)
     told = _parse_arguments(groups)
-    kinds = [k for g, ks in groups.items() for k in ks if told.kind in ("all", g, k.name)]
+    kinds = [k for g, ks in groups.items() for k in ks if {"all", g, k.name} & set(told.kind)]
     found = fuzz(kinds, told.count, told.seed, told.memory, told.seconds, told.keep)
     return int(any(outcome.name in FAULTS for outcomes in found.values() for outcome in outcomes))
 

@@ -84,11 +84,15 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 class _Inert:
     """Placeholder for an object of a network class: holds the attributes in the file and runs none of the class."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: dict[str, Any]
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
-        return super().__new__(cls)
+        made = super().__new__(cls)  # a pickle may leave out __init__
+        made.attributes = {}
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Accepts the arguments of any class."""
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
