@@ -167,6 +167,7 @@ CALLS = {
     "device": b"ctorch\ndevice\n(g29\ntR.",
     "key": b"(dg29\nNs.",
     "storage": b"(S'storage'\nctorch\nFloatStorage\ng29\nS'cpu'\nI4\ntQ.",
+    "number": b"\x80\x02]r\xff\xff\xff\x3f.",
     "bytearray": b"cbuiltins\nbytearray\n(L9000000000L\ntR.",
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -48,6 +49,7 @@ _PLAIN = {
 _MAX_MODULES = 100_000
 """Modules of a checkpoint that are looked through: a file can say that each module holds another one twice."""
 _MAX_DEPTH = 100
+_STORES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -172,6 +174,21 @@ _REBUILDERS = {
 }
 
 
+def _unpickle(stream: io.BufferedReader | io.BytesIO, path: Path, load_storage: Callable[[Any], Tensor]) -> Any:
+    """Unpickles one object, after a look at the numbers under which it stores its parts.
+
+    The unpickler makes a table as long as the highest number, so a few bytes could take 32 GiB.
+    """
+    start = stream.tell()
+    numbers = [arg for opcode, arg, _ in pickletools.genops(stream) if opcode.name in _STORES]
+    highest = max((number for number in numbers if isinstance(number, int)), default=0)
+    n_bytes = stream.tell() - start
+    if highest > n_bytes:
+        raise WeightsError(f"{path}: a pickle of {n_bytes} bytes claims {highest} parts; fetch the file again")
+    stream.seek(start)
+    return _Unpickler(stream, path, load_storage).load()
+
+
 def _read_zip(path: Path) -> Any:
     """Reads the format of torch 1.6 and later: a zip with ``data.pkl`` and one file per storage."""
     with zipfile.ZipFile(path) as archive:
@@ -196,7 +213,7 @@ def _read_zip(path: Path) -> Any:
             return storages[key]
 
         with archive.open(pickles[0]) as stream:
-            return _Unpickler(io.BytesIO(stream.read()), path, load_storage).load()
+            return _unpickle(io.BytesIO(stream.read()), path, load_storage)
 
 
 def _check_storage(dtype: Any, key: Any, n_values: Any) -> None:
@@ -219,7 +236,7 @@ def _read_legacy(path: Path) -> Any:
             raise WeightsError(f"{path}: not a file written by torch.save")
 
         def load_plain() -> Any:
-            return _Unpickler(stream, path, no_storage).load()
+            return _unpickle(stream, path, no_storage)
 
         if load_plain() != _LEGACY_MAGIC or load_plain() != _LEGACY_PROTOCOL:
             raise WeightsError(f"{path}: not a file written by torch.save")
@@ -236,7 +253,7 @@ def _read_legacy(path: Path) -> Any:
                 raise WeightsError(f"{path}: a tensor claims more bytes than the file has; fetch it again")
             return storages.setdefault(key, torch.empty(n_values, dtype=dtype))
 
-        content = _Unpickler(stream, path, load_storage).load()
+        content = _unpickle(stream, path, load_storage)
         for key in load_plain():
             storage = storages[key]
             stream.seek(8, io.SEEK_CUR)  # the number of values, known already
