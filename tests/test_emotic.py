@@ -205,8 +205,8 @@ def test_fields_that_are_missing_or_of_another_kind_count_as_absent(tmp_path: Pa
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"<!DOCTYPE html><html>", r"starts with b'<!DOCTYPE html><', expected a MATLAB 5 file; download it again"),
-        (b"", r"starts with b'', expected a MATLAB 5 file"),
+        (b"<!DOCTYPE html><html>", r"starts with b'<!DOCTYPE html><', .* expected a MATLAB file .*; download it again"),
+        (b"", r"starts with b'', .* expected a MATLAB file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(600), r"MATLAB 7.3 \(HDF5\).*save it in MATLAB with '-v7'"),
         (b"MATLAB 7.3 MAT-file".ljust(512) + b"\x89HDF\r\n", r"MATLAB 7.3 \(HDF5\)"),
         (b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM", r"variables train, val, test are missing, found none"),
@@ -231,7 +231,7 @@ def test_flipped_byte_in_a_compressed_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "Annotations.mat"
     write_annotations_mat(path, PHOTOS)
     data = bytearray(path.read_bytes())
-    for place in range(200, len(data), 97):
+    for place in range(200, len(data), len(data) // 5):
         broken = data.copy()
         broken[place] ^= 0x55
         path.write_bytes(broken)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import scipy.io
 
+from emoface.datasets.wider_truth import read_wider_truth
 from emoface.errors import AnnotationsError
-from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.metrics.wider_face import SETTINGS, WiderTruth, wider_average_precision
 from emoface.vision.detections import Detections
 
 EVENTS = {"0--Parade": ["0_Parade_1", "0_Parade_2"], "1--Handshaking": ["1_Handshaking_5"]}
@@ -62,10 +63,12 @@ def test_missing_and_damaged_and_foreign_files_are_named(tmp_path: Path) -> None
         read_wider_truth(tmp_path)
     _write(tmp_path)
     (tmp_path / "wider_hard_val.mat").write_bytes(b"<html>no</html>" * 20)
-    with pytest.raises(AnnotationsError, match=r"wider_hard_val\.mat: is no MATLAB 5 file"):
+    with pytest.raises(
+        AnnotationsError, match=r"wider_hard_val\.mat: starts with b'<html>no</html><'.*expected a MATLAB file"
+    ):
         read_wider_truth(tmp_path)
     scipy.io.savemat(str(tmp_path / "wider_hard_val.mat"), {"other": 1})
-    with pytest.raises(AnnotationsError, match=r"wider_hard_val\.mat: has no gt_list"):
+    with pytest.raises(AnnotationsError, match=r"wider_hard_val\.mat: variables gt_list are missing, found other"):
         read_wider_truth(tmp_path)
     scipy.io.savemat(str(tmp_path / "wider_hard_val.mat"), {"gt_list": _cells([_cells([])])})
     with pytest.raises(AnnotationsError, match="do not belong together"):

@@ -15,25 +15,22 @@ from __future__ import annotations
 
 import io
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.io
-from scipy.io.matlab import MatReadError
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
 from emoface.schema import DIMENSIONS, SPLITS
 from emoface.storage.files import write_bytes
+from emoface.storage.matlab_files import read_matlab
 
 _HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
 _HEADER_BYTES = 116
-_HDF5 = b"\x89HDF"
-_DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, KeyError, IndexError, OSError, MemoryError, OverflowError)
-"""The errors that scipy raises on a damaged file."""
+_REMEDY = "download it again, or name another file with --annotations"
 
 
 def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
@@ -48,36 +45,14 @@ def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
     Raises:
         AnnotationsError: The file is missing, is not a MATLAB 5 file, or has another layout.
     """
-    variables = _load(path)
-    return [_to_photo(photo, split) for split in SPLITS for photo in _elements(variables[split])]
+    return read_matlab(path, _to_photos, AnnotationsError, _REMEDY, SPLITS)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    remedy = "download it again, or name another file with --annotations"
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise AnnotationsError(f"{path}: cannot be read ({error.strerror})") from error
-    if data.startswith(_HDF5) or data[:32].startswith(b"MATLAB 7.3"):
-        raise AnnotationsError(
-            f"{path}: a MATLAB 7.3 (HDF5) file, expected version 5 as released; save it in MATLAB with '-v7'"
-        )
-    if not data.startswith(b"MATLAB 5.0"):
-        raise AnnotationsError(f"{path}: starts with {data[:16]!r}, expected a MATLAB 5 file; {remedy}")
-    try:
-        variables: dict[str, Any] = scipy.io.loadmat(io.BytesIO(data), variable_names=SPLITS)
-    except _DAMAGE as error:
-        raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
-    missing = [name for name in SPLITS if name not in variables]
-    if missing:
-        found = ", ".join(name for name, *_ in scipy.io.whosmat(io.BytesIO(data))) or "none"
-        raise AnnotationsError(f"{path}: variables {', '.join(missing)} are missing, found {found}; {remedy}")
+def _to_photos(variables: dict[str, Any]) -> list[PhotoAnnotation]:
     for name in SPLITS:
         if variables[name].dtype.names is None and variables[name].size:
-            raise AnnotationsError(
-                f"{path}: variable {name} is an array of {variables[name].dtype}, expected structs; {remedy}"
-            )
-    return variables
+            raise AnnotationsError(f"variable {name} is an array of {variables[name].dtype}, expected structs")
+    return [_to_photo(photo, split) for split in SPLITS for photo in _elements(variables[split])]
 
 
 def _to_photo(photo: Any, split: str) -> PhotoAnnotation:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from emoface.datasets.face_labels import LabelledPhoto, label_file, read_whole_photos
+from emoface.datasets.wider_truth import read_wider_truth
 from emoface.inference.faces import DetectorSettings, find_detector_weights, load_face_detector
 from emoface.metrics.detection import keep_sizes, measure_detections
-from emoface.metrics.wider_face import SETTINGS, WiderTruth, read_wider_truth, wider_average_precision
+from emoface.metrics.wider_face import SETTINGS, WiderTruth, wider_average_precision
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.locks import locked

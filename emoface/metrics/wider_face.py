@@ -1,7 +1,6 @@
-"""WIDER FACE's own protocol: its ground truth in MATLAB files, and its easy, medium and hard average precision.
+"""WIDER FACE's own protocol: its easy, medium and hard average precision.
 
-``wider_face_val.mat`` contains events, photos and boxes; ``wider_easy_val.mat``, ``wider_medium_val.mat`` and
-``wider_hard_val.mat`` list the boxes that count in each setting. All other boxes are ignored in that setting.
+In each setting some boxes count, and all others are ignored.
 
 Source: Yang et al., "WIDER FACE", 2016, ``eval_tools``. As in that code, the width and height of a box are the
 difference of its corners plus 1; scores are scaled to 0-1 over all photos and the curve is read at 1,000 thresholds; a
@@ -10,25 +9,18 @@ photo without boxes or without detections adds its faces to the total, but no de
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
-from emoface.errors import AnnotationsError
 from emoface.vision.detections import Detections
 
 SETTINGS = ("easy", "medium", "hard")
 
 _N_THRESHOLDS = 1000
 _MIN_IOU = 0.5
-_DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -44,40 +36,6 @@ class WiderTruth:
     images: tuple[str, ...]
     xywh: tuple[NDArray[np.float64], ...]
     counts: dict[str, tuple[NDArray[np.bool_], ...]]
-
-
-def read_wider_truth(folder: Path) -> WiderTruth:
-    """Reads the four files of ``eval_tools/ground_truth``.
-
-    Args:
-        folder: The folder that contains ``wider_face_val.mat`` and one ``wider_*_val.mat`` per setting.
-
-    Raises:
-        AnnotationsError: A file is missing, damaged or has another layout.
-    """
-    path = folder / "wider_face_val.mat"
-    variables = _load(path, ("event_list", "file_list", "face_bbx_list"))
-    kept = {name: _load(folder / f"wider_{name}_val.mat", ("gt_list",))["gt_list"] for name in SETTINGS}
-    images: list[str] = []
-    boxes: list[NDArray[np.float64]] = []
-    counts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in SETTINGS}
-    try:
-        for event_index, event in enumerate(variables["event_list"].ravel()):
-            for photo_index, photo in enumerate(variables["file_list"].ravel()[event_index].ravel()):
-                xywh = variables["face_bbx_list"].ravel()[event_index].ravel()[photo_index]
-                xywh = xywh.astype(np.float64).reshape(-1, 4)
-                images.append(f"{_word(event)}/{_word(photo)}")
-                boxes.append(xywh)
-                for name in SETTINGS:
-                    numbers = kept[name].ravel()[event_index].ravel()[photo_index].ravel().astype(int)  # from 1
-                    mask = np.zeros(len(xywh), np.bool_)
-                    mask[numbers - 1] = True
-                    counts[name].append(mask)
-    except (IndexError, ValueError, AttributeError) as error:
-        raise AnnotationsError(
-            f"{folder}: its files do not belong together ({error}); expected those of WIDER FACE's eval_tools"
-        ) from error
-    return WiderTruth(tuple(images), tuple(boxes), {name: tuple(masks) for name, masks in counts.items()})
 
 
 def wider_average_precision(found: Sequence[Detections], truth: WiderTruth, setting: str) -> float:
@@ -145,20 +103,3 @@ def _scale_scores(conf: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float6
         return [np.ones(len(one)) for one in conf]
     low, span = whole.min(), whole.max() - whole.min()
     return [(one.astype(np.float64) - low) / span for one in conf]
-
-
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    if not path.is_file():
-        raise AnnotationsError(f"{path}: no such file; it is in WIDER FACE's eval_tools/ground_truth")
-    try:
-        variables: dict[str, Any] = scipy.io.loadmat(str(path), variable_names=names)
-    except _DAMAGE as error:
-        raise AnnotationsError(f"{path}: is no MATLAB 5 file ({error}); download it again") from error
-    missing = [name for name in names if name not in variables]
-    if missing:
-        raise AnnotationsError(f"{path}: has no {', '.join(missing)}; expected WIDER FACE's ground truth")
-    return variables
-
-
-def _word(cell: NDArray[Any]) -> str:
-    return str(cell.ravel()[0])

@@ -6,17 +6,14 @@ lists those that were not copied, with reasons. Files are read as tensors only; 
 
 from __future__ import annotations
 
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, WeightsError, did_you_mean
+from emoface.learning.checkpoints import read_tensors
 from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
 from emoface.mter.initial_weights import AUTO, DATA_SETS, NONE, is_file_source, named_streams, source_of
@@ -215,19 +212,15 @@ def read_public_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: The file is damaged, or contains anything but tensors and plain values.
     """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path}: not a file of plain weights ({_first_line(error)}); nothing of it was run. Fetch it again, or "
-            "save its state dict with torch.save"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not a readable torch file ({_first_line(error)}); fetch it again") from error
+    content = read_tensors(path, "fetch it again, or save its state dict with torch.save")
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     named = content.items() if isinstance(content, Mapping) else ()
-    state = {str(name).removeprefix(_PREFIX): value for name, value in named if isinstance(value, Tensor)}
+    state = {
+        name.removeprefix(_PREFIX): value
+        for name, value in named
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     if not state:
         raise WeightsError(f"{path}: holds no named tensors, expected a state dict")
     return state
@@ -301,9 +294,3 @@ def _find(
         if not fetch:
             raise
     return fetch_weights(card, progress)
-
-
-def _first_line(error: Exception) -> str:
-    if named := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
-        return f"it asks for {named[1]}"
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -121,7 +121,7 @@ class Run:
         if which == "best":
             weights = read_weights(path)
         else:
-            state = load_checkpoint(path)
+            state = load_checkpoint(path, ("averaged", "model"))
             weights = state["averaged"] or state["model"]
         model = self.build_model()
         load_weights(model, weights, path)
@@ -233,7 +233,7 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path:
     """
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:  # the latter two: not tensors by name
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise WeightsError(f"{path}: the weights do not fit the network ({first}); train again") from error
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.errors import TrainingError
-from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
+from emoface.learning.checkpoints import load_checkpoint, loading_state, save_checkpoint
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
@@ -45,6 +45,9 @@ from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_w
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
+
+_STATE_KEYS = ("model", "averaged", "n_updates", "optimizer", "lines")
+"""The entries of ``last.pt``."""
 
 
 @dataclass(frozen=True)
@@ -231,17 +234,22 @@ class Trainer:
         write_log(self._run_dir / LOG_NAME, self.lines)
 
     def resume(self) -> None:
-        """Loads the state that ``save`` wrote; without one the run starts from the initial weights."""
+        """Loads the state that ``save`` wrote; without one the run starts from the initial weights.
+
+        Raises:
+            WeightsError: The file is damaged, or of another training.
+        """
         path = self._run_dir / LAST_NAME
         if not path.is_file():
             return
-        state = load_checkpoint(path, self._fabric.device)
-        self.model.load_state_dict(state["model"])
-        self._raw_optimizer.load_state_dict(state["optimizer"])
-        if self.averaged is not None:
-            self.averaged.model.load_state_dict(state["averaged"])
-            self.averaged.n_updates = state["n_updates"]
-        self.lines = state["lines"]
+        state = load_checkpoint(path, _STATE_KEYS, self._fabric.device)
+        with loading_state(path):
+            self.model.load_state_dict(state["model"])
+            self._raw_optimizer.load_state_dict(state["optimizer"])
+            if self.averaged is not None:
+                self.averaged.model.load_state_dict(state["averaged"])
+                self.averaged.n_updates = int(state["n_updates"])
+            self.lines = [dict(line) for line in state["lines"]]
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """Trains and evaluates one epoch, and returns its line of the log."""

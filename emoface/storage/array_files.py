@@ -9,7 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,20 +21,22 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.io
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
 from emoface.errors import PredictionsError
 from emoface.storage.files import read_text
+from emoface.storage.matlab_files import read_matlab
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
 
 NamedArrays = dict[str, NDArray[Any]]
 
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_HDF5_OFFSETS = (0, 512)
+_NUMPY_DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, EOFError, OSError, MemoryError, OverflowError, RuntimeError),
+    *(SyntaxError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
+"""The errors that NumPy raises on a damaged file."""
 _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -72,14 +77,14 @@ def _read_npz(path: Path) -> NamedArrays:
     with archive:
         try:
             return _keep_known({name: archive[name] for name in archive.files})
-        except (ValueError, zipfile.BadZipFile) as error:
+        except _NUMPY_DAMAGE as error:
             raise PredictionsError(f"{path}: {_describe_numpy_error(error)}") from error
 
 
 def _load_numpy(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _NUMPY_DAMAGE as error:
         raise PredictionsError(f"{path}: {_describe_numpy_error(error)}") from error
 
 
@@ -90,17 +95,11 @@ def _describe_numpy_error(error: Exception) -> str:
 
 
 def _read_mat(path: Path) -> NamedArrays:
-    with path.open("rb") as stream:
-        head = stream.read(max(_HDF5_OFFSETS) + len(_HDF5_SIGNATURE))
-    if any(head[offset:].startswith(_HDF5_SIGNATURE) for offset in _HDF5_OFFSETS):
-        raise PredictionsError(
-            f"{path}: a MATLAB v7.3 file (HDF5), expected v7 or older; save it with save(..., '-v7')"
-        )
-    try:
-        content = scipy.io.loadmat(path)
-    except (ValueError, TypeError, IndexError, NotImplementedError, OSError, MatReadError) as error:
-        raise PredictionsError(f"{path}: not a readable MATLAB file ({error}); save it again with '-v7'") from error
-    return _keep_known({name: _from_cells(value) for name, value in content.items() if not name.startswith("__")})
+    return read_matlab(path, _from_variables, PredictionsError, "save it again with '-v7'")
+
+
+def _from_variables(variables: Mapping[str, Any]) -> NamedArrays:
+    return _keep_known({name: _from_cells(value) for name, value in variables.items()})
 
 
 def _from_cells(value: Any) -> Any:

@@ -40,6 +40,9 @@ from emoface.vision.orientation import NO_TURN, PhotoSize, Turn
 MAX_PIXELS = 16384 * 12288
 """Pixels of the largest photo that is read: the 200 megapixels of the largest phone cameras."""
 
+_MAX_PIXELS_PER_BYTE = 10_000
+"""A PNG of one colour has about 1,000 pixels per byte, one of black and white 8,000; a photo has fewer than 100."""
+
 READ_FORMATS = "JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF, JPEG 2000 or PNM"
 
 _END_MARK = b"\xff\xd9"
@@ -207,10 +210,11 @@ def _open(opened: IO[bytes], name: str) -> tuple[Image.Image, PhotoSize]:
     photo_format = _find_format(start, name)
     try:
         image = photo_format.open(opened)
-        orientation = _read_orientation(image)
     except Exception as error:  # a decoder may raise anything: it becomes the photo's reason
         raise ImageError(f"{name}: not a readable photo ({photo_format.name}: {_describe(error)})") from error
     _check_pixels(image.size, name)
+    _check_density(image.size, opened, name)
+    orientation = _read_orientation(image)  # only now, because it decodes some photos
     size = PhotoSize(image.size, orientation)
     if photo_format.name == "TIFF":  # Pillow gives the size of the upright photo
         size = PhotoSize(size.upright_wh, orientation)
@@ -264,6 +268,15 @@ def _check_pixels(wh: tuple[int, int], name: str) -> None:
             f"{name}: {width} x {height} pixels ({width * height / 1e6:.0f} megapixels), expected 1 pixel to "
             f"{MAX_PIXELS / 1e6:.0f} megapixels; scale the photo down"
         )
+
+
+def _check_density(wh: tuple[int, int], opened: IO[bytes], name: str) -> None:
+    """Refuses a header that claims many more pixels than the bytes of the file can hold, before memory is taken."""
+    position = opened.tell()
+    n_bytes = opened.seek(0, io.SEEK_END)
+    opened.seek(position)
+    if wh[0] * wh[1] > _MAX_PIXELS_PER_BYTE * n_bytes:
+        raise ImageError(f"{name}: a damaged photo ({wh[0]} x {wh[1]} pixels in {n_bytes} bytes); fetch it again")
 
 
 def _decode_jpeg(data: bytes) -> Photo | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -44,9 +45,11 @@ _PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
     ("torch", "Size"): tuple,
-    ("torch.serialization", "_get_layout"): str,
-    ("torch", "device"): str,
 }
+_MAX_MODULES = 100_000
+"""Modules of a checkpoint that are looked through: a file can say that each module holds another one twice."""
+_MAX_DEPTH = 100
+_STORES = ("PUT", "BINPUT", "LONG_BINPUT")
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -69,7 +72,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         named = dict(_named_tensors(_weights_in(content)))
     except (pickle.UnpicklingError, EOFError, OSError, LookupError, RuntimeError, MemoryError) as error:
         raise _damaged(path, error) from error
-    except (TypeError, ValueError, AttributeError, OverflowError, zipfile.BadZipFile) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError, NotImplementedError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error
     if not named:
         raise WeightsError(f"{path}: holds no tensors, expected a state dict or a checkpoint with 'model' or 'ema'")
@@ -83,11 +86,15 @@ def _damaged(path: Path, error: Exception) -> WeightsError:
 class _Inert:
     """Placeholder for an object of a network class: holds the attributes in the file and runs none of the class."""
 
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.attributes: dict[str, Any] = {}
+    attributes: dict[str, Any]
 
     def __new__(cls, *_: Any, **__: Any) -> _Inert:
-        return super().__new__(cls)
+        made = super().__new__(cls)  # a pickle may leave out __init__
+        made.attributes = {}
+        return made
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Accepts the arguments of any class."""
 
     def __setstate__(self, state: Any) -> None:
         self.attributes = state if isinstance(state, dict) else {}
@@ -108,6 +115,8 @@ class _Unpickler(pickle.Unpickler):
         """Returns the object to use for a class or function that the file names."""
         if (module, name) in _PLAIN:
             return _PLAIN[module, name]
+        if (module, name) in _WORDS:
+            return _Word
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         if module == "torch._utils" and name in _REBUILDERS:
@@ -145,12 +154,39 @@ class _Parameter(_Rebuilt):
         return tensor
 
 
+class _Word(str):
+    """A device or a layout, as text; texts of other values could be of any length."""
+
+    __slots__ = ()
+
+    def __new__(cls, text: Any, *_: Any) -> _Word:
+        if not isinstance(text, str):
+            raise TypeError(f"a name is a {type(text).__name__}, expected text")
+        return super().__new__(cls, text)
+
+
+_WORDS = (("torch.serialization", "_get_layout"), ("torch", "device"))
 _REBUILDERS = {
     "_rebuild_tensor": _Rebuilt,
     "_rebuild_tensor_v2": _Rebuilt,
     "_rebuild_parameter": _Parameter,
     "_rebuild_parameter_with_state": _Parameter,
 }
+
+
+def _unpickle(stream: io.BufferedReader | io.BytesIO, path: Path, load_storage: Callable[[Any], Tensor]) -> Any:
+    """Unpickles one object, after a look at the numbers under which it stores its parts.
+
+    The unpickler makes a table as long as the highest number, so a few bytes could take 32 GiB.
+    """
+    start = stream.tell()
+    numbers = [arg for opcode, arg, _ in pickletools.genops(stream) if opcode.name in _STORES]
+    highest = max((number for number in numbers if isinstance(number, int)), default=0)
+    n_bytes = stream.tell() - start
+    if highest > n_bytes:
+        raise WeightsError(f"{path}: a pickle of {n_bytes} bytes claims {highest} parts; fetch the file again")
+    stream.seek(start)
+    return _Unpickler(stream, path, load_storage).load()
 
 
 def _read_zip(path: Path) -> Any:
@@ -170,13 +206,19 @@ def _read_zip(path: Path) -> Any:
 
         def load_storage(pid: Any) -> Tensor:
             _, dtype, key, _, n_values = pid
+            _check_storage(dtype, key, n_values)
             if key not in storages:
                 data = bytearray(archive.read(f"{folder}data/{key}"))
                 storages[key] = _to_storage(path, data, dtype, n_values)
             return storages[key]
 
         with archive.open(pickles[0]) as stream:
-            return _Unpickler(io.BytesIO(stream.read()), path, load_storage).load()
+            return _unpickle(io.BytesIO(stream.read()), path, load_storage)
+
+
+def _check_storage(dtype: Any, key: Any, n_values: Any) -> None:
+    if not (isinstance(dtype, torch.dtype) and isinstance(key, str) and isinstance(n_values, int) and n_values >= 0):
+        raise TypeError("the description of a storage has values of other types")
 
 
 def _to_storage(path: Path, data: bytearray, dtype: torch.dtype, n_values: int) -> Tensor:
@@ -194,7 +236,7 @@ def _read_legacy(path: Path) -> Any:
             raise WeightsError(f"{path}: not a file written by torch.save")
 
         def load_plain() -> Any:
-            return _Unpickler(stream, path, no_storage).load()
+            return _unpickle(stream, path, no_storage)
 
         if load_plain() != _LEGACY_MAGIC or load_plain() != _LEGACY_PROTOCOL:
             raise WeightsError(f"{path}: not a file written by torch.save")
@@ -204,13 +246,14 @@ def _read_legacy(path: Path) -> Any:
 
         def load_storage(pid: Any) -> Tensor:
             _, dtype, key, _, n_values, *view = pid
+            _check_storage(dtype, key, n_values)
             if view and view[0] is not None:
                 raise WeightsError(f"{path}: storage views of torch 0.1 are not read; save the file anew")
             if n_values * dtype.itemsize > file_bytes:
                 raise WeightsError(f"{path}: a tensor claims more bytes than the file has; fetch it again")
             return storages.setdefault(key, torch.empty(n_values, dtype=dtype))
 
-        content = _Unpickler(stream, path, load_storage).load()
+        content = _unpickle(stream, path, load_storage)
         for key in load_plain():
             storage = storages[key]
             stream.seek(8, io.SEEK_CUR)  # the number of values, known already
@@ -228,12 +271,25 @@ def _weights_in(content: Any) -> Any:
     return content
 
 
-def _named_tensors(holder: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named_tensors(holder: Any) -> Iterator[tuple[str, Tensor]]:
     """Yields the tensors of a state dict, or of placeholders of modules, named as ``Module.state_dict`` names them."""
+    waiting, n_modules = [("", holder)], 0
+    while waiting:
+        prefix, holder = waiting.pop()
+        n_modules += 1
+        if n_modules > _MAX_MODULES or prefix.count(".") > _MAX_DEPTH:
+            raise ValueError("modules without end")
+        if isinstance(holder, _Inert):
+            for kind in ("_parameters", "_buffers"):
+                yield from _tensors_in(holder.attributes.get(kind), prefix)
+            children = (holder.attributes.get("_modules") or {}).items()
+            waiting += [(f"{prefix}{name}.", child) for name, child in children if isinstance(name, str)][::-1]
+        else:
+            yield from _tensors_in(holder, prefix)
+
+
+def _tensors_in(holder: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(holder, Mapping):
-        yield from ((prefix + str(key), value) for key, value in holder.items() if isinstance(value, Tensor))
-    elif isinstance(holder, _Inert):
-        for kind in ("_parameters", "_buffers"):
-            yield from _named_tensors(holder.attributes.get(kind), prefix)
-        for name, child in (holder.attributes.get("_modules") or {}).items():
-            yield from _named_tensors(child, f"{prefix}{name}.")
+        for key, value in holder.items():
+            if isinstance(key, str) and isinstance(value, Tensor):
+                yield prefix + key, value

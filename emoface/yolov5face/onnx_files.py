@@ -17,6 +17,8 @@ from emoface.yolov5face.network import YoloV5Face
 
 INPUT_NAME = "images"
 _OPSET = 17
+_DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError)
+"""The errors that onnx and numpy raise on a damaged model."""
 
 
 class _RawHeads(nn.Module):
@@ -96,10 +98,13 @@ def read_onnx(path: Path) -> list[FoldedConv]:
 
     try:
         model = onnx.load_model(path, load_external_data=False)
-        _check_data_files(path, model)
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise WeightsError(f"{path}: not a readable ONNX model ({error})") from error
+        _load_outside_arrays(path, model)
+        return _read_convs(path, model)
+    except (DecodeError, onnx.checker.ValidationError, *_DAMAGE) as error:
+        raise WeightsError(f"{path}: not a readable ONNX model ({error}); save it again") from error
+
+
+def _read_convs(path: Path, model: Any) -> list[FoldedConv]:
     values = _constants(model.graph)
     foreign = {"BatchNormalization", "QLinearConv", "ConvInteger"} & {node.op_type for node in model.graph.node}
     if foreign:
@@ -109,17 +114,35 @@ def read_onnx(path: Path) -> list[FoldedConv]:
     return [_read_conv(path, node, values) for node in model.graph.node if node.op_type == "Conv"]
 
 
-def _check_data_files(path: Path, model: Any) -> None:
-    """Checks that the files in which a model keeps its arrays lie beside it.
+def _load_outside_arrays(path: Path, model: Any) -> None:
+    """Loads the arrays that a model keeps in files beside it.
 
     Raises:
-        WeightsError: One is missing, or outside the folder of the model.
+        WeightsError: A file is missing, outside the folder of the model, or shorter than the model says.
     """
+    import onnx
+
     tensors = [*model.graph.initializer]
     tensors += [one.t for node in model.graph.node for one in node.attribute if one.HasField("t")]
-    names = [entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"]
+    outside = [tensor for tensor in tensors if onnx.external_data_helper.uses_external_data(tensor)]
+    places = [{entry.key: entry.value for entry in tensor.external_data} for tensor in outside]
+    _check_data_files(path, {place.get("location", "") for place in places})
+    for tensor, place in zip(outside, places, strict=True):
+        offset, length = int(place.get("offset", 0)), int(place.get("length", 0))
+        n_bytes = (path.parent / place["location"]).stat().st_size
+        if not 0 <= offset <= offset + length <= n_bytes:
+            raise WeightsError(
+                f"{path}: the array {tensor.name} is {length} bytes from {offset} on in {place['location']}, which has "
+                f"{n_bytes}; copy the two files together again"
+            )
+        onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+
+
+def _check_data_files(path: Path, names: set[str]) -> None:
     folder = path.parent.resolve()
-    for name in dict.fromkeys(names):
+    for name in sorted(names):
+        if not name:
+            raise WeightsError(f"{path}: an array is in a file without a name; save the model again as a single file")
         data_path = (folder / name).resolve()
         if not data_path.is_relative_to(folder):
             raise WeightsError(f"{path}: its arrays are in '{name}', outside its folder; nothing of it was read")

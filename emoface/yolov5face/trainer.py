@@ -12,7 +12,7 @@ import torch
 
 from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import SettingsError
-from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
+from emoface.learning.checkpoints import load_checkpoint, loading_state, save_checkpoint
 from emoface.learning.ema import AveragedWeights, exponential_warmup
 from emoface.metrics.detection import DetectionMetrics
 from emoface.progress import SILENT, Progress
@@ -25,6 +25,7 @@ from emoface.yolov5face.network import YoloV5Face
 from emoface.yolov5face.training import evaluate_detector, train_one_epoch
 
 BEST_NAME, LAST_NAME, LOG_NAME = "best.safetensors", "last.pt", "log.jsonl"
+_STATE_KEYS = ("told", "network", "averaged", "n_updates", "optimizer", "lines")
 _VAL_CONF = 0.02
 
 
@@ -134,17 +135,19 @@ class DetectorTrainer:
 
         Raises:
             SettingsError: The saved run has another identity.
+            WeightsError: The file is damaged.
         """
         path = self._run_dir / LAST_NAME
         if not path.is_file():
             return
-        state = load_checkpoint(path)
+        state = load_checkpoint(path, _STATE_KEYS)
         if state["told"] != self._identity:
             raise SettingsError(
                 f"{path}: a run of other settings, labels or initial weights; choose another folder, or remove this one"
             )
-        self._network.load_state_dict(state["network"])
-        self.averaged.model.load_state_dict(state["averaged"])
-        self.averaged.n_updates = state["n_updates"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.lines = state["lines"]
+        with loading_state(path):
+            self._network.load_state_dict(state["network"])
+            self.averaged.model.load_state_dict(state["averaged"])
+            self.averaged.n_updates = int(state["n_updates"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.lines = [dict(line) for line in state["lines"]]
