@@ -148,10 +148,16 @@ def _check_types(path: Path, card: dict[str, Any], splits: dict[str, SplitFile])
             kind = of_split.get(key, int)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TableError(f"{path}: {key} of {name} is {value!r}, expected {_KINDS[kind]}; {_REMEDY}")
-        if not is_below(described.file):
-            raise TableError(
-                f"{path}: the file of {name} is {described.file!r}, expected one in the manifest's folder; {_REMEDY}"
-            )
+        _check_is_below(path, name, described.file)
+    if "file" in card["balance"]:
+        _check_is_below(path, "balance", card["balance"]["file"])
+        if not isinstance(sha256 := card["balance"].get("sha256"), str):
+            raise TableError(f"{path}: sha256 of balance is {sha256!r}, expected text; {_REMEDY}")
+
+
+def _check_is_below(path: Path, what: str, file: object) -> None:
+    if not (isinstance(file, str) and is_below(file)):
+        raise TableError(f"{path}: the file of {what} is {file!r}, expected one in the manifest's folder; {_REMEDY}")
 
 
 def _check_file(path: Path, described: SplitFile, manifest_path: Path, check_sha256: bool) -> None:
