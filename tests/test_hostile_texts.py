@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -9,20 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from mter_data import write_photos_and_tables
 from run_data import write_finished_run
 
+from emoface.datasets.prediction_export import write_prediction_file
+from emoface.datasets.prediction_files import read_prediction_file
+from emoface.datasets.predictions import Predictions
+from emoface.emotic.csv_files import COLUMNS
 from emoface.jobs.compare import CompareConfig, run_compare
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.jobs.faces import _write_empty_faces
+from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.report import ReportConfig, run_report
+from emoface.jobs.split import SplitConfig, run_split
 from emoface.reporting import evaluation_page
 from emoface.reporting.audit_page import write_audit_page
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
 from emoface.reporting.evaluation_page import write_evaluation_page
 from emoface.reporting.published import read_published_results
-from emoface.schema import CATEGORIES
+from emoface.schema import CATEGORIES, FACES_SCHEMA
+from emoface.storage.array_files import read_arrays
+from emoface.storage.csv_files import csv_text, restore
+from emoface.storage.records import JobRecord, write_record
+from emoface.storage.tables import write_table
+from emoface.vision.images import encode_jpeg
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 EVIL_NAME = "_$<script>alert(1)<!--\"' onerror=x &amp;$"
@@ -187,3 +203,76 @@ def test_charts_show_any_name_as_it_is(tmp_path: Path, name: str) -> None:
     for path in (tmp_path / "bars.svg", tmp_path / "curves.svg"):
         _check_svg(path, shown)
         assert path.with_suffix(".png").stat().st_size > 1000
+
+
+FORMULAS = ["=HYPERLINK(0)", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "＝1+1", "'=1", "''-x"]
+PLAIN = ["a.jpg#0", "it's", "'quoted'", "", "x=1", "-5", "+1e-3", "-5 -6.5 700 401", "1.0"]
+
+
+def test_no_cell_is_a_formula_and_every_text_comes_back() -> None:
+    text = csv_text(["=head", "value"], [[one, -0.5] for one in [*FORMULAS, *PLAIN]] + [[None, None]])
+    head, *rows, last = list(csv.reader(io.StringIO(text, newline="")))
+    assert head == ["'=head", "value"] and last == ["", ""]
+    assert [row[0] for row in rows[len(FORMULAS) :]] == PLAIN and {row[1] for row in rows} == {"-0.5"}
+    assert all(row[0] == "'" + one for row, one in zip(rows, FORMULAS, strict=False))
+    assert [restore(row[0]) for row in rows] == [*FORMULAS, *PLAIN]
+
+
+def test_tables_of_every_job_have_no_formula_and_are_read_back(tmp_path: Path) -> None:
+    """A photo whose name is a formula goes through parse, faces, split and report, and its predictions out and in."""
+    names = [name for name in FORMULAS if not set("\t\r\n/") & set(name)]
+    root, out = tmp_path / "own", tmp_path / "work"
+    (root / "photos").mkdir(parents=True)
+    rows = []
+    for name in names:
+        (root / "photos" / f"{name}.jpg").write_bytes(encode_jpeg(np.zeros((60, 60, 3), np.uint8)))
+        row = [0, "", f"{name}.jpg", "[60, 60]", "[0, 0, 50, 50]", "['=cmd', 'Anger']", "[1, 2, 3]", "@x", "Adult"]
+        rows += [row, row]
+    with (root / "train.csv").open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([COLUMNS, *rows])
+    run_parse(ParseConfig(emotic_root=root, annotations=root / "train.csv", images=root / "photos", out=out))
+    person_ids = pq.read_table(out / "people.parquet")["person_id"].to_pylist()
+    assert person_ids[0] == f"{names[0]}.jpg#0"
+    faces = [{"index": n, "person_id": one, "face_status": "no_face"} for n, one in enumerate(person_ids)]
+    people = pq.read_table(out / "people.parquet")
+    write_record(out, JobRecord("faces", {}, {}, {}, {}, {"detector": "=x", "margin": 0.15}))
+    write_table(out / "faces.parquet", pa.Table.from_pylist(faces, schema=FACES_SCHEMA), FACES_SCHEMA)
+    _write_empty_faces(out, people)
+    run_split(SplitConfig(dir=out, balance="cap:1"))
+    run_report(ReportConfig(dir=out))
+    predictions = Predictions(
+        index=np.arange(len(person_ids)),
+        person_ids=person_ids,
+        images=people["image"].to_pylist(),
+        sources=np.full(len(person_ids), None),
+        people_in_photo=np.full(len(person_ids), 2),
+        has_face=np.zeros(len(person_ids), bool),
+        labels=np.zeros((len(person_ids), 26), np.uint8),
+        probabilities=np.random.default_rng(0).random((len(person_ids), 26), np.float32),
+        stream_probabilities={},
+        vad=np.full((len(person_ids), 3), np.nan, np.float32),
+        predicted_vad=np.full((len(person_ids), 3), np.nan, np.float32),
+    )
+    for suffix in (".csv", ".tsv", ".npy"):
+        write_prediction_file(out / f"predictions{suffix}", predictions)
+        if suffix != ".npy":
+            read = read_prediction_file(out / f"predictions{suffix}")
+            assert read.person_ids == person_ids and (read.scores.astype(np.float32) == predictions.probabilities).all()
+    assert read_arrays(out / "predictions.people.csv")["person_id"].tolist() == person_ids
+    tables = [*out.rglob("*.csv"), *out.rglob("*.tsv")]
+    assert {path.name for path in tables} >= {"parse_notes.csv", "empty_faces.csv", "left_out.csv", "capped.csv"}
+    for path in tables:
+        with path.open(newline="", encoding="utf-8") as stream:
+            cells = [
+                cell for row in csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",") for cell in row
+            ]
+        assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r＝")], path
+    page = (out / "report" / "audit.html").read_text(encoding="utf-8")
+    assert "<code>=HYPERLINK(0).jpg#0</code>" in page
+
+
+def test_names_of_runs_are_no_formulas_in_the_tables_of_a_comparison(runs: Path) -> None:
+    with (runs / "comparison" / "runs.csv").open(newline="", encoding="utf-8") as stream:
+        assert [row["run"] for row in csv.DictReader(stream)] == [EVIL_NAME, "'=1+1"]
+    with (runs / "comparison" / "per_label.csv").open(newline="", encoding="utf-8") as stream:
+        assert next(csv.reader(stream)) == ["label", EVIL_NAME, "'=1+1", f"{EVIL_NAME} lift", "'=1+1 lift"]

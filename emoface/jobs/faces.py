@@ -44,6 +44,7 @@ from emoface.inference.faces import (
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
 from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
@@ -388,7 +389,7 @@ def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
         }
     )
     empty = table.loc[table["face_status"] != FACE_FOUND, list(EMPTY_FACE_COLUMNS)]
-    write_text(out / "empty_faces.csv", empty.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "empty_faces.csv", csv_text(EMPTY_FACE_COLUMNS, empty.itertuples(index=False)))
     return {name: int((table["face_status"] == name).sum()) for name in FACE_STATUSES}
 
 

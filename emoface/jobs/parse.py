@@ -32,9 +32,9 @@ from emoface.errors import ImageError
 from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
 from emoface.storage.cards import read_card
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path

@@ -29,7 +29,6 @@ from emoface.labels.repeated import choose_row_of_each, find_leaks
 from emoface.labels.statistics import label_counts
 from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
-from emoface.reporting.csv_files import csv_text
 from emoface.schema import (
     CAPPED_COLUMNS,
     CATEGORIES,
@@ -42,6 +41,7 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (

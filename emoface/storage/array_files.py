@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.io.matlab import MatReadError
 
 from emoface.errors import PredictionsError
+from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text
 
 UNNAMED = ""
@@ -123,6 +124,8 @@ def _read_table(path: Path) -> NamedArrays:
         if heads and all(map(_is_number, heads)) and not _are_counted(heads):
             return {UNNAMED: pd.read_csv(io.StringIO(text), sep=separator, header=None).to_numpy(np.float64)}
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype={"person_id": str})
+        if "person_id" in table:
+            table["person_id"] = table["person_id"].map(restore, na_action="ignore")
         if _are_counted(heads):
             return {UNNAMED: table[[name for name in heads if name]].to_numpy(np.float64)}
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
