@@ -6,8 +6,11 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,7 @@ from emoface.mter.trainer import build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import lock_folder
 
 SMALL = {"epochs": 3, "batch_size": 8}
 
@@ -540,6 +544,42 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     again = _train_as_program(manifest, tmp_path / "again", *same, launcher="fabric")
     assert again.returncode == 0, again.stderr
     assert file_sha256(tmp_path / "again/best.safetensors") == file_sha256(tmp_path / "two/best.safetensors")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_no_process_outlives_a_killed_training(manifest: Path, tmp_path: Path, launcher: str) -> None:
+    out = tmp_path / "run"
+    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "task2", "--out", str(out)]
+    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", "--workers", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen([*call, "--epochs", "5000"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").is_file() and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(_processes_of(out)) == (1 if launcher == "none" else 3)
+    finally:
+        started.kill()
+        started.wait()
+    deadline = time.monotonic() + 10
+    while (left := _processes_of(out)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left
+    with lock_folder(out):  # its memory is freed before its lock
+        pass
+
+
+def _processes_of(out: Path) -> list[int]:
+    """The processes with this folder among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(out).encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:
