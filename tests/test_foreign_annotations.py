@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from emoface.datasets.manifest import Manifest, SplitFile, read_manifest, write_manifest
+from emoface.datasets.photos import PhotoFolder
 from emoface.emotic import AnnotationFiles, PhotoAnnotation, read_annotations, read_annotations_csv
 from emoface.emotic.annotations import to_folder
 from emoface.emotic.csv_files import COLUMNS
@@ -151,6 +152,7 @@ def test_names_that_only_look_like_ways_out_are_read(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"image_root": 5}, "image_root is 5, expected text"),
+        ({"undecided_frame": "turned"}, "undecided_frame is 'turned', expected stored or upright"),
         ({"detector": []}, r"detector is \[\], expected an object"),
         ({"label_names": 3}, "label_names are not EMOTIC's 26 categories"),
         ({"rows": "3"}, "rows of train is '3', expected a whole number"),
@@ -188,3 +190,9 @@ def test_wrong_types_of_a_record_are_named(tmp_path: Path, changes: dict[str, An
     (tmp_path / "records/parse.json").write_text(json.dumps(card | changes))
     with pytest.raises(TableError, match=rf"parse\.json: not a job record \({next(iter(changes))}"):
         read_record(tmp_path, "parse")
+
+
+@pytest.mark.parametrize("info", [{}, {"image_root": 5}, {"image_root": "a", "undecided_frame": 3}])
+def test_photo_folder_of_a_record_is_checked(info: dict[str, Any]) -> None:
+    with pytest.raises(TableError, match=r"records/parse\.json: image_root is .*; run 'emoface parse' again"):
+        PhotoFolder.of_record(info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
@@ -143,6 +143,11 @@ def _check_types(path: Path, card: dict[str, Any], splits: dict[str, SplitFile])
     for name, kind in expected.items():
         if not isinstance(card[name], kind):
             raise TableError(f"{path}: {name} is {card[name]!r}, expected {_KINDS[kind]}; {_REMEDY}")
+    frames = get_args(Frame)
+    if card.get("undecided_frame", frames[0]) not in frames:
+        raise TableError(
+            f"{path}: undecided_frame is {card['undecided_frame']!r}, expected {' or '.join(frames)}; {_REMEDY}"
+        )
     for name, described in splits.items():
         for key, value in asdict(described).items():
             kind = of_split.get(key, int)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.errors import ImageError
+from emoface.errors import ImageError, TableError
 from emoface.storage.files import stat_digest
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo_and_size
@@ -122,8 +122,18 @@ class PhotoFolder:
 
     @classmethod
     def of_record(cls, info: Mapping[str, Any]) -> PhotoFolder:
-        """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``."""
-        return cls(Path(info["image_root"]), info.get("undecided_frame", "stored"))
+        """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``.
+
+        Raises:
+            TableError: A value is missing or of another type.
+        """
+        root, frame = info.get("image_root"), info.get("undecided_frame", "stored")
+        if not isinstance(root, str) or frame not in get_args(Frame):
+            raise TableError(
+                f"records/parse.json: image_root is {root!r} and undecided_frame {frame!r}, expected text and "
+                f"{' or '.join(get_args(Frame))}; run 'emoface parse' again"
+            )
+        return cls(Path(root), frame)
 
     def read(self, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
         """Reads a photo upright.

@@ -94,8 +94,8 @@ def find_processes(environment: Mapping[str, str] | None = None) -> Processes:
 def end_with_launcher() -> None:
     """Makes this process end when the launcher that started it has died, even by SIGKILL; nothing without launcher.
 
-    Otherwise the processes would go on without anybody who could stop them, or wait forever for one that has failed, and
-    hold the lock of their run. Every file is written in one step, so the training resumes from its last epoch.
+    Otherwise the processes would go on without anybody who could stop them, or wait forever for one that has failed,
+    and hold the lock of their run. Every file is written in one step, so the training resumes from its last epoch.
     """
     if _are_launched(os.environ):
         threading.Thread(target=_end_with, args=(os.getppid(),), name="end with launcher", daemon=True).start()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.errors import TrainingError
-from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
+from emoface.learning.checkpoints import load_checkpoint, restoring, save_checkpoint
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
@@ -41,7 +41,7 @@ from emoface.mter.epoch_log import (
 from emoface.mter.losses import label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
-from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_weights
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, check_epochs, write_log, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
@@ -236,12 +236,13 @@ class Trainer:
         if not path.is_file():
             return
         state = load_checkpoint(path, self._fabric.device)
-        self.model.load_state_dict(state["model"])
-        self._raw_optimizer.load_state_dict(state["optimizer"])
-        if self.averaged is not None:
-            self.averaged.model.load_state_dict(state["averaged"])
-            self.averaged.n_updates = state["n_updates"]
-        self.lines = state["lines"]
+        with restoring(path):
+            self.model.load_state_dict(state["model"])
+            self._raw_optimizer.load_state_dict(state["optimizer"])
+            if self.averaged is not None:
+                self.averaged.model.load_state_dict(state["averaged"])
+                self.averaged.n_updates = int(state["n_updates"])
+            self.lines = check_epochs(state["lines"])
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """Trains and evaluates one epoch, and returns its line of the log."""

@@ -12,7 +12,7 @@ import torch
 
 from emoface.datasets.face_labels import LabelledPhoto
 from emoface.errors import SettingsError
-from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
+from emoface.learning.checkpoints import load_checkpoint, restoring, save_checkpoint
 from emoface.learning.ema import AveragedWeights, exponential_warmup
 from emoface.metrics.detection import DetectionMetrics
 from emoface.progress import SILENT, Progress
@@ -139,12 +139,15 @@ class DetectorTrainer:
         if not path.is_file():
             return
         state = load_checkpoint(path)
-        if state["told"] != self._identity:
+        with restoring(path):
+            told = state["told"]
+        if told != self._identity:
             raise SettingsError(
                 f"{path}: a run of other settings, labels or initial weights; choose another folder, or remove this one"
             )
-        self._network.load_state_dict(state["network"])
-        self.averaged.model.load_state_dict(state["averaged"])
-        self.averaged.n_updates = state["n_updates"]
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.lines = state["lines"]
+        with restoring(path):
+            self._network.load_state_dict(state["network"])
+            self.averaged.model.load_state_dict(state["averaged"])
+            self.averaged.n_updates = int(state["n_updates"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.lines = list(state["lines"])
