@@ -19,6 +19,7 @@ from emoface.storage.files import stat_digest
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo_and_size
 from emoface.vision.orientation import NO_TURN, Frame, Turn
+from emoface.vision.photo_names import describe_missing
 
 IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
@@ -152,7 +153,7 @@ class PhotoFolder:
     def try_read(self, image: str, image_wh: tuple[int, int]) -> PhotoOrStatus:
         """Reads a photo upright, see ``read``; one that cannot be read gives a status instead of an error."""
         if not (self.root / image).is_file():
-            return PhotoOrStatus(None, IMAGE_MISSING, "no such photo")
+            return PhotoOrStatus(None, IMAGE_MISSING, describe_missing(self.root / image))
         try:
             return PhotoOrStatus(self.read(image, image_wh))
         except ImageError as error:

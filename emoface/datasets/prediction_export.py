@@ -20,6 +20,7 @@ from emoface.errors import PredictionsError
 from emoface.schema import CATEGORIES
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, write_text
+from emoface.storage.tables import open_bytes
 
 
 def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
@@ -99,7 +100,8 @@ def _write_csv(path: Path, predictions: Predictions) -> None:
 
 
 def _write_parquet(path: Path, predictions: Predictions) -> None:
-    pq.write_table(pa.Table.from_pandas(_to_table(predictions), preserve_index=False), path, compression="zstd")
+    with open_bytes(path, "wb") as sink:
+        pq.write_table(pa.Table.from_pandas(_to_table(predictions), preserve_index=False), sink, compression="zstd")
 
 
 def _write_json(path: Path, predictions: Predictions) -> None:

@@ -57,7 +57,7 @@ from emoface.storage.records import (
 )
 from emoface.storage.settings import Count, Folder, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
-from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
@@ -365,7 +365,8 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
 
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, FACES_SCHEMA, compression="zstd") as writer,
+        open_bytes(temporary, "wb") as sink,
+        pq.ParquetWriter(sink, FACES_SCHEMA, compression="zstd") as writer,
     ):
         for start in range(0, n_people, _ROWS_PER_GROUP):
             part = slice(start, start + _ROWS_PER_GROUP)

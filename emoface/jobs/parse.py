@@ -42,6 +42,7 @@ from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
 from emoface.vision.images import read_photo_size
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
+from emoface.vision.photo_names import find_similar
 
 _UNKNOWN_WH = (0, 0)
 _THREADS_PER_CORE = 4
@@ -146,13 +147,21 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
+    similar = [one for one in headers.items() if one[1].problem == _MISSING.problem and one[1].reason]
+    if similar:
+        image, header = similar[0]
+        progress.note(
+            f"{len(similar):,} photos are missing under their names, but there in another case or Unicode form, the "
+            f"first is {image}: {header.reason}; rename them, or write their names in the annotations as they are"
+        )
     return headers
 
 
 def _read_header(path: Path) -> _Header:
     """Reads the header of one photo; a photo that cannot be read gives a problem instead of an error."""
     if not path.is_file():
-        return _MISSING
+        similar = find_similar(path)
+        return _MISSING if similar is None else _Header(None, _MISSING.problem, f"only {similar} is there")
     try:
         return _Header(read_photo_size(path))
     except ImageError as error:
@@ -183,7 +192,7 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
     wh_of: dict[str, tuple[int, int] | None] = {}
     clip_wh_of: dict[str, tuple[int, int] | None] = {}
     n_listed: Counter[str] = Counter()
-    if all(header is _MISSING for header in headers.values()) and headers:
+    if all(header == _MISSING for header in headers.values()) and headers:
         people.notes.append(Note("", "photo_missing", f"all {len(headers)} photos", ""))
         headers = {}
     for photo in photos:

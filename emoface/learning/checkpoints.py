@@ -13,6 +13,11 @@ import torch
 from emoface.errors import WeightsError
 from emoface.storage.files import atomic_path
 
+_WRONG_STATE = (
+    *(UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError),
+    OSError,  # torch reports a file that was cut off as an invalid argument of the system, without its name
+)
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Writes the state of a training in one step.
@@ -50,9 +55,9 @@ def restoring(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UnpicklingError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, EOFError, OSError) as error:
+    except _WRONG_STATE as error:
         if isinstance(error, torch.OutOfMemoryError) or getattr(error, "filename", None) is not None:
-            raise  # torch reports a file that was cut off as an invalid argument of the system, without its name
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2]) or type(error).__name__
         raise WeightsError(

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import safetensors
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.learning.checkpoints import load_checkpoint, restoring
@@ -311,7 +311,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         WeightsError: The file is damaged.
     """
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
 

@@ -25,6 +25,7 @@ from scipy.io.matlab import MatReadError
 from emoface.errors import PredictionsError
 from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text
+from emoface.storage.tables import open_bytes
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
@@ -157,7 +158,8 @@ def _from_column(path: Path, name: str, column: pd.Series) -> NDArray[Any]:
 
 def _read_parquet(path: Path) -> NamedArrays:
     try:
-        table = pq.read_table(path)
+        with open_bytes(path) as source:
+            table = pq.read_table(source)
     except pa.ArrowInvalid as error:
         raise PredictionsError(f"{path}: not a readable parquet file ({error})") from error
     arrays = {}
