@@ -17,7 +17,6 @@ LINE = st.one_of(
     st.just("10 20 30 40 0 0 0 0 0 0"),
     st.text(max_size=12),
 )
-_SHARED_FOLDER = [HealthCheck.function_scoped_fixture]
 
 
 @settings(
