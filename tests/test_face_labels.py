@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from emoface.datasets.face_labels import label_file, read_face_labels, read_whole_photos
@@ -13,7 +14,7 @@ from emoface.errors import AnnotationsError, TableError
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.progress import Silent
 from emoface.schema import GROUND_TRUTH_SCHEMA
-from emoface.storage.tables import read_table
+from emoface.storage.tables import read_table, write_table
 from emoface.vision.images import encode_jpeg
 
 WIDER = """\
@@ -139,3 +140,22 @@ def test_varied_simulation_counts_visible_faces_and_keeps_photos_without_people(
         height, width = one.read().shape[:2]
         assert (seen >= 0).all() and (seen[:, 2] <= width).all() and (seen[:, 3] <= height).all()
         assert np.isfinite(one.faces.landmarks[~one.faces.ignored]).all()
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "C:\\b.jpg", "..\\b.jpg", "\\b.jpg"])
+@pytest.mark.parametrize("text", ["{}\n0\n", "# {}\n1 2 30 40\n"])
+def test_photos_of_labels_stay_below_their_folder(tmp_path: Path, name: str, text: str) -> None:
+    source = _write(tmp_path, text.format(name))
+    with pytest.raises(AnnotationsError) as error:
+        read_face_labels(source)
+    expected = f"{source}: the photo {name!r} is outside the folder of the photos; expected one below"
+    assert str(error.value) == f"{expected} '{tmp_path / 'images'}'"
+
+
+def test_photos_of_a_simulation_stay_below_its_folder(tmp_path: Path) -> None:
+    row = {"image": "../x.jpg", "annotated": True, "face_visible": True, "label_probabilities": [0.5] * 26}
+    write_table(
+        tmp_path / "ground_truth.parquet", pa.Table.from_pylist([row], GROUND_TRUTH_SCHEMA), GROUND_TRUTH_SCHEMA
+    )
+    with pytest.raises(TableError, match=r"ground_truth\.parquet: column 'image' has the path '\.\./x\.jpg', expected"):
+        read_face_labels(tmp_path)

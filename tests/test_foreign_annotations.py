@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 
 from emoface.datasets.manifest import Manifest, SplitFile, read_manifest, write_manifest
+from emoface.datasets.photos import PhotoFolder
 from emoface.emotic import AnnotationFiles, PhotoAnnotation, read_annotations, read_annotations_csv
+from emoface.emotic.annotations import to_folder
 from emoface.emotic.csv_files import COLUMNS
+from emoface.emotic.mat_files import write_annotations_mat
 from emoface.errors import AnnotationsError, TableError
 from emoface.schema import SPLITS
 from emoface.storage.records import read_record
@@ -116,21 +119,53 @@ def test_few_swapped_corners_are_no_convention(tmp_path: Path) -> None:
     assert find_other_convention(np.array([[8.0, 9, 2, 3]] * 5), np.full((5, 2), np.nan)) is None
 
 
-@pytest.mark.parametrize(("folder", "filename"), [("..", "a.jpg"), ("mscoco", "../../a.jpg")])
-def test_photos_outside_the_image_root_are_refused(tmp_path: Path, folder: str, filename: str) -> None:
-    with pytest.raises(AnnotationsError, match=r"train\.csv: the photo '.*\.\./?.*a\.jpg' is outside the image root"):
-        _read(_write(tmp_path / "train.csv", {"Folder": folder, "Filename": filename}))
+@pytest.mark.parametrize(
+    ("folder", "filename", "image"),
+    [
+        ("..", "a.jpg", "../a.jpg"),
+        ("mscoco", "../../a.jpg", "mscoco/../../a.jpg"),
+        ("mscoco\\..\\..", "a.jpg", "mscoco/../../a.jpg"),
+        ("mscoco", "..\\..\\a.jpg", "mscoco/..\\..\\a.jpg"),
+        ("", "/etc/passwd", "/etc/passwd"),
+        ("", "\\\\server\\a.jpg", "\\\\server\\a.jpg"),
+        ("C:\\Windows", "a.jpg", "C:/Windows/a.jpg"),
+        ("", "C:a.jpg", "C:a.jpg"),
+    ],
+)
+def test_photos_outside_the_image_root_are_refused(tmp_path: Path, folder: str, filename: str, image: str) -> None:
+    csv_path = _write(tmp_path / "train.csv", {"Folder": folder, "Filename": filename})
+    mat_path = tmp_path / "Annotations.mat"
+    write_annotations_mat(mat_path, [PhotoAnnotation(filename, to_folder(folder), (9, 9), "train", "")])
+    for path, files in ((csv_path, {"train": csv_path}), (mat_path, {})):
+        with pytest.raises(AnnotationsError) as error:
+            read_annotations(AnnotationFiles(None if files else mat_path, files))
+        assert str(error.value) == f"{path}: the photo {image!r} is outside the image root; expected one below it"
+
+
+def test_names_that_only_look_like_ways_out_are_read(tmp_path: Path) -> None:
+    rows = [{"Folder": "..a/b..", "Filename": name} for name in ("...jpg", "a:b.jpg", "c..jpg")]
+    photos = _read(_write(tmp_path / "train.csv", *rows))
+    assert [photo.image for photo in photos] == ["..a/b../...jpg", "..a/b../a:b.jpg", "..a/b../c..jpg"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"image_root": 5}, "image_root is 5, expected text"),
+        ({"undecided_frame": "turned"}, "undecided_frame is 'turned', expected stored or upright"),
         ({"detector": []}, r"detector is \[\], expected an object"),
         ({"label_names": 3}, "label_names are not EMOTIC's 26 categories"),
         ({"rows": "3"}, "rows of train is '3', expected a whole number"),
         ({"file": "../train.parquet"}, r"the file of train is '\.\./train\.parquet', expected one in the manifest's"),
         ({"file": "/etc/passwd"}, "the file of train is '/etc/passwd', expected one in the manifest's folder"),
+        ({"file": "D:train.parquet"}, "the file of train is 'D:train.parquet', expected one in the manifest's folder"),
+        ({"file": "a\\..\\..\\b"}, r"the file of train is 'a\\\\\.\.\\\\\.\.\\\\b', expected one in the manifest's"),
+        (
+            {"balance": {"file": "../w.parquet", "sha256": ""}},
+            r"the file of balance is '\.\./w\.parquet', expected",
+        ),
+        ({"balance": {"file": 3, "sha256": ""}}, "the file of balance is 3, expected one in the manifest's folder"),
+        ({"balance": {"file": "w.parquet"}}, "sha256 of balance is None, expected text"),
     ],
 )
 def test_wrong_types_and_paths_of_a_manifest_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -155,3 +190,9 @@ def test_wrong_types_of_a_record_are_named(tmp_path: Path, changes: dict[str, An
     (tmp_path / "records/parse.json").write_text(json.dumps(card | changes))
     with pytest.raises(TableError, match=rf"parse\.json: not a job record \({next(iter(changes))}"):
         read_record(tmp_path, "parse")
+
+
+@pytest.mark.parametrize("info", [{}, {"image_root": 5}, {"image_root": "a", "undecided_frame": 3}])
+def test_photo_folder_of_a_record_is_checked(info: dict[str, Any]) -> None:
+    with pytest.raises(TableError, match=r"records/parse\.json: image_root is .*; run 'emoface parse' again"):
+        PhotoFolder.of_record(info)

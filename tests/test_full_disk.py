@@ -20,7 +20,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from mter_data import write_photos_and_tables
+from run_data import write_finished_run
 
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import EmofaceError
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.mter.runs import read_weights, write_weights
@@ -72,7 +75,7 @@ def test_weights_and_checkpoints_are_read_back(tmp_path: Path) -> None:
     write_weights(tmp_path / "a.safetensors", network)
     save_checkpoint(tmp_path / "a.pt", {"a": network.state_dict(), "n": 3})
     assert torch.equal(read_weights(tmp_path / "a.safetensors")["weight"], network.weight)
-    assert torch.equal(load_checkpoint(tmp_path / "a.pt")["a"]["bias"], network.bias)
+    assert torch.equal(load_checkpoint(tmp_path / "a.pt", ("a", "n"))["a"]["bias"], network.bias)
 
 
 def test_only_errors_of_the_written_file_are_renamed(tmp_path: Path) -> None:
@@ -162,3 +165,16 @@ def test_error_line_says_what_to_do() -> None:
         "a.csv: Permission denied; check the permissions"
     )
     assert _error_line(EmofaceError("two\nlines")) == "two lines"
+
+
+@pytest.mark.parametrize(("limit", "name"), [(3 * KIB, "eval/test/"), (64 * KIB, "eval/test/")])
+def test_evaluation_names_the_file_and_goes_on(manifest: Path, tmp_path: Path, limit: int, name: str) -> None:
+    run = write_finished_run(tmp_path / "run", manifest, "task2")
+    open_stream_cache(read_manifest(manifest), "test")  # its shards are larger than the limit
+    full = _emoface("evaluate", run, "--draws", "5", "--device", "cpu", limit=limit)
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1].startswith(f"Error: {run / name}"), full.stderr
+    assert "File too large" in full.stderr and "Traceback" not in full.stderr
+    assert not list(tmp_path.rglob(".*")) and not (run / "eval" / "test" / "records").exists()
+    again = _emoface("evaluate", run, "--draws", "5", "--device", "cpu")
+    assert again.returncode == 0, again.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from mter_data import write_photos_and_tables
 
+from emoface.datasets import stream_cache
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import LockedError
@@ -190,6 +192,7 @@ def test_second_training_of_a_run_is_refused_in_one_line(manifest: Path, tmp_pat
 OPEN_CACHE = """
 import sys
 from pathlib import Path
+from emoface.datasets import stream_cache
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.progress import Silent
@@ -225,6 +228,52 @@ def _cache_name(manifest: Path, split: str) -> str:
     assert len(open_stream_cache(read_manifest(manifest), split, manifest.parent / "other_cache"))
     (folder,) = (manifest.parent / "other_cache").glob(f"{split}-*")
     return folder.name.rpartition("-")[0]
+
+
+READ = """
+import hashlib, sys
+from pathlib import Path
+from emoface.datasets import stream_cache
+from emoface.datasets.manifest import read_manifest
+from emoface.datasets.stream_cache import CACHE_SIZES, open_stream_cache
+
+cache = open_stream_cache(read_manifest(Path(sys.argv[1])), "train")
+print("opened", flush=True)
+sys.stdin.readline()
+digest = hashlib.sha256()
+for position in range(len(cache)):
+    for stream in CACHE_SIZES:
+        crop = cache.read(position, stream)
+        digest.update(b"none" if crop is None else crop.tobytes())
+print(digest.hexdigest(), flush=True)
+"""
+
+
+def test_stream_cache_of_other_code_stays_while_a_process_reads_it(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training maps its arrays when it needs them, so all of them must stay until it ends."""
+    command = [sys.executable, "-c", READ, str(manifest)]
+    undisturbed = subprocess.run(command, input="\n", capture_output=True, text=True, check=True).stdout.split()
+    reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert reader.stdout is not None and reader.stdout.readline() == "opened\n"
+    described = read_manifest(manifest)
+    (own,) = (manifest.parent / "stream_cache").glob("train-*")
+    monkeypatch.setattr(stream_cache, "_cache_key", lambda *_: "other-code")
+    notes = Notes()
+    open_stream_cache(described, "train", progress=notes)
+    assert notes.lines == [f"{own}: of other data or code, left because a running process reads it"]
+    assert reader.communicate("\n", timeout=60)[0] == undisturbed[1] + "\n" and reader.returncode == 0
+    monkeypatch.undo()
+    again, of_copy = open_stream_cache(described, "train"), Notes()
+    copy = pickle.loads(pickle.dumps(again))
+    del again
+    monkeypatch.setattr(stream_cache, "_cache_key", lambda *_: "third-code")
+    open_stream_cache(described, "train", progress=of_copy)
+    assert len(of_copy.lines) == 1 and own.is_dir() and copy.read(0, "body") is not None
+    del copy
+    open_stream_cache(described, "train")
+    assert [path.name.endswith("third-code") for path in own.parent.glob("train-*")] == [True]
 
 
 def test_interrupt_ends_the_wait(tmp_path: Path) -> None:

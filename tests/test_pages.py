@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from emoface.reporting import pages
-from emoface.reporting.csv_files import csv_text, to_percent
 from emoface.reporting.pages import (
     format_percent,
     format_share,
@@ -15,7 +14,9 @@ from emoface.reporting.pages import (
     hash_template,
     list_template_files,
     render_page,
+    to_percent,
 )
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import file_sha256
 
 

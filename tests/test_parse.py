@@ -418,7 +418,11 @@ def test_command_takes_annotations_and_images_from_elsewhere(tmp_path: Path) -> 
     ("prepare", "options", "message"),
     [
         (lambda root: None, [], "no annotations; looked for"),
-        (lambda root: (root / "Annotations.mat").write_bytes(b"<html>"), [], "expected a MATLAB file of version 7 or older"),
+        (
+            lambda root: (root / "Annotations.mat").write_bytes(b"<html>"),
+            [],
+            "a MATLAB file of version 7 or older",
+        ),
         (lambda root: None, ["--annotations", "nowhere.mat"], "nowhere.mat: no such file or folder"),
         (lambda root: _write_root(root, []), ["--images", "nowhere"], "nowhere: no such folder, expected the one"),
     ],

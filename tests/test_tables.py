@@ -145,7 +145,10 @@ def test_values_that_are_not_allowed_are_named(tmp_path: Path, changes: dict[str
     assert str(error.value).endswith("; run 'emoface faces' again")
 
 
-@pytest.mark.parametrize("image", ["../b.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\b.jpg", "a\\..\\..\\b.jpg"])
+@pytest.mark.parametrize(
+    "image",
+    ["../b.jpg", "/etc/passwd", "a/../../b.jpg", "C:\\b.jpg", "C:b.jpg", "\\b.jpg", "a\\..\\..\\b.jpg", "a\0.jpg"],
+)
 def test_photos_stay_below_the_image_root(tmp_path: Path, image: str) -> None:
     path = tmp_path / "people.parquet"
     person = {"index": 0, "person_id": "x#0", "image": image, "categories": [CATEGORIES[0]]}

@@ -6,8 +6,12 @@ import json
 import math
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +38,10 @@ from emoface.mter.trainer import build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256
+from emoface.storage.locks import lock_folder
 
 SMALL = {"epochs": 3, "batch_size": 8}
+AVERAGING = {**SMALL, "epochs": 2, "ema_decay": 0.9}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -499,6 +505,119 @@ def test_missing_and_foreign_folders_are_no_runs(tmp_path: Path) -> None:
         load_weights(build_model("task3"), build_model("task2").state_dict(), tmp_path / "task2.safetensors")
 
 
+_RUN = {
+    "model": "task2",
+    "manifest": {"path": "manifest.json", "sha256": "ab"},
+    "detector": {},
+    "recipe": {},
+    "stream_sizes": {"face": 32},
+    "shuffle_labels": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": 5}, "model is 5: input should be a valid string"),
+        ({"model": None}, "model is None: input should be a valid string"),
+        ({"manifest": "m.json"}, "manifest is 'm.json': input should be a valid dictionary"),
+        ({"manifest": {"path": "m.json"}}, "manifest.sha256 is missing"),
+        ({"manifest": {"path": ["x"], "sha256": "a"}}, r"manifest.path is \['x'\]: input should be a valid string"),
+        ({"detector": []}, r"detector is \[\]: input should be a valid dictionary"),
+        ({"recipe": 1}, "recipe is 1: input should be a valid dictionary"),
+        ({"stream_sizes": {"face": "32"}}, "stream_sizes.face is '32': input should be a valid integer"),
+        ({"stream_sizes": {"face": 10**9}}, "stream_sizes.face is 1000000000: input should be less than"),
+        ({"shuffle_labels": "no"}, "shuffle_labels is 'no': input should be a valid boolean"),
+        ({"started_from": [{"network": 1}]}, "started_from.0.network is 1: input should be a valid string"),
+        ({"versions": "1"}, "versions is '1': input should be a valid dictionary"),
+    ],
+)
+def test_wrong_types_in_the_description_of_a_run_are_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(_RUN))
+    assert read_run(tmp_path, needs_finished=False).stream_sizes == {"face": 32}
+    path.write_text(json.dumps(_RUN | changes))
+    with pytest.raises(
+        SettingsError, match=rf"run\.json: not the description of a run \({message}.*\); restore the file"
+    ):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"x"', "{", "", "\ufeff{}"])
+def test_descriptions_of_runs_that_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"run\.json: not the description of a run"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("recipe", [{"epochs": "many"}, {"epochs": -1}, {"unknown": 1}, {"loss": ["bce"]}])
+def test_wrong_values_in_the_recipe_of_a_run_are_named(tmp_path: Path, recipe: dict[str, Any]) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(_RUN | {"recipe": recipe}))
+    with pytest.raises(SettingsError, match=rf"run\.json: recipe: .*{next(iter(recipe))}"):
+        read_run(tmp_path)
+
+
+_EPOCH = {"epoch": 1, "train_losses": {"labels": 1.0}, "val_losses": {"labels": 1.0}, "val_map": None, "seconds": 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (json.dumps(_EPOCH | {"val_map": "0.5"}), "val_map is '0.5': input should be a valid number"),
+        (json.dumps(_EPOCH | {"train_losses": [1.0]}), r"train_losses is \[1.0\]: input should be a valid dictionary"),
+        (json.dumps({"epoch": 1}), "train_losses is missing"),
+        ("[1]", r"\[1\]: input should be a valid dictionary"),
+        ('{"epoch": 1, "tra', "not JSON"),
+    ],
+)
+def test_wrong_types_in_the_log_are_named(tmp_path: Path, line: str, message: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(_RUN))
+    (tmp_path / "log.jsonl").write_text(f"{json.dumps(_EPOCH)}\n{line}\n")
+    with pytest.raises(SettingsError, match=rf"log\.jsonl: line 2 is not the description of an epoch \({message}"):
+        read_run(tmp_path, needs_finished=False).log()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("model"),
+        lambda state: state.update(model=3),
+        lambda state: state.update(model={"stream.face.head.bias": torch.zeros(3)}),
+        lambda state: state.update(optimizer=[]),
+        lambda state: state["optimizer"]["param_groups"].pop(),
+        lambda state: state.update(averaged=None),
+        lambda state: state.update(n_updates="x"),
+        lambda state: state.update(lines=[{"epoch": "1"}]),
+        lambda state: state.update(lines=3),
+    ],
+)
+def test_wrong_values_in_the_state_of_a_training_are_one_line(
+    one_epoch: Path, manifest: Path, tmp_path: Path, change: Any
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(one_epoch, out)
+    state = torch.load(out / "last.pt", weights_only=True)
+    change(state)
+    torch.save(state, out / "last.pt")
+    config = _config(manifest, out, recipe=AVERAGING)
+    with pytest.raises(WeightsError, match=r"last\.pt: not the state of this training \(.*remove the file to train"):
+        run_train(config)
+    (out / "last.pt").write_bytes((one_epoch / "last.pt").read_bytes()[:5000])
+    with pytest.raises(WeightsError, match=r"last\.pt: not the state of this training"):
+        run_train(config)
+
+
+@pytest.fixture(scope="module")
+def one_epoch(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs that was interrupted before its record; to be copied."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    run_train(_config(manifest, out, recipe=AVERAGING))
+    (out / "records" / "train.json").unlink()
+    return out
+
+
 PROGRAMS = Path(sys.executable).parent
 LAUNCHERS = {
     "none": [sys.executable, "-m", "emoface"],
@@ -540,6 +659,42 @@ def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -
     again = _train_as_program(manifest, tmp_path / "again", *same, launcher="fabric")
     assert again.returncode == 0, again.stderr
     assert file_sha256(tmp_path / "again/best.safetensors") == file_sha256(tmp_path / "two/best.safetensors")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("launcher", ["none", "torchrun"])
+def test_no_process_outlives_a_killed_training(manifest: Path, tmp_path: Path, launcher: str) -> None:
+    out = tmp_path / "run"
+    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "task2", "--out", str(out)]
+    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", "--workers", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen([*call, "--epochs", "5000"], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "log.jsonl").is_file() and started.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert len(_processes_of(out)) == (1 if launcher == "none" else 3)
+    finally:
+        started.kill()
+        started.wait()
+    deadline = time.monotonic() + 10
+    while (left := _processes_of(out)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left
+    with lock_folder(out):  # its memory is freed before its lock
+        pass
+
+
+def _processes_of(out: Path) -> list[int]:
+    """The processes with this folder among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if str(out).encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:

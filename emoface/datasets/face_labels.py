@@ -17,7 +17,7 @@ from emoface.errors import AnnotationsError
 from emoface.metrics.detection import LabelledFaces
 from emoface.progress import SILENT, Progress
 from emoface.schema import GROUND_TRUTH_SCHEMA
-from emoface.storage.files import read_text
+from emoface.storage.files import is_below, read_text
 from emoface.storage.tables import read_table
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo, why_unreadable
@@ -170,7 +170,7 @@ def _read_wider(source: Path, lines: list[str], photos_dir: Path) -> list[Labell
             at += 1  # the released file has this row where a photo has no faces
         photos.append(
             LabelledPhoto(
-                photos_dir / name,
+                _photo_path(source, photos_dir, name),
                 to_labelled_faces(
                     [_to_corners(row) for row in rows],
                     [[np.nan] * 10 for _ in rows],
@@ -190,7 +190,7 @@ def _read_retinaface(source: Path, lines: list[str], photos_dir: Path) -> list[L
         if name:
             landmarks = [_to_landmarks(row) for row in rows]
             faces = to_labelled_faces([_to_corners(row) for row in rows], landmarks, [False] * len(rows))
-            photos.append(LabelledPhoto(photos_dir / name, faces))
+            photos.append(LabelledPhoto(_photo_path(source, photos_dir, name), faces))
 
     for number, line in enumerate(lines, start=1):
         if line.startswith("#"):
@@ -208,6 +208,14 @@ def _read_retinaface(source: Path, lines: list[str], photos_dir: Path) -> list[L
             rows.append(row)
     finish()
     return photos
+
+
+def _photo_path(source: Path, photos_dir: Path, name: str) -> Path:
+    if not is_below(name):
+        raise AnnotationsError(
+            f"{source}: the photo {name!r} is outside the folder of the photos; expected one below '{photos_dir}'"
+        )
+    return photos_dir / name
 
 
 def _is_row_of_zeros(line: str) -> bool:

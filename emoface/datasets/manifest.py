@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
@@ -143,15 +143,26 @@ def _check_types(path: Path, card: dict[str, Any], splits: dict[str, SplitFile])
     for name, kind in expected.items():
         if not isinstance(card[name], kind):
             raise TableError(f"{path}: {name} is {card[name]!r}, expected {_KINDS[kind]}; {_REMEDY}")
+    frames = get_args(Frame)
+    if card.get("undecided_frame", frames[0]) not in frames:
+        raise TableError(
+            f"{path}: undecided_frame is {card['undecided_frame']!r}, expected {' or '.join(frames)}; {_REMEDY}"
+        )
     for name, described in splits.items():
         for key, value in asdict(described).items():
             kind = of_split.get(key, int)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise TableError(f"{path}: {key} of {name} is {value!r}, expected {_KINDS[kind]}; {_REMEDY}")
-        if not is_below(described.file):
-            raise TableError(
-                f"{path}: the file of {name} is {described.file!r}, expected one in the manifest's folder; {_REMEDY}"
-            )
+        _check_is_below(path, name, described.file)
+    if "file" in card["balance"]:
+        _check_is_below(path, "balance", card["balance"]["file"])
+        if not isinstance(sha256 := card["balance"].get("sha256"), str):
+            raise TableError(f"{path}: sha256 of balance is {sha256!r}, expected text; {_REMEDY}")
+
+
+def _check_is_below(path: Path, what: str, file: object) -> None:
+    if not (isinstance(file, str) and is_below(file)):
+        raise TableError(f"{path}: the file of {what} is {file!r}, expected one in the manifest's folder; {_REMEDY}")
 
 
 def _check_file(path: Path, described: SplitFile, manifest_path: Path, check_sha256: bool) -> None:

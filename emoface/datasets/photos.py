@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.errors import ImageError
+from emoface.errors import ImageError, TableError
 from emoface.storage.files import stat_digest
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo_and_size
 from emoface.vision.orientation import NO_TURN, Frame, Turn
+from emoface.vision.photo_names import describe_missing
 
 IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
@@ -63,7 +64,7 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
     ]
 
 
-def describe_missing(image_root: Path, images: Sequence[str]) -> str:
+def describe_missing_photos(image_root: Path, images: Sequence[str]) -> str:
     """Says that so many photos are missing that their folder was probably moved, or its disk is not mounted.
 
     Args:
@@ -139,8 +140,18 @@ class PhotoFolder:
 
     @classmethod
     def of_record(cls, info: Mapping[str, Any]) -> PhotoFolder:
-        """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``."""
-        return cls(Path(info["image_root"]), info.get("undecided_frame", "stored"))
+        """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``.
+
+        Raises:
+            TableError: A value is missing or of another type.
+        """
+        root, frame = info.get("image_root"), info.get("undecided_frame", "stored")
+        if not isinstance(root, str) or frame not in get_args(Frame):
+            raise TableError(
+                f"records/parse.json: image_root is {root!r} and undecided_frame {frame!r}, expected text and "
+                f"{' or '.join(get_args(Frame))}; run 'emoface parse' again"
+            )
+        return cls(Path(root), frame)
 
     def read(self, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
         """Reads a photo upright.
@@ -159,7 +170,7 @@ class PhotoFolder:
     def try_read(self, image: str, image_wh: tuple[int, int]) -> PhotoOrStatus:
         """Reads a photo upright, see ``read``; one that cannot be read gives a status instead of an error."""
         if not (self.root / image).is_file():
-            return PhotoOrStatus(None, IMAGE_MISSING, "no such photo")
+            return PhotoOrStatus(None, IMAGE_MISSING, describe_missing(self.root / image))
         try:
             return PhotoOrStatus(self.read(image, image_wh))
         except ImageError as error:

@@ -18,7 +18,9 @@ from emoface.datasets.prediction_files import LABEL_NAMES
 from emoface.datasets.predictions import PREDICTED_DIMENSIONS, Predictions
 from emoface.errors import PredictionsError
 from emoface.schema import CATEGORIES
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, write_text
+from emoface.storage.tables import open_bytes
 
 
 def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
@@ -48,7 +50,7 @@ def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
     if suffix != ".npy":
         return [path]
     list_path = path.with_suffix(".people.csv")
-    write_text(list_path, pd.DataFrame({"person_id": predictions.person_ids}).to_csv(index=False, lineterminator="\n"))
+    write_text(list_path, csv_text(["person_id"], ([person_id] for person_id in predictions.person_ids)))
     return [path, list_path]
 
 
@@ -91,11 +93,15 @@ def _write_mat(path: Path, predictions: Predictions) -> None:
 
 def _write_csv(path: Path, predictions: Predictions) -> None:
     separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    _to_table(predictions).to_csv(path, sep=separator, index=False, lineterminator="\n")
+    table = _to_table(predictions)
+    texts = table.astype(str).astype(object).where(table.notna(), None)  # the fewest digits of a 32-bit number
+    text = csv_text(list(table.columns), texts.itertuples(index=False), separator)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _write_parquet(path: Path, predictions: Predictions) -> None:
-    pq.write_table(pa.Table.from_pandas(_to_table(predictions), preserve_index=False), path, compression="zstd")
+    with open_bytes(path, "wb") as sink:
+        pq.write_table(pa.Table.from_pandas(_to_table(predictions), preserve_index=False), sink, compression="zstd")
 
 
 def _write_json(path: Path, predictions: Predictions) -> None:

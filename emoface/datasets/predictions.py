@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from emoface.errors import PredictionsError
 from emoface.schema import DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA
 from emoface.storage.records import read_record
-from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 
 PREDICTIONS_NAME = "predictions.parquet"
 
@@ -210,7 +210,10 @@ def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, 
     Raises:
         TableError: The key is the same, but the columns differ.
     """
-    metadata = pq.read_schema(path).metadata if path.is_file() else None
+    metadata = None
+    if path.is_file():
+        with open_bytes(path) as source:
+            metadata = pq.read_schema(source).metadata
     kept_key, _, left_out = (metadata or {}).get(_KEY, b"").decode().partition(" ")
     return (read_predictions(path), json.loads(left_out)) if kept_key == key else None
 

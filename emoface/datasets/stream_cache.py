@@ -11,7 +11,8 @@ takes a fifth of the time of decoding JPEGs; see ``docs/benchmarks/stream_cache.
 
 The cache of a split is in ``CACHE/SPLIT-DATASET-KEY/``, where the key is a hash of everything except the photos that
 the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. If two processes need
-the same cache, one waits until the other has filled it.
+the same cache, one waits until the other has filled it. A cache whose key has changed is removed unless a process still
+reads it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
-from emoface.storage.locks import lock_folder
+from emoface.storage.locks import FolderInUse, lock_folder
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, shards_key
 from emoface.storage.tables import open_table, read_table, vectors_to_array
@@ -181,13 +182,19 @@ class StreamCache:
     """
 
     def __init__(
-        self, folder: ShardFolder, people: UsablePeople, places: NDArray[np.int64], counts: dict[str, int]
+        self,
+        folder: ShardFolder,
+        people: UsablePeople,
+        places: NDArray[np.int64],
+        counts: dict[str, int],
+        in_use: FolderInUse | None,
     ) -> None:
         self.people = people
         self.counts = counts
         self._folder = folder
         self._places = places
         self._arrays: dict[tuple[int, str], NDArray[np.uint8]] = {}
+        self._in_use = in_use
 
     def __len__(self) -> int:
         return len(self.people)
@@ -219,8 +226,13 @@ class StreamCache:
         return self._arrays[shard, stream]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leaves out the mapped arrays: a copy in another process maps the files itself."""
-        return {**self.__dict__, "_arrays": {}}
+        """Leaves out the mapped arrays and the lock: a copy in another process maps the files and locks the folder."""
+        return {**self.__dict__, "_arrays": {}, "_in_use": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Locks the folder for the copy, which may outlive the original."""
+        self.__dict__.update(state)
+        self._in_use = FolderInUse(self._folder.path) if len(self.people) else None
 
 
 @dataclass(frozen=True)
@@ -282,8 +294,9 @@ def open_stream_cache(
             with ThreadPoolExecutor(count_usable_cpus()) as pool:
                 for number, shard in pending:
                     packing.write_shard(number, shard, pool, progress)
-        folder.remove_other_keys(f"{dataset}-*")
-    return _gather(folder, shards, table, manifest)
+        in_use = FolderInUse(folder.path) if shards else None
+        folder.remove_other_keys(f"{dataset}-*", progress)
+    return _gather(folder, shards, table, manifest, in_use)
 
 
 def _cache_key(manifest: Manifest, split: str) -> str:
@@ -423,7 +436,13 @@ def _decode_face(table: _Table, row: int, data: bytes) -> Photo:
         raise TableError(f"{table.path}: face of {error}; rebuild it with 'emoface faces DIR --rebuild'") from error
 
 
-def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, manifest: Manifest) -> StreamCache:
+def _gather(
+    folder: ShardFolder,
+    shards: list[list[PhotoRows]],
+    table: _Table,
+    manifest: Manifest,
+    in_use: FolderInUse | None,
+) -> StreamCache:
     """Combines the shards' summaries with the table; people who are not usable are left out and counted."""
     n_rows = len(table.index)
     places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
@@ -452,7 +471,7 @@ def _gather(folder: ShardFolder, shards: list[list[PhotoRows]], table: _Table, m
         face_in_context=face_in_context[usable],
     )
     counts = {"people": n_rows, **{name: n_by_status[name] for name in (USABLE, *UNUSABLE_REASONS)}}
-    return StreamCache(folder, people, places[usable], counts)
+    return StreamCache(folder, people, places[usable], counts, in_use)
 
 
 def _shard_places(

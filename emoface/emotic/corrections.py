@@ -41,7 +41,7 @@ PHOTO_NOTES: dict[str, str] = {
     "photo_unnamed": "the photo has no filename: its people have no row",
     "photo_without_people": "no person is annotated: the photo has no row",
     "photo_repeated": "the photo is listed again: the numbering of its people continues",
-    "photo_missing": "the photo is not below the image root: the annotated size is used",
+    "photo_missing": "the photo is not below the image root: the annotated size is used; a similar name is noted",
     "photo_unreadable": "the photo cannot be opened: the annotated size is used",
     "photo_turned": "the annotated size and boxes are those of the photo turned upright by its orientation",
     "frame_unknown": "the size does not tell whether boxes are of the stored or the upright photo: --frame decides",

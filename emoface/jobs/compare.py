@@ -29,7 +29,6 @@ from emoface.mter.cost import measure_cost
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
-from emoface.reporting.csv_files import csv_text
 from emoface.reporting.pages import (
     format_count,
     format_percent,
@@ -40,6 +39,7 @@ from emoface.reporting.pages import (
 )
 from emoface.reporting.precision import describe_bootstrap, precision_to_json
 from emoface.schema import CATEGORIES
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (

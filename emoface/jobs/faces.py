@@ -29,7 +29,7 @@ from emoface.datasets.photos import (
     PhotoFolder,
     PhotoOrStatus,
     PhotoRows,
-    describe_missing,
+    describe_missing_photos,
     group_photos,
     photo_digest,
 )
@@ -45,6 +45,7 @@ from emoface.inference.faces import (
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
 from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
@@ -57,7 +58,7 @@ from emoface.storage.records import (
 )
 from emoface.storage.settings import Count, Folder, Settings
 from emoface.storage.shards import ShardFolder, Summary, shards_key
-from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
@@ -149,7 +150,8 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
-    if not config.allow_missing and (missing := describe_missing(folder.root, [photo.image for photo in photos])):
+    missing = describe_missing_photos(folder.root, [photo.image for photo in photos])
+    if missing and not config.allow_missing:
         raise ImageError(
             f"{missing}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
             "photos have moved; '--allow-missing' goes on without them"
@@ -374,7 +376,8 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
 
     with (
         atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, FACES_SCHEMA, compression="zstd") as writer,
+        open_bytes(temporary, "wb") as sink,
+        pq.ParquetWriter(sink, FACES_SCHEMA, compression="zstd") as writer,
     ):
         for start in range(0, n_people, _ROWS_PER_GROUP):
             part = slice(start, start + _ROWS_PER_GROUP)
@@ -398,7 +401,7 @@ def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
         }
     )
     empty = table.loc[table["face_status"] != FACE_FOUND, list(EMPTY_FACE_COLUMNS)]
-    write_text(out / "empty_faces.csv", empty.to_csv(index=False, lineterminator="\n"))
+    write_text(out / "empty_faces.csv", csv_text(EMPTY_FACE_COLUMNS, empty.itertuples(index=False)))
     return {name: int((table["face_status"] == name).sum()) for name in FACE_STATUSES}
 
 

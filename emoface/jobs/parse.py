@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from emoface.datasets.photos import describe_missing
+from emoface.datasets.photos import describe_missing_photos
 from emoface.emotic import (
     PEOPLE_NOTES,
     PHOTO_NOTES,
@@ -33,9 +33,9 @@ from emoface.errors import ImageError
 from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.reporting.csv_files import csv_text
 from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
 from emoface.storage.cards import read_card
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
@@ -43,6 +43,7 @@ from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import write_table
 from emoface.vision.images import read_photo_size
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
+from emoface.vision.photo_names import find_similar
 
 _UNKNOWN_WH = (0, 0)
 _THREADS_PER_CORE = 4
@@ -147,15 +148,23 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
-    if missing := describe_missing(image_root, images):
+    if missing := describe_missing_photos(image_root, images):
         progress.note(f"{missing}; their annotated sizes are used. If the photos are elsewhere, give --images DIR")
+    similar = [one for one in headers.items() if one[1].problem == _MISSING.problem and one[1].reason]
+    if similar:
+        image, header = similar[0]
+        progress.note(
+            f"{len(similar):,} photos are missing under their names, but there in another case or Unicode form, the "
+            f"first is {image}: {header.reason}; rename them, or write their names in the annotations as they are"
+        )
     return headers
 
 
 def _read_header(path: Path) -> _Header:
     """Reads the header of one photo; a photo that cannot be read gives a problem instead of an error."""
     if not path.is_file():
-        return _MISSING
+        similar = find_similar(path)
+        return _MISSING if similar is None else _Header(None, _MISSING.problem, f"only {similar} is there")
     try:
         return _Header(read_photo_size(path))
     except ImageError as error:
@@ -186,7 +195,7 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
     wh_of: dict[str, tuple[int, int] | None] = {}
     clip_wh_of: dict[str, tuple[int, int] | None] = {}
     n_listed: Counter[str] = Counter()
-    if all(header is _MISSING for header in headers.values()) and headers:
+    if all(header == _MISSING for header in headers.values()) and headers:
         people.notes.append(Note("", "photo_missing", f"all {len(headers)} photos", ""))
         headers = {}
     for photo in photos:

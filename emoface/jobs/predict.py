@@ -26,6 +26,7 @@ from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo
 from emoface.vision.images import read_photo
+from emoface.vision.photo_names import describe_missing
 
 if TYPE_CHECKING:
     from emoface.inference.predictor import PersonPrediction, Predictor
@@ -198,7 +199,7 @@ def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) ->
 
     root = Path(manifest.image_root).resolve()
     if not image.is_file():
-        raise ImageError(f"{image}: no such photo")
+        raise ImageError(f"{image}: {describe_missing(image)}")
     if not image.resolve().is_relative_to(root):
         raise TableError(f"{image}: not below '{root}', the image root of {manifest.path}")
     annotated = find_annotated_people(manifest, "image", [image.resolve().relative_to(root).as_posix()])

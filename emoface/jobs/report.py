@@ -55,6 +55,7 @@ from emoface.schema import (
     SPLITS,
 )
 from emoface.storage.cards import read_card
+from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
@@ -262,7 +263,7 @@ def _read_notes(folder: Path, gaps: list[dict[str, str]]) -> list[dict[str, str]
                 f"{path}: expected the columns {', '.join(PARSE_NOTE_COLUMNS)}, found "
                 f"{', '.join(notes.fieldnames or ()) or 'none'}; {_PEOPLE_REMEDY}"
             )
-        return list(notes)
+        return [{name: restore(note[name] or "") for name in PARSE_NOTE_COLUMNS} for note in notes]
 
 
 def _audit(data: DataSet) -> dict[str, Any]:

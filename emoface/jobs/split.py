@@ -29,7 +29,6 @@ from emoface.labels.repeated import choose_row_of_each, find_leaks
 from emoface.labels.statistics import label_counts
 from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_people
 from emoface.progress import SILENT, Progress
-from emoface.reporting.csv_files import csv_text
 from emoface.schema import (
     CAPPED_COLUMNS,
     CATEGORIES,
@@ -42,6 +41,7 @@ from emoface.schema import (
     SPLIT_SCHEMA,
     SPLITS,
 )
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
@@ -54,7 +54,7 @@ from emoface.storage.records import (
     record_path,
 )
 from emoface.storage.settings import Folder, Seed, Settings, TextForm
-from emoface.storage.tables import open_table, read_table, write_table
+from emoface.storage.tables import open_bytes, open_table, read_table, write_table
 
 BALANCES = ("none", "cap:N", "weights")
 _LEFT_OUT = -1
@@ -357,7 +357,8 @@ class _SplitWriter:
     """Collects the rows of one split and writes them in row groups of equal size."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SPLIT_SCHEMA, compression="zstd")
+        self._sink = open_bytes(path, "wb")
+        self._writer = pq.ParquetWriter(self._sink, SPLIT_SCHEMA, compression="zstd")
         self._waiting = SPLIT_SCHEMA.empty_table()
 
     def add(self, rows: pa.Table, name: str) -> None:
@@ -372,9 +373,10 @@ class _SplitWriter:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        if error is None and self._waiting.num_rows:
-            self._writer.write_table(self._waiting)
-        self._writer.close()
+        with self._sink:
+            if error is None and self._waiting.num_rows:
+                self._writer.write_table(self._waiting)
+            self._writer.close()
 
 
 def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
 from emoface.errors import SettingsError, TableError
-from emoface.learning.launchers import find_processes
+from emoface.learning.launchers import end_with_launcher, find_processes
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.names import ModelName, PresetName
@@ -170,6 +170,7 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
     from emoface.learning.devices import pick_device
 
     processes = find_processes()
+    end_with_launcher()
     among: dict[str, Any] = {}
     if processes.n_all > 1:
         among = {"strategy": "ddp", "num_nodes": processes.n_all // processes.n_local}

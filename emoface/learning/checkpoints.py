@@ -45,7 +45,7 @@ def load_checkpoint(path: Path, keys: Sequence[str], device: torch.device | str 
     Raises:
         WeightsError: The file is missing or damaged, contains anything but tensors and plain values, or lacks an entry.
     """
-    remedy = "train again in another folder"
+    remedy = "remove the file to train again from the first epoch"
     state = read_tensors(path, remedy, device)
     if not isinstance(state, dict) or not state.keys() >= set(keys):
         found = ", ".join(sorted(key for key in state if isinstance(key, str))) if isinstance(state, dict) else ""
@@ -64,14 +64,18 @@ def loading_state(path: Path) -> Iterator[None]:
         path: The file of the state that the block loads.
 
     Raises:
-        WeightsError: The block raised an error of a state dict of other names, shapes or types.
+        WeightsError: The block raised an error of a missing entry, or of other names, shapes or types.
     """
     try:
         yield
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2]) or type(error).__name__
         raise WeightsError(
-            f"{path}: damaged or of another training: it does not fit this one ({_first_line(error)}); train again in "
-            "another folder"
+            f"{path}: not the state of this training ({type(error).__name__}: {reason}); remove the file to train "
+            "again from the first epoch"
         ) from error
 
 

@@ -7,12 +7,16 @@ from an earlier program, do not: a job in a batch system trains in one process a
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from emoface.errors import SettingsError
 
 _HOW = "start the processes with 'torchrun --nproc-per-node N -m emoface train ...'"
+_WATCH_SECONDS = 0.5
 _TASKS = {
     "SLURM_STEP_NUM_TASKS": "srun",
     "OMPI_COMM_WORLD_SIZE": "mpirun",
@@ -54,7 +58,7 @@ def find_processes(environment: Mapping[str, str] | None = None) -> Processes:
     """
     found = os.environ if environment is None else environment
     is_fabric = found.get("LT_CLI_USED") == "1"
-    if is_fabric or "TORCHELASTIC_RUN_ID" in found:
+    if _are_launched(found):
         if not found.get("MASTER_ADDR") or not found.get("MASTER_PORT"):
             raise SettingsError(
                 f"MASTER_ADDR or MASTER_PORT is not set, though other variables of torchrun are; {_HOW}, or unset "
@@ -85,6 +89,26 @@ def find_processes(environment: Mapping[str, str] | None = None) -> Processes:
             "WORLD_SIZE to train in one process"
         )
     return Processes()
+
+
+def end_with_launcher() -> None:
+    """Makes this process end when the launcher that started it has died, even by SIGKILL; nothing without launcher.
+
+    Otherwise the processes would go on without anybody who could stop them, or wait forever for one that has failed,
+    and hold the lock of their run. Every file is written in one step, so the training resumes from its last epoch.
+    """
+    if _are_launched(os.environ):
+        threading.Thread(target=_end_with, args=(os.getppid(),), name="end with launcher", daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:  # the process of an ended parent gets another one
+        time.sleep(_WATCH_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _are_launched(environment: Mapping[str, str]) -> bool:
+    return environment.get("LT_CLI_USED") == "1" or "TORCHELASTIC_RUN_ID" in environment
 
 
 def _read_number(environment: Mapping[str, str], name: str, default: int) -> int:

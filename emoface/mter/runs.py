@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load, save
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.learning.checkpoints import load_checkpoint
+from emoface.learning.checkpoints import load_checkpoint, loading_state
 from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
 from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import build_recipe_model
@@ -35,7 +36,49 @@ RUN_NAME = "run.json"
 BEST_NAME = "best.safetensors"
 LAST_NAME = "last.pt"
 LOG_NAME = "log.jsonl"
+_LARGEST_SIDE = 4096
+"""Side of a stream's input, pixels, above which a network would not fit into memory."""
+_MOST_SHOWN = 60
 _PACKAGES = ("torch", "lightning-fabric", "numpy", "opencv-python-headless")
+
+
+class _Described(BaseModel):
+    """A part of ``run.json`` that jobs use; a later emoface may write more."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _ManifestFile(_Described):
+    path: str
+    sha256: str
+
+
+class _Source(_Described):
+    network: str
+    source: str | None
+    sha256: str | None
+
+
+class _RunFile(_Described):
+    model: str
+    manifest: _ManifestFile
+    detector: dict[str, Any]
+    recipe: dict[str, Any]
+    stream_sizes: dict[str, Annotated[int, Field(ge=1, le=_LARGEST_SIDE)]]
+    shuffle_labels: bool
+    seed: int = 0
+    versions: dict[str, str] = {}
+    started_from: list[_Source] = []
+
+
+class _Epoch(_Described):
+    """The values of a line of the log that jobs use."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    train_losses: dict[str, float | None]
+    val_losses: dict[str, float | None]
+    val_map: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +165,8 @@ class Run:
             weights = read_weights(path)
         else:
             state = load_checkpoint(path, ("averaged", "model"))
-            weights = state["averaged"] or state["model"]
+            with loading_state(path):
+                weights = dict(state["averaged"] or state["model"])
         model = self.build_model()
         load_weights(model, weights, path)
         return model.eval()
@@ -149,11 +193,24 @@ class Run:
         }
 
     def log(self) -> list[dict[str, Any]]:
-        """Reads the log: one dictionary per finished epoch, see ``docs/mter.md``."""
+        """Reads the log: one dictionary per finished epoch, see ``docs/mter.md``.
+
+        Raises:
+            SettingsError: A line is not the description of an epoch.
+        """
         path = self.path / LOG_NAME
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines: list[dict[str, Any]] = []
+        for number, text in enumerate(read_text(path, SettingsError).splitlines(), start=1):
+            try:
+                lines += check_epochs([json.loads(text)])
+            except ValueError as error:
+                raise SettingsError(
+                    f"{path}: line {number} is not the description of an epoch ({_first_fault(error)}); restore the "
+                    "file, or train again in another folder"
+                ) from error
+        return lines
 
 
 def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
@@ -171,17 +228,34 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
         raise SettingsError(f"{path}: no such file; '{run_dir}' is not a training run, make one with 'emoface train'")
     try:
         settings = json.loads(read_text(path, SettingsError))
-        run = Run(run_dir, settings)
-        for name in ("model_name", "manifest_path", "detector", "predicts_vad", "stream_sizes", "has_shuffled_labels"):
-            getattr(run, name)
-    except (ValueError, KeyError, TypeError) as error:
-        raise SettingsError(f"{path}: not the description of a run ({error}); train again in another folder") from error
+        _RunFile.model_validate(settings)
+    except ValueError as error:
+        raise SettingsError(
+            f"{path}: not the description of a run ({_first_fault(error)}); restore the file, or train again in "
+            "another folder"
+        ) from error
+    run = Run(run_dir, settings)
+    run.recipe  # noqa: B018  raises an error that names the setting
     if needs_finished and not run.is_finished:
         raise SettingsError(
             f"{run_dir}: the run of {run.model_name} is unfinished after {len(run.log())} epochs; go on with "
             f"'emoface train --manifest {run.manifest_path} --model {run.model_name} --out {run_dir}'"
         )
     return run
+
+
+def _first_fault(error: ValueError) -> str:
+    """Says which value of a JSON file is wrong, what was found and what was expected."""
+    if not isinstance(error, ValidationError):
+        return f"not JSON: {error}"
+    fault = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"][:1].lower() + fault["msg"][1:]
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    found = repr(fault["input"])
+    shown = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}..."
+    return f"{name} is {shown}: {message}" if name else f"{shown}: {message}"
 
 
 def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
@@ -203,6 +277,23 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
     return Run(run_dir, described)
 
 
+def check_epochs(lines: Sequence[Any]) -> list[dict[str, Any]]:
+    """Checks that values are lines of the log of a run.
+
+    Args:
+        lines: The values, such as those in a file.
+
+    Returns:
+        The lines.
+
+    Raises:
+        ValueError: A value that jobs use is missing or of another type.
+    """
+    for line in lines:
+        _Epoch.model_validate(line)
+    return list(lines)
+
+
 def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Writes the log of a run, one line of JSON per epoch, in one step."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
@@ -220,7 +311,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         WeightsError: The file is damaged.
     """
     try:
-        return load_file(path)
+        return load(path.read_bytes())
     except safetensors.SafetensorError as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
 

@@ -41,7 +41,7 @@ from emoface.mter.epoch_log import (
 from emoface.mter.losses import label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
-from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, write_log, write_weights
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, check_epochs, write_log, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
@@ -249,7 +249,7 @@ class Trainer:
             if self.averaged is not None:
                 self.averaged.model.load_state_dict(state["averaged"])
                 self.averaged.n_updates = int(state["n_updates"])
-            self.lines = [dict(line) for line in state["lines"]]
+            self.lines = check_epochs(state["lines"])
 
     def _run_epoch(self, epoch: int) -> dict[str, Any]:
         """Trains and evaluates one epoch, and returns its line of the log."""

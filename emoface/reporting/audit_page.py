@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from emoface.labels.stratification import MIN_PEOPLE
 from emoface.reporting.charts import write_co_occurrence, write_label_histogram
-from emoface.reporting.csv_files import csv_text
 from emoface.reporting.pages import format_count, format_number, format_share, render_page
 from emoface.schema import CATEGORIES, EMPTY_FACE_REASONS
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 
 TEMPLATE = "audit.html.j2"

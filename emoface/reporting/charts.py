@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from emoface.storage.files import atomic_path
@@ -20,10 +22,12 @@ SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#
 
 _INK, _FAINT = "#1f2933", "#7b8794"
 _LEFT, _TOP, _GAP = 1.45, 0.75, 0.25
-# No date, no random ids: the bytes of a chart depend on its numbers alone. Text in an SVG stays text.
+# No date, no random ids: the bytes of a chart depend on its numbers alone. Text in an SVG stays text, also between two
+# dollar signs, as names of runs are no formulas.
 _STYLE: Any = {
     "svg.hashsalt": "emoface",
     "svg.fonttype": "none",
+    "text.parse_math": False,
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9,
     "text.color": _INK,
@@ -123,10 +127,11 @@ def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: 
     row_height = 0.14 + 0.11 * n_series
     with mpl.rc_context(_STYLE):
         figure, (panel,) = _lay_out(title, 1, (6.4, row_height * len(names)), bottom=0.4, top=0.6 + 0.22 * n_series)
+        drawn = {}
         for number, ((series, bars), color) in enumerate(zip(bars_of.items(), _colors(len(bars_of)), strict=True)):
             rows = np.arange(len(names)) - 0.38 + thickness * (number + 0.5)
             known = np.isfinite(bars.values)
-            panel.barh(rows[known], 100 * bars.values[known], height=thickness * 0.92, color=color, label=series)
+            drawn[series] = panel.barh(rows[known], 100 * bars.values[known], height=thickness * 0.92, color=color)
             for row, value, low, high in zip(rows, bars.values, bars.low, bars.high, strict=True):
                 if np.isnan(value):
                     panel.text(0.8, row, "undefined", va="center", fontsize=7, color=_FAINT)
@@ -145,7 +150,7 @@ def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: 
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
         if len(bars_of) > 1:
-            _add_legend(figure, panel, title_height=0.42)
+            _add_legend(figure, drawn, title_height=0.42)
         return _write_figure(figure, stem)
 
 
@@ -168,10 +173,12 @@ def write_training_curves(
     with mpl.rc_context(_STYLE):
         top = 0.95 + 0.22 * len(runs)
         figure, axes = _lay_out(title, len(panels), (3.9, 3.0), bottom=0.55, top=top, left=0.55, gap=0.65)
+        drawn: dict[str, Any] = {}
         for panel, (subtitle, lines) in zip(axes, panels.items(), strict=True):
             for run, (x, y) in lines.items():
                 marker = "o" if len(np.atleast_1d(np.asarray(x))) < 3 else ""
-                panel.plot(x, y, color=color_of[run], label=run, linewidth=1.6, marker=marker)
+                (line,) = panel.plot(x, y, color=color_of[run], linewidth=1.6, marker=marker)
+                drawn.setdefault(run, line)
             panel.set_title(subtitle, loc="left", fontsize=10)
             panel.set_xlabel(x_name)
             panel.yaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
@@ -179,7 +186,7 @@ def write_training_curves(
             panel.grid(color="#e4e7eb", linewidth=0.7)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-        _add_legend(figure, axes[0], title_height=0.42)
+        _add_legend(figure, drawn, title_height=0.42)
         return _write_figure(figure, stem)
 
 
@@ -233,13 +240,20 @@ def _colors(n: int) -> list[str]:
     return [SERIES_COLORS[number % len(SERIES_COLORS)] for number in range(n)]
 
 
-def _add_legend(figure: Figure, panel: Any, title_height: float) -> None:
-    """Draws the names of the series below the title, one per line."""
+def _add_legend(figure: Figure, drawn: Mapping[str, Any], title_height: float) -> None:
+    """Draws the names of the series below the title, one per line.
+
+    Matplotlib leaves out names that begin with an underscore, so the names are set after it has made the lines.
+
+    Args:
+        figure: The figure.
+        drawn: What was drawn for each series, by its name.
+        title_height: Distance of the names from the top, inches.
+    """
     width, height = figure.get_size_inches()
-    handles, names = panel.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
+    legend = figure.legend(
+        list(drawn.values()),
+        [str(number) for number in range(len(drawn))],
         loc="upper left",
         bbox_to_anchor=(0.1 / width, 1 - title_height / height),
         frameon=False,
@@ -247,6 +261,8 @@ def _add_legend(figure: Figure, panel: Any, title_height: float) -> None:
         labelspacing=0.25,
         handlelength=1.4,
     )
+    for text, name in zip(legend.get_texts(), drawn, strict=True):
+        text.set_text(name)
 
 
 def _lay_out(
@@ -282,8 +298,13 @@ def _draw_bars(panel: Any, counts: NDArray[Any], color: str) -> None:
 
 
 def _write_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Writes a figure as PNG and SVG; characters that cannot be printed, which no SVG may hold, become U+FFFD."""
+    for part in figure.findobj(Text):
+        text = part.get_text()
+        part.set_text("".join(sign if sign.isprintable() else "\ufffd" for sign in text))
     paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in _METADATA]
     for path in paths:
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)  # drawn as boxes; whole in the SVG
             figure.savefig(temporary, dpi=150, metadata=_METADATA[path.suffix])
     return paths

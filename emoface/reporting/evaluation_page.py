@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from emoface.metrics.multilabel import precision_recall_curve
 from emoface.reporting.charts import Bars, write_precision_bars, write_precision_recall
-from emoface.reporting.csv_files import csv_text, to_percent
 from emoface.reporting.pages import (
     format_count,
     format_number,
@@ -21,9 +20,11 @@ from emoface.reporting.pages import (
     format_signed_percent,
     render_page,
     svg_address,
+    to_percent,
 )
 from emoface.reporting.published import PublishedResult, choose_shown
 from emoface.schema import CATEGORIES, DIMENSIONS
+from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 
 TEMPLATE = "evaluation.html.j2"

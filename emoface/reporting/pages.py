@@ -104,6 +104,16 @@ def format_share(value: float | None, digits: int = 1) -> str:
     return "–" if value is None or math.isnan(value) else f"{format_percent(value, digits)}%"
 
 
+def to_percent(share: float | None) -> float | None:
+    """Converts a share (0-1) to percent, rounded to two decimals, for tables; None stays None.
+
+    Example:
+        >>> to_percent(0.123456)
+        12.35
+    """
+    return None if share is None else round(100 * share, 2)
+
+
 def format_signed_percent(value: float | None) -> str:
     """Formats a difference of two shares in percentage points, with plus or minus; None becomes a dash.
 

@@ -24,8 +24,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.errors import PredictionsError
+from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text
 from emoface.storage.matlab_files import read_matlab
+from emoface.storage.tables import open_bytes
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
@@ -122,6 +124,8 @@ def _read_table(path: Path) -> NamedArrays:
         if heads and all(map(_is_number, heads)) and not _are_counted(heads):
             return {UNNAMED: pd.read_csv(io.StringIO(text), sep=separator, header=None).to_numpy(np.float64)}
         table = pd.read_csv(io.StringIO(text), sep=separator, dtype={"person_id": str})
+        if "person_id" in table:
+            table["person_id"] = table["person_id"].map(restore, na_action="ignore")
         if _are_counted(heads):
             return {UNNAMED: table[[name for name in heads if name]].to_numpy(np.float64)}
     except (csv.Error, pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
@@ -153,7 +157,8 @@ def _from_column(path: Path, name: str, column: pd.Series) -> NDArray[Any]:
 
 def _read_parquet(path: Path) -> NamedArrays:
     try:
-        table = pq.read_table(path)
+        with open_bytes(path) as source:
+            table = pq.read_table(source)
     except pa.ArrowInvalid as error:
         raise PredictionsError(f"{path}: not a readable parquet file ({error})") from error
     arrays = {}

@@ -16,16 +16,21 @@ from emoface.errors import EmofaceError
 
 _UTF32_MARKS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 
-OUTSIDE_PATTERN = r"^/|^[A-Za-z]:[/\\]|\x00|(^|[/\\])\.\.([/\\]|$)"
-"""Regular expression that finds a path that does not stay below the folder it is relative to."""
+OUTSIDE_PATTERN = r"^[/\\]|^[A-Za-z]:|\x00|(^|[/\\])\.\.([/\\]|$)"
+"""Regular expression that finds a path that does not stay below the folder it is relative to.
+
+It may be absolute, on Linux or Windows, begin with the letter of a drive, or climb by ``..`` with slashes of
+either kind; a zero byte ends a path for the operating system. Links are followed: whoever put one there decided where
+it leads.
+"""
 
 
 def is_below(name: str) -> bool:
     r"""Whether a relative path read from a file stays below the folder that it is relative to.
 
     Example:
-        >>> [is_below(name) for name in ("a/b.jpg", "a/../../b", "/etc/passwd", "C:\\b.jpg", "..a/b..jpg", "")]
-        [True, False, False, False, True, False]
+        >>> [is_below(name) for name in ("a/b.jpg", "..a/b..jpg", "a/../../b", "/etc/passwd", "C:b.jpg", "")]
+        [True, True, False, False, False, False]
     """
     return bool(name) and re.search(OUTSIDE_PATTERN, name) is None
 

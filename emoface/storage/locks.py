@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -25,6 +26,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, Self, TypeVar
 
 from filelock import FileLock, Timeout
+
+if sys.platform != "win32":
+    import fcntl
 
 from emoface.errors import LockedError
 from emoface.progress import SILENT, Progress
@@ -118,6 +122,41 @@ def lock_folder(
         with suppress(OSError):  # the folders that are not empty
             for one in created:
                 one.rmdir()
+
+
+class FolderInUse:
+    """Says that this process reads a folder of files which others may otherwise remove, until the object is deleted.
+
+    The operating system holds a shared lock of the folder itself, so nothing is written, and any number of processes
+    may read. Processes that are forked from this one share the lock. On Windows there is none, as files that are open
+    cannot be removed there.
+
+    Args:
+        folder: The folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if sys.platform == "win32":
+            return
+        descriptor = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        with suppress(OSError):  # a file system without locks, where no process removes the folder, see is_in_use
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process, this one included, reads a folder, see ``FolderInUse``; also where it cannot be told."""
+    if sys.platform == "win32":
+        return False
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def locked(field: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -3,7 +3,7 @@
 The content of a shard (a table, arrays, photos) is written first and its summary last, each file in one step, so the
 existence of the summary means that the shard is finished. A later run reuses every shard whose summary still agrees
 with its content and with its inputs. If a folder of shards is named by a key, the key is a hash of everything except
-the photos that the content of the shards depends on; folders with other keys are removed.
+the photos that the content of the shards depends on; folders with other keys are removed unless a process reads them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import remove_leftovers, write_text
+from emoface.storage.locks import is_in_use
 
 Shard = TypeVar("Shard", bound=Sequence[Any])
 Summary = dict[str, Any]
@@ -106,12 +107,17 @@ class ShardFolder:
         for ending in ("json", *endings):
             remove_leftovers(self.path / f"*.{ending}")
 
-    def remove_other_keys(self, pattern: str = "*") -> None:
-        """Removes the folders beside this one that contain shards with other keys.
+    def remove_other_keys(self, pattern: str = "*", progress: Progress = SILENT) -> None:
+        """Removes the folders beside this one that contain shards with other keys, except those that a process reads.
 
         Args:
             pattern: Glob pattern of the folder names.
+            progress: Receives a note for each folder that is left because a process reads it, see ``FolderInUse``.
         """
         for other in self.path.parent.glob(pattern):
-            if other != self.path:
+            if other == self.path or not other.is_dir():
+                continue
+            if is_in_use(other):
+                progress.note(f"{other}: of other data or code, left because a running process reads it")
+            else:
                 shutil.rmtree(other)

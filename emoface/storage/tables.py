@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,11 @@ from emoface.storage.files import OUTSIDE_PATTERN, atomic_path
 
 _READS_FIXED_LISTS_WITH_NULLS = 26
 """The first version of pyarrow that reads fixed-size lists with nulls from parquet."""
+
+
+def open_bytes(path: Path, mode: Literal["rb", "wb"] = "rb") -> pa.NativeFile:
+    """Opens a file for pyarrow, which by itself refuses paths that are no UTF-8."""
+    return pa.OSFile(os.fsencode(path), mode)
 
 
 def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
@@ -71,7 +77,7 @@ class TableFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._opened.close()
+        self._opened.close(force=True)
 
     def read(self, columns: list[str] | None = None) -> pa.Table:
         """Reads all rows.
@@ -207,7 +213,7 @@ def open_table(path: Path, schema: pa.Schema, remedy: str) -> TableFile:
     if not path.is_file():
         raise TableError(f"{path}: no such file; {remedy}")
     try:
-        opened = pq.ParquetFile(path)
+        opened = pq.ParquetFile(open_bytes(path))
         found = opened.schema_arrow
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
@@ -242,10 +248,10 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: 
         schema: The columns and the metadata of the file.
         row_group_size: Rows per row group; None uses the default of pyarrow.
     """
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, open_bytes(temporary, "wb") as sink:
         pq.write_table(
             table.cast(schema).replace_schema_metadata(schema.metadata),
-            temporary,
+            sink,
             compression="zstd",
             row_group_size=row_group_size,
         )

@@ -36,6 +36,7 @@ from PIL import (
 from emoface.errors import ImageError
 from emoface.vision.crops import Photo
 from emoface.vision.orientation import NO_TURN, PhotoSize, Turn
+from emoface.vision.photo_names import describe_missing
 
 MAX_PIXELS = 16384 * 12288
 """Pixels of the largest photo that is read: the 200 megapixels of the largest phone cameras."""
@@ -324,7 +325,7 @@ def _to_rgb(image: Image.Image, name: str) -> Photo:
 
 def _cannot_read(path: Path, error: OSError) -> ImageError:
     if isinstance(error, FileNotFoundError):
-        return ImageError(f"{path}: no such photo")
+        return ImageError(f"{path}: {describe_missing(path)}")
     return ImageError(f"{path}: cannot be read ({error.strerror})")
 
 

@@ -150,4 +150,4 @@ class DetectorTrainer:
             self.averaged.model.load_state_dict(state["averaged"])
             self.averaged.n_updates = int(state["n_updates"])
             self._optimizer.load_state_dict(state["optimizer"])
-            self.lines = [dict(line) for line in state["lines"]]
+            self.lines = list(state["lines"])

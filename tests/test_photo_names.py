@@ -1,0 +1,121 @@
+"""Names of photos that only look the same, and names that are no UTF-8."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emoface.emotic.csv_files import COLUMNS
+from emoface.errors import ImageError
+from emoface.jobs.parse import ParseConfig, run_parse
+from emoface.progress import Silent
+from emoface.vision.images import encode_jpeg, read_photo
+from emoface.vision.photo_names import find_similar
+
+COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
+
+
+class _Notes(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def _write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encode_jpeg(np.full((60, 60, 3), 90, np.uint8)))
+    return path
+
+
+def _write_own(root: Path, images: list[str]) -> Path:
+    """Annotations of the photos, in a folder of one's own."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "train.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(COLUMNS)
+        for image in images:
+            folder, _, name = image.rpartition("/")
+            writer.writerow([0, folder, name, "[60, 60]", "[0, 0, 50, 50]", "['Anger']", "[1, 2, 3]", "Male", "Adult"])
+    return root / "train.csv"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there"),
+    [
+        ("a/B.jpg", "a/b.jpg"),
+        ("a/b.jpg", "A/b.JPG"),
+        (f"{COMPOSED}/a.jpg", f"{DECOMPOSED}/a.jpg"),
+        (f"a/{DECOMPOSED}.jpg", f"a/{COMPOSED.upper()}.jpg"),
+        ("STRASSE.jpg", "straße.jpg"),
+    ],
+)
+def test_file_whose_name_looks_the_same_is_named_and_not_read(tmp_path: Path, wanted: str, there: str) -> None:
+    if (tmp_path / "A").exists() or _write(tmp_path / there) != tmp_path / there or (tmp_path / wanted).exists():
+        pytest.skip("the file system takes these names for the same")
+    assert find_similar(tmp_path / wanted) == tmp_path / there
+    expected = f"{tmp_path / wanted}: no such photo, only '{tmp_path / there}', in another case or Unicode form"
+    with pytest.raises(ImageError) as error:
+        read_photo(tmp_path / wanted)
+    assert str(error.value) == expected
+    annotations, notes = _write_own(tmp_path / "own", [wanted]), _Notes()
+    record = run_parse(
+        ParseConfig(emotic_root=tmp_path / "own", annotations=annotations, images=tmp_path, out=tmp_path / "out"), notes
+    )
+    assert record.counts["photos_missing"] == 1
+    assert any(f"the first is {wanted}: only {tmp_path / there} is there; rename" in line for line in notes.lines)
+    with (tmp_path / "out/parse_notes.csv").open(newline="", encoding="utf-8") as stream:
+        (note,) = (row for row in csv.DictReader(stream) if row["what"] == "photo_missing")
+    assert note["person_id"] == wanted and note["before"] == f"only {tmp_path / there} is there"
+
+
+def test_other_names_are_not_similar(tmp_path: Path) -> None:
+    _write(tmp_path / "a" / "b.jpg")
+    (tmp_path / "a" / "folder.jpg").mkdir()
+    for wanted in ("a/c.jpg", "c/b.jpg", "a/FOLDER.jpg", "a/b.jpg/c"):
+        assert find_similar(tmp_path / wanted) is None
+    _write(tmp_path / "a" / "C.jpg")
+    assert find_similar(tmp_path / "a" / "c.jpg") == tmp_path / "a" / "C.jpg"  # the list of the folder is read again
+
+
+GBK = os.fsdecode("照片".encode("gbk"))
+"""The name of a folder in an archive that was packed on a Chinese Windows."""
+
+
+def _run(*words: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    call = [sys.executable, "-m", "emoface", *(os.fsencode(str(word)) for word in words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(call, capture_output=True, check=False, cwd=cwd, env=environment)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
+def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weights_dir: Path) -> None:
+    root = tmp_path / GBK
+    names = [f"mscoco/images/{number}.jpg" for number in range(12)]
+    for name in names:
+        _write(root / "photos" / name)
+    annotations = _write_own(root, names)
+    work = root / "work"
+    detector = ("--detector", "yolov5n-face", "--weights", weights_dir / "yolov5n-face.param", "--backend", "torch")
+    for words in (
+        ("parse", root, "--annotations", annotations, "--images", root / "photos", "--out", work),
+        ("faces", work, *detector),
+        ("split", work),
+        ("report", work),
+        ("verify", work),
+        ("parse", root, "--annotations", root / "gone.csv", "--out", work),
+    ):
+        ended = _run(*words, cwd=tmp_path)
+        assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
+        assert ended.returncode == (1 if root / "gone.csv" in words else 0), ended.stderr
+    manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["image_root"] == str(root / "photos") and Path(manifest["image_root"]).is_dir()
