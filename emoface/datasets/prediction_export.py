@@ -6,19 +6,20 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.io
 
 from emoface.datasets.prediction_files import LABEL_NAMES
 from emoface.datasets.predictions import PREDICTED_DIMENSIONS, Predictions
 from emoface.errors import PredictionsError
 from emoface.schema import CATEGORIES
 from emoface.storage.files import atomic_path, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
@@ -48,7 +49,8 @@ def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
     if suffix != ".npy":
         return [path]
     list_path = path.with_suffix(".people.csv")
-    write_text(list_path, pd.DataFrame({"person_id": predictions.person_ids}).to_csv(index=False, lineterminator="\n"))
+    people = _to_table(predictions)[["person_id"]]
+    write_text(list_path, people.to_csv(index=False, lineterminator="\n"))
     return [path, list_path]
 
 
@@ -67,6 +69,8 @@ def _to_arrays(predictions: Predictions) -> dict[str, Any]:
 
 
 def _to_table(predictions: Predictions) -> pd.DataFrame:
+    import pandas as pd
+
     columns: dict[str, Any] = {"person_id": predictions.person_ids}
     columns |= dict(zip(CATEGORIES, predictions.probabilities.T, strict=True))
     if _predicts_vad(predictions):
@@ -83,6 +87,8 @@ def _write_npz(path: Path, predictions: Predictions) -> None:
 
 
 def _write_mat(path: Path, predictions: Predictions) -> None:
+    import scipy.io
+
     # A cell array of texts; a char matrix would pad them.
     arrays = _to_arrays(predictions)
     texts = {name: values.astype(object) for name, values in arrays.items() if values.dtype.kind == "U"}

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
-from scipy.io.matlab import MatReadError
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad, to_folder, to_image_wh
 from emoface.errors import AnnotationsError
@@ -32,8 +30,8 @@ from emoface.storage.files import write_bytes
 _HEADER = b"MATLAB 5.0 MAT-file, annotations in the layout of EMOTIC"
 _HEADER_BYTES = 116
 _HDF5 = b"\x89HDF"
-_DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, KeyError, IndexError, OSError, MemoryError, OverflowError)
-"""The errors that scipy raises on a damaged file."""
+_DAMAGE = (zlib.error, ValueError, TypeError, KeyError, IndexError, OSError, MemoryError, OverflowError)
+"""The errors that scipy raises on a damaged file, besides its own ``MatReadError``."""
 
 
 def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
@@ -53,6 +51,9 @@ def read_annotations_mat(path: Path) -> list[PhotoAnnotation]:
 
 
 def _load(path: Path) -> dict[str, Any]:
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
     remedy = "download it again, or name another file with --annotations"
     try:
         data = path.read_bytes()
@@ -66,7 +67,7 @@ def _load(path: Path) -> dict[str, Any]:
         raise AnnotationsError(f"{path}: starts with {data[:16]!r}, expected a MATLAB 5 file; {remedy}")
     try:
         variables: dict[str, Any] = scipy.io.loadmat(io.BytesIO(data), variable_names=SPLITS)
-    except _DAMAGE as error:
+    except (*_DAMAGE, MatReadError) as error:
         raise AnnotationsError(f"{path}: damaged or cut off ({error}); {remedy}") from error
     missing = [name for name in SPLITS if name not in variables]
     if missing:
@@ -211,6 +212,8 @@ def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None
         path: The file to write.
         photos: The photos in any order; each is written to the variable of its ``source_split``.
     """
+    import scipy.io
+
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for photo in photos:
         rows[photo.source_split].append(_from_photo(photo))

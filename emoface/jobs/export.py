@@ -12,7 +12,6 @@ from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
 from emoface.storage.settings import File, Settings
 from emoface.storage.weights import find_weights
-from emoface.yolov5face import load_network, save_network
 
 FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}
 
@@ -50,6 +49,8 @@ def run_export(config: ExportConfig) -> JobRecord:
     Raises:
         WeightsError: The weights are not found, are damaged, or belong to no known network.
     """
+    from emoface.yolov5face import load_network, save_network
+
     path = Path(config.weights)
     found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
     network = load_network(found.path, found.network)

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
 from emoface.errors import AnnotationsError
 from emoface.vision.detections import Detections
@@ -28,7 +26,6 @@ SETTINGS = ("easy", "medium", "hard")
 
 _N_THRESHOLDS = 1000
 _MIN_IOU = 0.5
-_DAMAGE = (MatReadError, zlib.error, ValueError, TypeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -148,11 +145,14 @@ def _scale_scores(conf: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float6
 
 
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
     if not path.is_file():
         raise AnnotationsError(f"{path}: no such file; it is in WIDER FACE's eval_tools/ground_truth")
     try:
         variables: dict[str, Any] = scipy.io.loadmat(str(path), variable_names=names)
-    except _DAMAGE as error:
+    except (MatReadError, zlib.error, ValueError, TypeError, OSError) as error:
         raise AnnotationsError(f"{path}: is no MATLAB 5 file ({error}); download it again") from error
     missing = [name for name in names if name not in variables]
     if missing:

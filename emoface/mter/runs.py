@@ -3,6 +3,8 @@
 ``RUN/run.json`` has the settings and the environment; ``RUN/last.pt`` has the state for resuming;
 ``RUN/best.safetensors`` has the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per
 epoch; ``RUN/records/train.json`` is written last and marks a finished run.
+
+The settings and the log are read without torch, which is imported when weights are.
 """
 
 from __future__ import annotations
@@ -14,22 +16,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
-
-import safetensors
-import torch
-from safetensors.torch import load_file, save
+from typing import TYPE_CHECKING, Any, Literal
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.learning.checkpoints import load_checkpoint
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
-from emoface.mter.names import STREAM_SIZES
-from emoface.mter.networks import build_recipe_model
+from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
 from emoface.storage.files import read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from emoface.mter.base import Mter
 
 RUN_NAME = "run.json"
 BEST_NAME = "best.safetensors"
@@ -104,6 +104,8 @@ class Run:
 
     def build_model(self) -> Mter:
         """Builds the network of the run, with randomly initialised weights."""
+        from emoface.mter.networks import build_recipe_model
+
         return build_recipe_model(self.model_name, self.recipe)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
@@ -121,6 +123,8 @@ class Run:
         if which == "best":
             weights = read_weights(path)
         else:
+            from emoface.learning.checkpoints import load_checkpoint
+
             state = load_checkpoint(path)
             weights = state["averaged"] or state["model"]
         model = self.build_model()
@@ -136,6 +140,8 @@ class Run:
         """
         if "started_from" not in self.settings:
             return None
+        import torch
+
         with torch.device("meta"):
             streams = self.build_model().streams
         nothing = {"source": None, "sha256": None}
@@ -210,6 +216,8 @@ def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def write_weights(path: Path, model: torch.nn.Module) -> None:
     """Writes a network's weights as safetensors, in one step."""
+    from safetensors.torch import save
+
     write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
@@ -219,9 +227,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: The file is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
-    except safetensors.SafetensorError as error:
+    except SafetensorError as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
 
 
@@ -240,6 +251,8 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path:
 
 def describe_environment() -> dict[str, str]:
     """Describes the environment as table 4-1 of the thesis does: system, processor, GPU, CUDA, memory and framework."""
+    import torch
+
     has_gpu = torch.cuda.is_available()
     return {
         "os": platform.platform(),

@@ -12,18 +12,18 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.io
 from numpy.typing import NDArray
-from scipy.io.matlab import MatReadError
 
 from emoface.errors import PredictionsError
 from emoface.storage.files import read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
@@ -90,6 +90,9 @@ def _describe_numpy_error(error: Exception) -> str:
 
 
 def _read_mat(path: Path) -> NamedArrays:
+    import scipy.io
+    from scipy.io.matlab import MatReadError
+
     with path.open("rb") as stream:
         head = stream.read(max(_HDF5_OFFSETS) + len(_HDF5_SIGNATURE))
     if any(head[offset:].startswith(_HDF5_SIGNATURE) for offset in _HDF5_OFFSETS):
@@ -114,6 +117,8 @@ def _from_cells(value: Any) -> Any:
 
 
 def _read_table(path: Path) -> NamedArrays:
+    import pandas as pd
+
     separator = _SEPARATORS[path.suffix.lower()]
     text = read_text(path, PredictionsError, "table")
     try:
@@ -145,7 +150,9 @@ def _are_counted(heads: Sequence[str]) -> bool:
 
 
 def _from_column(path: Path, name: str, column: pd.Series) -> NDArray[Any]:
-    if pd.api.types.is_numeric_dtype(column.dtype):
+    from pandas.api.types import is_numeric_dtype
+
+    if is_numeric_dtype(column.dtype):
         return np.asarray(column.to_numpy())
     if name == "person_id" and column.isna().any():
         raise PredictionsError(f"{path}: {int(column.isna().sum())} rows have no {name}; give each row one")
