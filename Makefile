@@ -28,7 +28,7 @@ $(OLDEST_VENV)/.installed: constraints-oldest.txt
 	touch $@
 
 test-oldest: $(OLDEST_VENV)/.installed
-	PYTHONPATH=. OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest tests/test_tables.py tests/test_faces.py tests/test_split.py
+	PYTHONPATH="$(CURDIR)" OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest tests/test_tables.py tests/test_faces.py tests/test_split.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -130,7 +130,7 @@ def test_file_that_may_not_be_written_is_one_line_too(tmp_path: Path, monkeypatc
     Path("taken").write_text("a file where a folder is wanted")
     answer = _call("simulate", "taken/sim", "--images", "1")
     assert answer.exit_code == 1
-    assert answer.stderr.splitlines()[-1].startswith("Error: taken/sim")
+    assert answer.stderr.splitlines()[-1].startswith(f"Error: {tmp_path / 'taken/sim'}: ")
 
 
 def test_status_prints_one_line_per_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

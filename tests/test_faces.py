@@ -25,13 +25,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from emoface.errors import SettingsError, TableError
+from emoface.errors import ImageError, SettingsError, TableError
 from emoface.inference import faces as faces_inference
 from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, write_record
+from emoface.storage.records import JobRecord, need_record, write_record
 from emoface.storage.tables import write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
@@ -155,6 +155,21 @@ def test_every_person_has_a_row_with_a_face_or_a_reason(dataset: Path, detector:
     assert record.counts["photos_unreadable"] == 1
 
 
+def test_photos_that_are_all_away_replace_nothing(dataset: Path, detector: MagentaDetector) -> None:
+    """An image root that is not mounted: https://github.com/ultralytics/ultralytics/issues/22101."""
+    run_faces(FacesConfig(dir=dataset))
+    whole = _tables(dataset)
+    root = dataset.parent / "photos"
+    root.rename(dataset.parent / "elsewhere")
+    with pytest.raises(
+        ImageError, match=r"photos: 8 of 8 photos are missing, such as mscoco/images/0\.png; nothing was"
+    ):
+        run_faces(FacesConfig(dir=dataset))
+    assert _tables(dataset) == whole and need_record(dataset, "faces").counts["photos_missing"] == 1
+    record = run_faces(FacesConfig(dir=dataset, allow_missing=True))
+    assert record.counts["face_status"]["image_missing"] == 8
+
+
 def test_batch_and_shard_size_do_not_change_the_tables(dataset: Path, detector: MagentaDetector) -> None:
     run_faces(FacesConfig(dir=dataset, shard_size=8, batch_size=8))
     whole = _tables(dataset)
@@ -221,12 +236,12 @@ def test_kill_between_any_two_files_leaves_no_trace(
 
 
 def run_and_kill(out: str, n_files: int) -> None:
-    """Runs the job in a process of its own that dies after so many files are in place."""
+    """Runs the job in a process of its own that dies after so many files are in place; the lock's file is none."""
     weights = _stand_in_weights(Path(out).parent)
     rename, n_done = Path.replace, itertools.count()
 
     def replace(path: Path, target: Path) -> Path:
-        if next(n_done) == n_files:
+        if not target.name.startswith(".") and next(n_done) == n_files:
             os.kill(os.getpid(), signal.SIGKILL)
         return rename(path, target)
 

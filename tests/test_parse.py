@@ -434,6 +434,17 @@ def test_command_says_what_is_wrong_in_one_line(tmp_path: Path, prepare: Any, op
     assert "Traceback" not in result.output and not (tmp_path / "out" / "people.parquet").exists()
 
 
+def test_photos_that_are_nearly_all_missing_are_said_on_the_console(tmp_path: Path) -> None:
+    photos = [_photo(f"mscoco/images/{number}.jpg", "train", _person("Peace")) for number in range(20)]
+    root = _write_root(tmp_path / "EMOTIC", photos)
+    _write_jpeg(root / "mscoco/images/7.jpg", (64, 48))
+    result = CliRunner().invoke(main, ["parse", str(root), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0 and "19 of 20 photos are missing, such as mscoco/images/0.jpg" in result.stderr
+    _write_jpeg(root / "mscoco/images/8.jpg", (64, 48))
+    result = CliRunner().invoke(main, ["parse", str(root), "--out", str(tmp_path / "out")])
+    assert "such as" not in result.stderr
+
+
 def test_command_without_out_is_bad_usage(tmp_path: Path) -> None:
     assert CliRunner().invoke(main, ["parse", str(tmp_path)]).exit_code == 2
 

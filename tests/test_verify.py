@@ -122,7 +122,7 @@ def test_record_that_names_files_outside_its_folder(work: Path) -> None:
     record = json.loads(path.read_text())
     path.write_text(json.dumps({**record, "outputs": {"../secret.txt": "0" * 64}}))
     assert _differences(work) == [
-        f"{path}: lists '../secret.txt', which is outside {work}; the record was not written by emoface"
+        f"{path}: not a job record (outputs: ../secret.txt); delete it and run 'emoface faces' again"
     ]
 
 

@@ -24,6 +24,7 @@ IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
 UNREADABLE_PHOTOS = "unreadable_photos"
 """Entry of ``info`` in the record of faces: by image, what is wrong with each photo that is ``image_unreadable``."""
+_NEARLY_ALL = 0.95  # share of missing photos from which the folder, not the single photo, is taken to be the fault
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,22 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
         PhotoRows(image, (int(image_wh[rows[0], 0]), int(image_wh[rows[0], 1])), np.array(rows, np.int64))
         for image, rows in rows_of.items()
     ]
+
+
+def describe_missing(image_root: Path, images: Sequence[str]) -> str:
+    """Says that so many photos are missing that their folder was probably moved, or its disk is not mounted.
+
+    Args:
+        image_root: The folder that the ``image`` paths are relative to.
+        images: The photos, each once.
+
+    Returns:
+        How many photos are missing, and one of them; empty if fewer than 95 % are missing.
+    """
+    missing = [image for image in images if not (image_root / image).is_file()]
+    if not missing or len(missing) < _NEARLY_ALL * len(images):
+        return ""
+    return f"{image_root}: {len(missing):,} of {len(images):,} photos are missing, such as {missing[0]}"
 
 
 def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:

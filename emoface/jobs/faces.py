@@ -28,10 +28,11 @@ from emoface.datasets.photos import (
     PhotoFolder,
     PhotoOrStatus,
     PhotoRows,
+    describe_missing,
     group_photos,
     photo_digest,
 )
-from emoface.errors import SettingsError, install_command
+from emoface.errors import ImageError, SettingsError, install_command
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 _SHARDS_NAME = "faces_shards"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
+_NOT_IN_KEY = ("dir", "weights", "engine", "allow_missing")  # settings that do not change the content of a shard
 
 
 class _DataSetFolder(Settings):
@@ -84,6 +86,8 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     """Number of photos that the detector receives at a time."""
     shard_size: Count = 256
     """Number of photos per shard; a resumed run keeps the finished shards."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos are missing; their people get the status image_missing."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         TableError: ``people.parquet`` is missing or has other columns.
         WeightsError: The detector's weights are missing or damaged.
+        ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
     """
     people_path = config.dir / "people.parquet"
     people = read_table(
@@ -143,6 +148,11 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
+    if not config.allow_missing and (missing := describe_missing(folder.root, [photo.image for photo in photos])):
+        raise ImageError(
+            f"{missing}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
+            "photos have moved; '--allow-missing' goes on without them"
+        )
     people_sha256 = file_sha256(people_path)
     inputs = {
         str(people_path): people_sha256,
@@ -214,7 +224,7 @@ def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
 
 def _shards_key(config: FacesConfig, folder: PhotoFolder, weights_sha256: str, people_sha256: str, code: str) -> str:
     """Computes the key of a run's shards from everything that determines their content, except the photos."""
-    settings = {name: value for name, value in config.to_json().items() if name not in ("dir", "weights", "engine")}
+    settings = {name: value for name, value in config.to_json().items() if name not in _NOT_IN_KEY}
     return shards_key([settings, folder.undecided_frame, weights_sha256, people_sha256, code])
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from emoface.datasets.photos import describe_missing
 from emoface.emotic import (
     PEOPLE_NOTES,
     PHOTO_NOTES,
@@ -146,6 +147,8 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
+    if missing := describe_missing(image_root, images):
+        progress.note(f"{missing}; their annotated sizes are used. If the photos are elsewhere, give --images DIR")
     return headers
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from emoface.yolov5face import YoloV5Face
+    from emoface.yolov5face.architectures import find_architecture
     from emoface.yolov5face.batches import TrainingCrops
 
 _SIZE_STEP = 64
@@ -109,6 +110,7 @@ def _train_or_resume(config: TrainDetectorConfig, progress: Progress) -> JobReco
     from emoface.yolov5face.losses import LossWeights
     from emoface.yolov5face.trainer import BEST_NAME, LOG_NAME, DetectorTrainer
 
+    find_architecture(config.network)  # a wrong name is told before photos are read
     sources = [read_whole_photos(source, progress=progress) for source in config.train]
     photos = [photo for found, _ in sources for photo in found]
     val, n_val_out = read_whole_photos(config.val, progress=progress)
