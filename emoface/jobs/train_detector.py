@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import torch
 
     from emoface.yolov5face import YoloV5Face
-    from emoface.yolov5face.architectures import find_architecture
     from emoface.yolov5face.batches import TrainingCrops
 
 _SIZE_STEP = 64
@@ -106,6 +105,7 @@ def run_train_detector(config: TrainDetectorConfig, progress: Progress = SILENT)
 def _train_or_resume(config: TrainDetectorConfig, progress: Progress) -> JobRecord:
     from emoface.learning.devices import pick_device
     from emoface.learning.optimizers import build_optimizer
+    from emoface.yolov5face.architectures import find_architecture
     from emoface.yolov5face.batches import TrainingCrops
     from emoface.yolov5face.losses import LossWeights
     from emoface.yolov5face.trainer import BEST_NAME, LOG_NAME, DetectorTrainer
