@@ -68,3 +68,39 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     known = sorted(choices)
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+
+
+_EXTRA_OF = {
+    "torch": "train",
+    "lightning_fabric": "train",
+    "tensorboard": "train",
+    "ray": "ray",
+    "pillow_heif": "heic",
+}
+"""The extra of emoface that installs a package which ``pip install emoface`` leaves out, by the name to import."""
+
+
+def install_command(package: str) -> str:
+    """Returns the command that installs an optional package.
+
+    Args:
+        package: The name to import, such as ``torch``.
+
+    Example:
+        >>> install_command("torch")
+        "pip install 'emoface[train]'"
+    """
+    return f"pip install 'emoface[{_EXTRA_OF[package]}]'"
+
+
+def describe_missing_package(error: ModuleNotFoundError) -> str | None:
+    """Describes a failed import of an optional package as an error message; None for any other module.
+
+    Example:
+        >>> describe_missing_package(ModuleNotFoundError(name="torch"))
+        "this needs the package torch, which is not installed; install it with pip install 'emoface[train]'"
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRA_OF:
+        return None
+    return f"this needs the package {package}, which is not installed; install it with {install_command(package)}"

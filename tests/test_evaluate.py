@@ -396,7 +396,7 @@ def test_changed_style_writes_the_page_anew(evaluated: Path, tmp_path: Path, mon
 def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
-    monkeypatch.setattr(evaluate_job, "forward_people", _refuse)
+    monkeypatch.setattr("emoface.mter.forward.forward_people", _refuse)
     run_evaluate(EvaluateConfig(run=run, draws=20))
     assert _metrics(run)["bootstrap"]["draws"] == 20
     assert _metrics(run)["mean_average_precision"] == _metrics(evaluated)["mean_average_precision"]

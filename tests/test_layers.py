@@ -76,6 +76,7 @@ def test_networks_do_not_import_each_other() -> None:
     [
         *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
         *("train", "train_detector", "model", "score", "export_predictions", "verify"),
+        *("evaluate", "compare", "export", "add_weights", "demo"),
     ],
 )
 def test_command_line_and_light_jobs_start_without_torch(job: str) -> None:

@@ -12,7 +12,7 @@ from mter_data import write_photos_and_tables
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import StreamCache, open_stream_cache
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, STREAMS, ContextInput
+from emoface.mter.base import STREAMS, ContextInput
 from emoface.mter.dataset import (
     BLANK,
     Augmentation,
@@ -27,6 +27,7 @@ from emoface.mter.dataset import (
     normalise_pixels,
     to_stream_inputs,
 )
+from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.vision.images import decode_photo, read_photo
 
 SIZES = {"face": 32, "body": 40, "context": 56}

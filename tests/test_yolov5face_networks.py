@@ -13,7 +13,10 @@ from emoface.errors import SettingsError
 from emoface.vision.letterbox import Letterbox
 from emoface.yolov5face import ARCHITECTURES, YoloV5Face, build_network
 from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_level, decode_photo, sigmoid
-from emoface.yolov5face.folding import conv_slots, fold_batch_norms
+from emoface.yolov5face.folding import conv_slots, fold_batch_norms, network_weights
+from emoface.yolov5face.graph import ConvForm, describe_graph
+from emoface.yolov5face.network_weights import tensor_shapes
+from emoface.yolov5face.onnx_files import to_onnx
 
 BuildNetwork = Callable[..., YoloV5Face]
 
@@ -171,3 +174,43 @@ def test_convolutions_are_listed_in_the_order_in_which_they_run(name: str) -> No
 def test_unknown_network_suggests_a_near_one() -> None:
     with pytest.raises(SettingsError, match="did you mean 'yolov5s-face'"):
         build_network("yolov5s-fase")
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_description_without_torch_has_the_tensors_and_convolutions_of_the_network(name: str) -> None:
+    with torch.device("meta"):
+        network = build_network(name)
+    shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    expected = {key: shape for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
+    assert tensor_shapes(ARCHITECTURES[name]) == expected
+    described = [(conv.name, conv.norm_name, conv.form, conv.has_bias) for conv in describe_graph(name).convs]
+    assert described == [
+        (
+            slot.name,
+            slot.norm_name,
+            ConvForm(tuple(slot.conv.weight.shape), slot.conv.stride[0], slot.conv.groups),
+            slot.conv.bias is not None,
+        )
+        for slot in conv_slots(network)
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["yolov5n-0.5-face", "yolov5s-face", "yolov5n6-face", "yolov5-blazeface", "yolov5-blazeface-fpn"]
+)
+def test_onnx_computes_what_torch_computes(random_network: BuildNetwork, name: str) -> None:
+    import onnxruntime
+
+    network = random_network(name)
+    session = onnxruntime.InferenceSession(to_onnx(network_weights(network)), providers=["CPUExecutionProvider"])
+    images = torch.rand(2, 3, 128, 192, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network.eval().raw_heads(images)
+    found = session.run(None, {"images": images.numpy()})
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one, other.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_parameters_are_counted_without_torch(random_network: BuildNetwork) -> None:
+    network = random_network("yolov5-blazeface")
+    assert network_weights(network).n_parameters == sum(parameter.numel() for parameter in network.parameters())

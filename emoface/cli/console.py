@@ -1,4 +1,7 @@
-"""What all commands share: option types, one-line error messages, progress bars, tables."""
+"""What all commands share: option types, one-line error messages, progress bars, tables.
+
+Rich and the rest of emoface are imported only when a command runs, so that ``--help`` starts fast.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,16 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as RichProgress
-from rich.table import Table
-from rich.text import Text
 
-from emoface.errors import EmofaceError
+from emoface.errors import EmofaceError, describe_missing_package
 from emoface.progress import Progress
-from emoface.storage.records import JobRecord
-from emoface.storage.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
+
+if TYPE_CHECKING:
+    from emoface.cli.terminal import TerminalProgress
+    from emoface.storage.records import JobRecord
 
 C = TypeVar("C")
 
@@ -77,8 +67,10 @@ class EmofaceGroup(click.Group):
         """Runs the command; shows an error that a user can fix as one line."""
         try:
             return super().invoke(ctx)
-        except (EmofaceError, OSError) as error:
+        except (EmofaceError, OSError, ModuleNotFoundError) as error:
             if isinstance(error, BrokenPipeError):
+                raise
+            if isinstance(error, ModuleNotFoundError) and describe_missing_package(error) is None:
                 raise
             if ctx.find_root().meta.get("emoface.debug"):
                 click.echo(traceback.format_exc(), err=True)
@@ -101,7 +93,9 @@ _REMEDIES = {
 """What a user can do about an error of the operating system, by its number."""
 
 
-def _error_line(error: EmofaceError | OSError) -> str:
+def _error_line(error: EmofaceError | OSError | ModuleNotFoundError) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return describe_missing_package(error) or str(error)
     if isinstance(error, OSError) and error.filename:
         return f"{os.fsdecode(error.filename)}: {error.strerror}{_REMEDIES.get(error.errno or 0, '')}"
     return " ".join(str(error).split())
@@ -111,65 +105,13 @@ command = functools.partial(click.command, cls=EmofaceCommand)
 """Declares a command; ``emoface.cli`` adds it to its group."""
 
 
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.1f}/s", style="progress.data.speed")
-
-
-class TerminalProgress:
-    """Shows a job's progress: bar, count, rate and time left on a terminal, one plain line per task elsewhere."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar: RichProgress | None = None
-        self._task: TaskID | None = None
-        if console.is_terminal:
-            self._bar = RichProgress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                _RateColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=console,
-            )
-
-    def start(self, description: str, total: int) -> None:
-        """Begins a task of ``total`` units."""
-        if self._bar is None:
-            self._console.print(f"{description}: {total:,}", highlight=False)
-            return
-        self._bar.start()
-        if self._task is not None:
-            self._bar.update(self._task, visible=False)
-        self._task = self._bar.add_task(description, total=total)
-
-    def advance(self, n: int = 1) -> None:
-        """Advances the bar by ``n`` units."""
-        if self._bar is not None and self._task is not None:
-            self._bar.advance(self._task, n)
-
-    def describe(self, text: str) -> None:
-        """Sets the text in front of the bar; does nothing if there is no bar."""
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, description=text)
-
-    def note(self, text: str) -> None:
-        """Prints a line, above the bar if there is one."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Removes the bar from the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
 @contextmanager
 def terminal_progress() -> Iterator[TerminalProgress]:
     """Shows a job's progress on standard error until the job ends."""
+    from rich.console import Console
+
+    from emoface.cli.terminal import TerminalProgress
+
     progress = TerminalProgress(Console(stderr=True))
     try:
         yield progress
@@ -179,6 +121,9 @@ def terminal_progress() -> Iterator[TerminalProgress]:
 
 def print_pairs(title: str, pairs: Mapping[str, Any]) -> None:
     """Prints a two-column table on a terminal, ``name: value`` lines elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     flat = list(_flatten(pairs))
     if not console.is_terminal:
@@ -208,6 +153,8 @@ def _flatten(pairs: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def warn_of_demonstration(detector: str, weights: Path | None) -> None:
     """Warns on standard error if a command uses the demonstration detector, which was trained on drawings alone."""
+    from emoface.storage.weights import DEMONSTRATION_DETECTOR, DEMONSTRATION_NOTE
+
     if detector == DEMONSTRATION_DETECTOR and weights is None:
         click.echo(f"Warning: {DEMONSTRATION_NOTE}", err=True)
 
@@ -227,6 +174,9 @@ def run_job(run: Callable[[C, Progress], JobRecord], config: C) -> JobRecord:
 
 def print_rows(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Prints a table on a terminal, tab-separated lines elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console()
     if not console.is_terminal:
         click.echo("\t".join(columns))

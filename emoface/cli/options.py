@@ -11,13 +11,16 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from pydantic.fields import FieldInfo
 
 from emoface.cli.console import ANY, FILE, FOLDER, EmofaceCommand
-from emoface.storage.settings import FieldShape, Settings
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from emoface.storage.settings import FieldShape, Settings
 
 
 class BoxType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions alone
@@ -119,6 +122,8 @@ def _import_settings(place: str) -> type[Settings]:
 
 
 def _to_argument(name: str, field: FieldInfo) -> click.Argument:
+    from emoface.storage.settings import FieldShape
+
     shape = FieldShape.of(field)
     many = shape.is_sequence and shape.length is None
     return click.Argument([name], type=_click_type(shape), nargs=-1 if many else 1, required=field.is_required())
@@ -133,6 +138,8 @@ def _to_option(name: str, field: FieldInfo, flag: str | None, is_override: bool 
         flag: Name of the option; None if it is named after the field.
         is_override: Whether a preset gives the value if the option is not used; the help then shows no default.
     """
+    from emoface.storage.settings import FieldShape
+
     shape = FieldShape.of(field)
     flag = flag or f"--{name.replace('_', '-')}"
     help_text = inspect.cleandoc(field.description or "").replace("``", "").replace("\n", " ")

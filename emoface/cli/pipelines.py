@@ -8,12 +8,10 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from emoface.cli.console import command, print_pairs, print_rows, terminal_progress
 from emoface.cli.options import job_command
 from emoface.progress import Progress
-from emoface.schema import SPLITS
 
 if TYPE_CHECKING:
     from emoface.jobs.demo import DemoConfig
@@ -103,6 +101,8 @@ def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ..
 
 
 def _split_rows(counts: Mapping[str, Any]) -> list[list[str]]:
+    from emoface.schema import SPLITS
+
     rows = [[name, *(f"{counts[name][key]:,}" for key in ("rows", "photos", "faces"))] for name in SPLITS]
     return [*rows, ["all", *(f"{counts[key]:,}" for key in ("people", "photos", "faces_found"))]]
 
@@ -146,6 +146,8 @@ class StageLines:
     """
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started = 0.0
 

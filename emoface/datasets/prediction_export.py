@@ -6,13 +6,11 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.io
 
 from emoface.datasets.prediction_files import LABEL_NAMES
 from emoface.datasets.predictions import PREDICTED_DIMENSIONS, Predictions
@@ -21,6 +19,9 @@ from emoface.schema import CATEGORIES
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, write_text
 from emoface.storage.tables import open_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_prediction_file(path: Path, predictions: Predictions) -> list[Path]:
@@ -69,6 +70,8 @@ def _to_arrays(predictions: Predictions) -> dict[str, Any]:
 
 
 def _to_table(predictions: Predictions) -> pd.DataFrame:
+    import pandas as pd
+
     columns: dict[str, Any] = {"person_id": predictions.person_ids}
     columns |= dict(zip(CATEGORIES, predictions.probabilities.T, strict=True))
     if _predicts_vad(predictions):
@@ -85,6 +88,8 @@ def _write_npz(path: Path, predictions: Predictions) -> None:
 
 
 def _write_mat(path: Path, predictions: Predictions) -> None:
+    import scipy.io
+
     # A cell array of texts; a char matrix would pad them.
     arrays = _to_arrays(predictions)
     texts = {name: values.astype(object) for name, values in arrays.items() if values.dtype.kind == "U"}

@@ -15,9 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from emoface.datasets.manifest import Manifest
 from emoface.datasets.prediction_files import KEYS, PredictionFile
@@ -235,6 +233,8 @@ def _list_labels(indicator: NDArray[np.uint8]) -> str:
 
 
 def _read_index(manifest: Manifest, split: str, order: RowOrder) -> NDArray[np.int64]:
+    import pyarrow.compute as pc
+
     if order == "manifest":
         return _read_index_of_table(manifest, split)
     people = _read_people(manifest, ["index", "source_split"])
@@ -284,6 +284,8 @@ def _to_index(path: Path, key: str, keys: Sequence[Any] | NDArray[Any], manifest
 
 
 def _name_person(manifest: Manifest, index: int) -> str:
+    import pyarrow.compute as pc
+
     for split in SPLITS:
         table = read_table(manifest.split_path(split), SPLIT_SCHEMA, _SPLIT_REMEDY, [*KEYS])
         found = table.filter(pc.equal(table["index"], index))["person_id"].to_pylist()
@@ -321,6 +323,8 @@ def _find_by_box(path: Path, manifest: Manifest, split: str) -> NDArray[np.int64
     Where the file has as many people of a photo as EMOTIC's split, they are in EMOTIC's order; where it has fewer,
     the boxes with the largest overlap in total are matched.
     """
+    import pyarrow.compute as pc
+
     try:
         photos = read_annotations_csv({split: path})
     except AnnotationsError as error:
@@ -351,6 +355,8 @@ def _check_consecutive(path: Path, photos: Sequence[PhotoAnnotation]) -> None:
 
 
 def _match_boxes(path: Path, photo: PhotoAnnotation, boxes: NDArray[np.float32], split: str) -> list[int]:
+    from scipy.optimize import linear_sum_assignment
+
     if not len(boxes):
         raise PredictionsError(
             f"{path}: EMOTIC has nobody of {split} in {photo.image}; give the list of the split that was predicted"

@@ -30,7 +30,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
@@ -345,6 +344,8 @@ class _FaceReader:
         return crops
 
     def _read_group_uncached(self, group: int) -> pa.Array:
+        import pyarrow.compute as pc
+
         with open_table(self._path, SPLIT_SCHEMA, _REMEDY) as opened:
             faces = opened.read_row_group(group, ["face"])["face"].combine_chunks()
         return pc.struct_field(faces, "bytes")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, Vad, to_folder, to_image_wh
 from emoface.errors import AnnotationsError

@@ -35,11 +35,11 @@ def run_add_weights(config: AddWeightsConfig) -> JobRecord:
     card = read_cards().get(config.name)
     counts: dict[str, object] = {}
     if card is None or card.task == "detector":
-        from emoface.yolov5face import load_network
+        from emoface.yolov5face import read_weights
 
-        network = load_network(config.file, None if card is None else card.network)
+        network = read_weights(config.file, None if card is None else card.network)
         counts["network"] = network.name
-        counts["parameters"] = sum(parameter.numel() for parameter in network.parameters())
+        counts["parameters"] = network.n_parameters
     added = add_weights(config.file, config.name)
     return JobRecord(
         job="add_weights",

@@ -25,7 +25,6 @@ from emoface.datasets.predictions import (
 )
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
-from emoface.mter.cost import measure_cost
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
@@ -298,6 +297,8 @@ def _describe_scored(scored: Scored) -> dict[str, Any]:
 
 
 def _describe_run(run: Run) -> dict[str, Any]:
+    from emoface.mter.cost import measure_cost
+
     cost = measure_cost(run.build_model(), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
@@ -20,6 +19,9 @@ from emoface.storage.records import JobRecord, finish_job, hash_inputs, to_setti
 from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.tables import read_table, vectors_to_array
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, list_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DETECTOR = "yolov5n-face"
 """The published detector that the demo uses if its weights are on this machine."""

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,10 +31,7 @@ from emoface.datasets.predictions import (
 from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
 from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
 from emoface.errors import SettingsError, TableError
-from emoface.learning.devices import pick_device
 from emoface.metrics.evaluation import Bootstrap
-from emoface.mter.dataset import PeopleDataset
-from emoface.mter.forward import ModelOutputs, forward_people
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.evaluation import (
@@ -63,11 +60,14 @@ from emoface.storage.records import (
 from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table
 
+if TYPE_CHECKING:
+    from emoface.mter.forward import ModelOutputs
+
 THRESHOLDS_NAME = "thresholds.json"
 CHOOSING_SPLIT: Split = "val"
 """The split on which training chooses the epoch and ``evaluate`` fits the thresholds."""
 
-_PREDICTING_MODULES = (forward_people.__module__, open_stream_cache.__module__)
+_PREDICTING_MODULES = ("emoface.mter.forward", open_stream_cache.__module__)
 """Modules whose code determines the predictions."""
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
@@ -247,6 +247,10 @@ def _predict(
     config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, progress: Progress
 ) -> tuple[Predictions, dict[str, int]]:
     """Runs the network on the people of a split that it can use."""
+    from emoface.learning.devices import pick_device
+    from emoface.mter.dataset import PeopleDataset
+    from emoface.mter.forward import forward_people
+
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
     can_use = model.select_people(cache.people.has_face)

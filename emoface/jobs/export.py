@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import model_validator
 
 from emoface.errors import SettingsError
-from emoface.storage.files import file_sha256
+from emoface.storage.files import file_sha256, write_bytes
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
 from emoface.storage.settings import File, Settings
 from emoface.storage.weights import find_weights
-from emoface.yolov5face import load_network, save_network
+
+if TYPE_CHECKING:
+    from emoface.yolov5face import NetworkWeights
 
 FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}
 
@@ -50,20 +52,34 @@ def run_export(config: ExportConfig) -> JobRecord:
     Raises:
         WeightsError: The weights are not found, are damaged, or belong to no known network.
     """
+    from emoface.yolov5face import read_weights
+
     path = Path(config.weights)
     found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
-    network = load_network(found.path, found.network)
-    save_network(network, config.out, config.half)
+    weights = read_weights(found.path, found.network)
+    _write(weights, config)
     return JobRecord(
         job="export",
         settings=to_settings(config),
         inputs={str(found.path): found.sha256},
         outputs={config.out.name: file_sha256(config.out)},
         counts={
-            "network": network.name,
-            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "network": weights.name,
+            "parameters": weights.n_parameters,
             "bytes": config.out.stat().st_size,
             "file": str(config.out),
         },
         code=code_fingerprint(__name__),
     )
+
+
+def _write(weights: NetworkWeights, config: ExportConfig) -> None:
+    """Writes the file; ONNX is written without torch."""
+    if config.format == "onnx" and not config.half:
+        from emoface.yolov5face.onnx_files import to_onnx
+
+        write_bytes(config.out, to_onnx(weights))
+        return
+    from emoface.yolov5face.loading import save_network, to_network
+
+    save_network(to_network(weights), config.out, config.half)

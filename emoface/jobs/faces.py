@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -33,7 +32,7 @@ from emoface.datasets.photos import (
     group_photos,
     photo_digest,
 )
-from emoface.errors import ImageError, SettingsError
+from emoface.errors import ImageError, SettingsError, install_command
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -254,7 +253,7 @@ def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhot
     try:
         import ray
     except ImportError as error:
-        raise SettingsError("--engine ray needs the package ray; install it with pip install 'emoface[ray]'") from error
+        raise SettingsError(f"--engine ray needs the package ray; install it with {install_command('ray')}") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False)
     remote = ray.remote(_write_shard_remotely)
@@ -390,6 +389,8 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
 
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     """Writes ``empty_faces.csv`` and counts the rows of each status."""
+    import pandas as pd
+
     remedy = "rebuild it with 'emoface faces DIR'"
     status = read_table(out / "faces.parquet", FACES_SCHEMA, remedy, ["face_status"])["face_status"]
     table = pd.DataFrame(

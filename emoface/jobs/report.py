@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -492,6 +491,8 @@ def _compare_with_published(data: DataSet) -> dict[str, Any]:
 
 def _describe_provenance(data: DataSet) -> dict[str, Any]:
     """Where the data come from: the records of parse, faces and split, and the versions of the packages used."""
+    import matplotlib
+
     records = {job: read_record(data.dir, job) for job in ("parse", "faces", "split")}
     return {
         **{

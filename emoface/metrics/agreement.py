@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sklearn.metrics
 from numpy.typing import NDArray
 
 from emoface.metrics.multilabel import mean_average_precision, mean_of_defined
@@ -58,6 +57,8 @@ def measure_annotators(votes: NDArray[np.integer], n_annotators: NDArray[np.inte
         >>> measure_annotators(np.array([[2, 1, 0], [1, 1, 0]]), np.array([2, 2])).mean_jaccard
         0.25
     """
+    from sklearn.metrics import average_precision_score
+
     kept = n_annotators >= 2
     counts, n = votes[kept].astype(np.int64), n_annotators[kept].astype(np.int64)
     chosen = counts / n[:, None]
@@ -66,7 +67,7 @@ def measure_annotators(votes: NDArray[np.integer], n_annotators: NDArray[np.inte
     score = np.concatenate([np.ones(len(n)), np.zeros(len(n))])
     n_labels = votes.shape[1]
     precision = [
-        sklearn.metrics.average_precision_score(truth[:, k], score, sample_weight=weight[:, k])
+        average_precision_score(truth[:, k], score, sample_weight=weight[:, k])
         if (weight[:, k] * truth[:, k]).any()
         else np.nan
         for k in range(n_labels)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import sklearn.metrics
 from numpy.typing import ArrayLike, NDArray
 
 from emoface.vision.arrays import Float64Array
@@ -100,12 +99,11 @@ def roc_auc_scores(labels: ArrayLike, scores: ArrayLike) -> Float64Array:
         >>> roc_auc_scores([[1, 1], [0, 1], [1, 1]], [[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]]).tolist()
         [0.5, nan]
     """
+    from sklearn.metrics import roc_auc_score
+
     indicator, checked_scores = _check(labels, scores)
     pairs = zip(indicator.T, checked_scores.T, strict=True)
-    areas = [
-        sklearn.metrics.roc_auc_score(truth, values) if truth.any() and not truth.all() else np.nan
-        for truth, values in pairs
-    ]
+    areas = [roc_auc_score(truth, values) if truth.any() and not truth.all() else np.nan for truth, values in pairs]
     return np.array(areas, np.float64)
 
 
@@ -261,10 +259,12 @@ def precision_recall_curve(label: ArrayLike, score: ArrayLike) -> PrecisionRecal
         >>> precision_recall_curve([1, 0, 1], [0.9, 0.8, 0.8]).precision.round(3).tolist()
         [1.0, 0.667]
     """
+    from sklearn.metrics import precision_recall_curve as sklearn_curve
+
     truth, values = np.asarray(label).astype(bool), np.asarray(score, np.float64)
     if not truth.any():
         return PrecisionRecallCurve(*(np.zeros(0) for _ in range(3)))
-    precision, recall, threshold = sklearn.metrics.precision_recall_curve(truth, values)
+    precision, recall, threshold = sklearn_curve(truth, values)
     # scikit-learn begins with the lowest threshold, and ends with a point that has no threshold.
     return PrecisionRecallCurve(recall[-2::-1], precision[-2::-1], threshold[::-1])
 
@@ -353,8 +353,10 @@ def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:
         >>> f1_scores([[1], [1], [0]], np.array([[True], [False], [True]])).tolist()
         [0.5]
     """
+    from sklearn.metrics import f1_score
+
     pairs = zip(np.asarray(labels).astype(bool).T, predicted.T, strict=True)
-    f1 = [sklearn.metrics.f1_score(truth, found) if truth.any() else np.nan for truth, found in pairs]
+    f1 = [f1_score(truth, found) if truth.any() else np.nan for truth, found in pairs]
     return np.array(f1, np.float64)
 
 
@@ -372,10 +374,12 @@ def micro_f1_score(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:
         >>> micro_f1_score([[1, 0], [1, 1]], np.array([[True, True], [False, True]]))
         0.6666666666666666
     """
+    from sklearn.metrics import f1_score
+
     has_label = np.asarray(labels).astype(bool)
     if not has_label.any() and not predicted.any():
         return float("nan")
-    return float(sklearn.metrics.f1_score(has_label.ravel(), predicted.ravel()))
+    return float(f1_score(has_label.ravel(), predicted.ravel()))
 
 
 def hamming_loss(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:
@@ -392,10 +396,12 @@ def hamming_loss(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:
         >>> hamming_loss([[1, 0], [1, 1]], np.array([[True, True], [False, True]]))
         0.5
     """
+    from sklearn.metrics import hamming_loss as sklearn_loss
+
     has_label = np.asarray(labels).astype(bool)
     if not has_label.size:
         return float("nan")
-    return float(sklearn.metrics.hamming_loss(has_label, predicted))
+    return float(sklearn_loss(has_label, predicted))
 
 
 def jaccard_indices(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:

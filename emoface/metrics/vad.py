@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import sklearn.metrics
 from numpy.typing import ArrayLike, NDArray
 
 from emoface.metrics.multilabel import mean_of_defined
@@ -67,7 +66,9 @@ def average_absolute_error(truth: ArrayLike, predicted: ArrayLike) -> Float64Arr
         >>> average_absolute_error([[1.0], [float("nan")], [4.0]], [[2.0], [9.0], [1.0]]).tolist()
         [2.0]
     """
-    return _by_dimension(truth, predicted, sklearn.metrics.mean_absolute_error)
+    from sklearn.metrics import mean_absolute_error
+
+    return _by_dimension(truth, predicted, mean_absolute_error)
 
 
 def root_mean_squared_error(truth: ArrayLike, predicted: ArrayLike) -> Float64Array:
@@ -84,7 +85,9 @@ def root_mean_squared_error(truth: ArrayLike, predicted: ArrayLike) -> Float64Ar
         >>> root_mean_squared_error([[1.0], [float("nan")], [4.0]], [[2.0], [9.0], [11.0]]).tolist()
         [5.0]
     """
-    return _by_dimension(truth, predicted, sklearn.metrics.root_mean_squared_error)
+    from sklearn.metrics import root_mean_squared_error as rmse
+
+    return _by_dimension(truth, predicted, rmse)
 
 
 def concordance_correlation(truth: ArrayLike, predicted: ArrayLike) -> Float64Array:

@@ -14,11 +14,6 @@ from torch import Tensor, nn
 from emoface.mter.blocks import Backbone
 from emoface.mter.names import STREAMS, FaceFill
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""RGB, 0-1: subtracted from a photo before the network, as the public checkpoints expect."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
-"""RGB, 0-1: the photo is divided by it after the subtraction."""
-
 
 @dataclass(frozen=True)
 class ContextInput:

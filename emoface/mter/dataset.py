@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoface.datasets.stream_cache import PersonPixels, StreamCache, crop_person
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, ContextInput, Mter
-from emoface.mter.names import STREAM_SIZES, STREAMS, FaceFill
+from emoface.mter.base import ContextInput, Mter
+from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, STREAMS, FaceFill
 from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
 from emoface.vision.augmentation import CROP_SHARES, distort_colors

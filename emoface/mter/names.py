@@ -1,4 +1,4 @@
-"""The names of MTER's streams, models and losses, and the sizes of inputs; importable without torch."""
+"""The names of MTER's streams, models and losses, and the form of their inputs; importable without torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from typing import Literal
 STREAMS = ("face", "body", "context")
 STREAM_SIZES: dict[str, int] = {"face": 128, "body": 128, "context": 224}
 """Side of each stream's square input, pixels."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""RGB, 0-1: subtracted from a photo before the network, as the public checkpoints expect."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""RGB, 0-1: the photo is divided by it after the subtraction."""
 
 ModelName = Literal[
     "task1",

@@ -3,6 +3,8 @@
 ``RUN/run.json`` has the settings and the environment; ``RUN/last.pt`` has the state for resuming;
 ``RUN/best.safetensors`` has the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per
 epoch; ``RUN/records/train.json`` is written last and marks a finished run.
+
+The settings and the log are read without torch, which is imported when weights are.
 """
 
 from __future__ import annotations
@@ -14,23 +16,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import safetensors
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.torch import load, save
 
 from emoface.errors import SettingsError, WeightsError
-from emoface.learning.checkpoints import load_checkpoint, loading_state
-from emoface.mter.base import IMAGENET_MEAN, IMAGENET_STD, Mter
-from emoface.mter.names import STREAM_SIZES
-from emoface.mter.networks import build_recipe_model
+from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
 from emoface.storage.files import read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+
+    from emoface.mter.base import Mter
 
 RUN_NAME = "run.json"
 BEST_NAME = "best.safetensors"
@@ -147,6 +148,8 @@ class Run:
 
     def build_model(self) -> Mter:
         """Builds the network of the run, with randomly initialised weights."""
+        from emoface.mter.networks import build_recipe_model
+
         return build_recipe_model(self.model_name, self.recipe)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
@@ -164,6 +167,8 @@ class Run:
         if which == "best":
             weights = read_weights(path)
         else:
+            from emoface.learning.checkpoints import load_checkpoint, loading_state
+
             state = load_checkpoint(path, ("averaged", "model"))
             with loading_state(path):
                 weights = dict(state["averaged"] or state["model"])
@@ -180,6 +185,8 @@ class Run:
         """
         if "started_from" not in self.settings:
             return None
+        import torch
+
         with torch.device("meta"):
             streams = self.build_model().streams
         nothing = {"source": None, "sha256": None}
@@ -301,6 +308,8 @@ def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def write_weights(path: Path, model: torch.nn.Module) -> None:
     """Writes a network's weights as safetensors, in one step."""
+    from safetensors.torch import save
+
     write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
 
 
@@ -310,9 +319,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: The file is damaged.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     try:
         return load(path.read_bytes())
-    except safetensors.SafetensorError as error:
+    except SafetensorError as error:
         raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
 
 
@@ -331,6 +343,8 @@ def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path:
 
 def describe_environment() -> dict[str, str]:
     """Describes the environment as table 4-1 of the thesis does: system, processor, GPU, CUDA, memory and framework."""
+    import torch
+
     has_gpu = torch.cuda.is_available()
     return {
         "os": platform.platform(),

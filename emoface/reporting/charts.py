@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
-import matplotlib.ticker
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 from numpy.typing import ArrayLike, NDArray
 
 from emoface.storage.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SERIES_COLORS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#444444")
 """Okabe and Ito's palette, blue, vermilion and green first: distinguishable with any colour vision."""
@@ -53,7 +53,7 @@ def write_label_histogram(
     Returns:
         The files written.
     """
-    with mpl.rc_context(_STYLE):
+    with _style():
         figure, panels = _lay_out(title, len(counts_of), (4.2, 0.235 * len(names)), bottom=0.15)
         largest = max((int(np.max(counts, initial=0)) for counts in counts_of.values()), default=0)
         for panel, (subtitle, counts), color in zip(panels, counts_of.items(), SERIES_COLORS, strict=False):
@@ -78,7 +78,7 @@ def write_co_occurrence(
     Returns:
         The files written.
     """
-    with mpl.rc_context(_STYLE):
+    with _style():
         figure, panels = _lay_out(title, len(shares_of), (6.2, 6.2), bottom=1.5)
         for panel, (subtitle, shares) in zip(panels, shares_of.items(), strict=True):
             drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -125,7 +125,7 @@ def write_precision_bars(stem: Path, title: str, names: Sequence[str], bars_of: 
     n_series = max(1, len(bars_of))
     thickness = 0.76 / n_series
     row_height = 0.14 + 0.11 * n_series
-    with mpl.rc_context(_STYLE):
+    with _style():
         figure, (panel,) = _lay_out(title, 1, (6.4, row_height * len(names)), bottom=0.4, top=0.6 + 0.22 * n_series)
         drawn = {}
         for number, ((series, bars), color) in enumerate(zip(bars_of.items(), _colors(len(bars_of)), strict=True)):
@@ -168,9 +168,11 @@ def write_training_curves(
     Returns:
         The files written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     runs = list(dict.fromkeys(run for lines in panels.values() for run in lines))
     color_of = dict(zip(runs, _colors(len(runs)), strict=True))
-    with mpl.rc_context(_STYLE):
+    with _style():
         top = 0.95 + 0.22 * len(runs)
         figure, axes = _lay_out(title, len(panels), (3.9, 3.0), bottom=0.55, top=top, left=0.55, gap=0.65)
         drawn: dict[str, Any] = {}
@@ -181,8 +183,8 @@ def write_training_curves(
                 drawn.setdefault(run, line)
             panel.set_title(subtitle, loc="left", fontsize=10)
             panel.set_xlabel(x_name)
-            panel.yaxis.set_major_locator(mpl.ticker.MaxNLocator(6))
-            panel.xaxis.set_major_locator(mpl.ticker.MaxNLocator(6, integer=True))
+            panel.yaxis.set_major_locator(MaxNLocator(6))
+            panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             panel.grid(color="#e4e7eb", linewidth=0.7)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
@@ -212,8 +214,8 @@ def write_precision_recall(
     n_columns, side, gap, left, top = 6, 1.3, 0.32, 0.5, 0.95
     n_rows = -(-len(curves_of) // n_columns)
     width, height = left + n_columns * (side + gap), top + n_rows * (side + 0.42) + 0.2
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height))
+    with _style():
+        figure = _new_figure(width, height)
         figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=12, fontweight="bold")
         figure.text(
             0.15 / width, 1 - 0.52 / height, "precision (up) against recall (right)", fontsize=8.5, color=_FAINT
@@ -278,7 +280,7 @@ def _lay_out(
     """Makes a figure of equal panels; sizes and margins in inches. Matplotlib's own layout engines take seconds."""
     width = left + n_panels * (panel_wh[0] + gap)
     height = top + panel_wh[1] + bottom
-    figure = Figure(figsize=(width, height))
+    figure = _new_figure(width, height)
     figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=12, fontweight="bold")
     panels = []
     for number in range(n_panels):
@@ -297,8 +299,24 @@ def _draw_bars(panel: Any, counts: NDArray[Any], color: str) -> None:
     panel.tick_params(axis="y", length=0)
 
 
+def _style() -> AbstractContextManager[None]:
+    """Sets the style of all charts for the time of one drawing."""
+    import matplotlib as mpl
+
+    return mpl.rc_context(_STYLE)
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """Makes an empty figure; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
 def _write_figure(figure: Figure, stem: Path) -> list[Path]:
     """Writes a figure as PNG and SVG; characters that cannot be printed, which no SVG may hold, become U+FFFD."""
+    from matplotlib.text import Text
+
     for part in figure.findobj(Text):
         text = part.get_text()
         part.set_text("".join(sign if sign.isprintable() else "\ufffd" for sign in text))

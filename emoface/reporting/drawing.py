@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -185,6 +184,8 @@ def unique_stems(paths: Sequence[Path]) -> list[str]:
 
 @functools.cache
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    import matplotlib as mpl
+
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(mpl.get_data_path()) / "fonts" / "ttf" / name), size)
 
@@ -192,6 +193,8 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 @functools.cache
 def _heat_colors() -> NDArray[np.float64]:
     """(256, 3) RGB, from yellow to dark red."""
+    import matplotlib as mpl
+
     return np.asarray(mpl.colormaps["YlOrRd"](np.linspace(0.25, 1, 256))[:, :3] * 255)
 
 

@@ -15,10 +15,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -28,6 +27,9 @@ from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text
 from emoface.storage.matlab_files import read_matlab
 from emoface.storage.tables import open_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 UNNAMED = ""
 """Name of the array of a file that gives it none."""
@@ -115,6 +117,8 @@ def _from_cells(value: Any) -> Any:
 
 
 def _read_table(path: Path) -> NamedArrays:
+    import pandas as pd
+
     separator = _SEPARATORS[path.suffix.lower()]
     text = read_text(path, PredictionsError, "table")
     try:
@@ -148,7 +152,9 @@ def _are_counted(heads: Sequence[str]) -> bool:
 
 
 def _from_column(path: Path, name: str, column: pd.Series) -> NDArray[Any]:
-    if pd.api.types.is_numeric_dtype(column.dtype):
+    from pandas.api.types import is_numeric_dtype
+
+    if is_numeric_dtype(column.dtype):
         return np.asarray(column.to_numpy())
     if name == "person_id" and column.isna().any():
         raise PredictionsError(f"{path}: {int(column.isna().sum())} rows have no {name}; give each row one")

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -104,6 +103,8 @@ class TableFile:
 
     def read_where(self, column: str, values: Sequence[Any], columns: list[str]) -> pa.Table:
         """Reads the rows whose ``column`` is one of ``values``; only row groups that contain one are read whole."""
+        import pyarrow.compute as pc
+
         kind = self._schema.field(column).type
         parts = []
         for number in range(len(self.row_group_sizes)):
@@ -166,6 +167,8 @@ def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
         >>> find_fault(pa.field("image", pa.string()), pa.chunked_array([["a/b.jpg", "../c.jpg"]]))
         "has the path '../c.jpg', expected one below the image root, without '..'"
     """
+    import pyarrow.compute as pc
+
     name = field.name
     if column.null_count and (name in NEVER_NULL or not field.nullable):
         return f"has {column.null_count} nulls"

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from emoface.vision.boxes import box_areas, box_intersections, clip_boxes
 
@@ -177,6 +176,8 @@ def assign_faces(
 
 def _solve(costs: NDArray[np.float64], price: float) -> tuple[NDArray[np.int64], float]:
     """The assignment of least total cost, and that cost; (n, m) costs, infinite where a pair is impossible."""
+    from scipy.optimize import linear_sum_assignment
+
     n_people, n_faces = costs.shape
     alone = np.full((n_people, n_people), price)  # one column of "no face" for each person
     beyond_any_sum = price * (n_people + 1)

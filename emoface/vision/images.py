@@ -33,7 +33,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from emoface.errors import ImageError
+from emoface.errors import ImageError, install_command
 from emoface.vision.crops import Photo
 from emoface.vision.orientation import NO_TURN, PhotoSize, Turn
 from emoface.vision.photo_names import describe_missing
@@ -245,7 +245,7 @@ def _find_heic(name: str) -> _Format:
     except ImportError as error:
         raise ImageError(
             f"{name}: a HEIC photo, which is read only with the package pillow-heif; install it with "
-            "pip install 'emoface[heic]', or convert the photo to JPEG"
+            f"{install_command('pillow_heif')}, or convert the photo to JPEG"
         ) from error
     return _Format("HEIC", (), HeifImageFile)
 

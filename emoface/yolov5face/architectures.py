@@ -18,6 +18,13 @@ Anchors = tuple[tuple[tuple[int, int], ...], ...]
 
 PREVIOUS = -1
 
+BN_EPS = 1e-3
+"""The number that every BatchNorm adds to the variance."""
+BLAZE_MIDDLE = 24
+"""Channels between the two 5x5 convolutions of a ``double_blaze``."""
+SPP_WINDOWS = (3, 5, 7)
+"""Windows of the poolings of an ``spp``: those of YOLOv5-Face, smaller than YOLOv5's."""
+
 _ANCHORS_P5: Anchors = (
     ((4, 5), (8, 10), (13, 16)),
     ((23, 29), (43, 55), (73, 105)),

@@ -15,9 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-BN_EPS = 1e-3
+from emoface.yolov5face.architectures import BLAZE_MIDDLE, BN_EPS, SPP_WINDOWS
+
 BN_MOMENTUM = 0.03
-BLAZE_MIDDLE = 24
 
 
 def _batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -90,14 +90,14 @@ class C3(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling with the small windows of YOLOv5-Face."""
+    """Spatial pyramid pooling with the windows ``SPP_WINDOWS``."""
 
-    def __init__(self, in_channels: int, out_channels: int, windows: tuple[int, ...] = (3, 5, 7)) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         hidden = in_channels // 2
         self.cv1 = Conv(in_channels, hidden)
-        self.m = nn.ModuleList(nn.MaxPool2d(window, 1, window // 2) for window in windows)
-        self.cv2 = Conv(hidden * (len(windows) + 1), out_channels)
+        self.m = nn.ModuleList(nn.MaxPool2d(window, 1, window // 2) for window in SPP_WINDOWS)
+        self.cv2 = Conv(hidden * (len(SPP_WINDOWS) + 1), out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.cv1(x)

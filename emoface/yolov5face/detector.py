@@ -1,22 +1,28 @@
-"""The face detector: finds the faces of photos, in pixels of the photos; all engines share one decoding."""
+"""The face detector: finds the faces of photos, in pixels of the photos; all engines share one decoding.
+
+Torch is imported only by the engines that run on it, and to look for a GPU.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.errors import SettingsError, did_you_mean
-from emoface.learning.devices import pick_device
+from emoface.errors import SettingsError, describe_missing_package, did_you_mean
 from emoface.storage.files import file_sha256
 from emoface.vision.detections import Detections
 from emoface.vision.letterbox import Letterbox
-from emoface.yolov5face.decoding import HeadLevel, Thresholds, decode_photo
-from emoface.yolov5face.engines import Engine, HubEngine, OnnxEngine, TorchEngine
-from emoface.yolov5face.loading import hashed_path, load_network
-from emoface.yolov5face.network import YoloV5Face
+from emoface.yolov5face.decoding import Thresholds, decode_photo
+from emoface.yolov5face.engines import Engine, OnnxEngine
+from emoface.yolov5face.network_weights import NetworkWeights
+from emoface.yolov5face.weight_files import hashed_path, read_weights
+
+if TYPE_CHECKING:
+    from emoface.yolov5face.network import YoloV5Face
 
 BACKENDS = ("auto", "onnx", "torch", "hub")
 
@@ -34,7 +40,7 @@ class Detector:
 
     def __init__(
         self,
-        network: YoloV5Face,
+        weights: NetworkWeights,
         engine: Engine,
         *,
         backend: str,
@@ -42,16 +48,13 @@ class Detector:
         image_size: int,
         thresholds: Thresholds,
     ) -> None:
-        self.name = network.name
+        self.name = weights.name
         self.backend = backend
         self.weights_sha256 = weights_sha256
         self.image_size = image_size
         self.thresholds = thresholds
-        self._stride = max(network.strides)
-        anchors_net = network.detect.anchor_grid[:, 0, :, 0, 0].cpu().numpy()
-        self._levels = tuple(
-            HeadLevel(stride, anchors) for stride, anchors in zip(network.strides, anchors_net, strict=True)
-        )
+        self._stride = max(weights.architecture.strides)
+        self._levels = weights.levels
         self._engine = engine
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
@@ -101,10 +104,10 @@ def load_detector(
     """Loads a weight file of any known format and builds a detector with it.
 
     Args:
-        weights_path: Weight file, see ``load_network``.
+        weights_path: Weight file, see ``read_weights``.
         network: Name of the network; None recognises it by the shapes of the weights.
         backend: ``onnx`` (ONNX Runtime, CPU), ``torch``, ``hub`` (the reference repository's network), or ``auto``:
-            torch if CUDA is available, else onnx.
+            torch if it is installed and CUDA is available, else onnx.
         image_size: Longer side of the network's input in pixels, a multiple of its coarsest stride (32, or 64 for
             networks with a P6 level).
         conf_threshold: Minimum score of a face (objectness times class probability), 0-1.
@@ -118,7 +121,7 @@ def load_detector(
         SettingsError: A setting is unknown or out of its range.
     """
     return build_detector(
-        load_network(weights_path, network),
+        read_weights(weights_path, network),
         weights_sha256=file_sha256(hashed_path(weights_path)),
         backend=backend,
         image_size=image_size,
@@ -131,7 +134,7 @@ def load_detector(
 
 
 def build_detector(
-    network: YoloV5Face,
+    network: YoloV5Face | NetworkWeights,
     *,
     weights_sha256: str = "",
     backend: str = "auto",
@@ -144,34 +147,63 @@ def build_detector(
 ) -> Detector:
     """Builds a detector from a network that is already loaded; the settings are those of ``load_detector``.
 
+    Instead of the network its weights may be given, with which the backend ``onnx`` needs no torch.
+
     Raises:
         SettingsError: A setting is unknown or out of its range.
         WeightsError: The backend cannot run the network.
     """
     if backend not in BACKENDS:
         raise SettingsError(f"backend is {backend!r}{did_you_mean(backend, BACKENDS)}")
-    stride = max(network.strides)
+    weights = _to_weights(network)
+    stride = max(weights.architecture.strides)
     if image_size < stride or image_size % stride:
-        raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {network.name}")
+        raise SettingsError(f"image_size is {image_size}, expected a positive multiple of {stride} for {weights.name}")
     for name, value in (("conf_threshold", conf_threshold), ("iou_threshold", iou_threshold)):
         if not 0 <= value <= 1:
             raise SettingsError(f"{name} is {value}, expected 0 to 1")
     if backend == "auto":
-        backend = "onnx" if pick_device(device).type == "cpu" else "torch"
-    engine: Engine
-    if backend == "onnx":
-        engine = OnnxEngine(network, n_threads)
-    elif backend == "torch":
-        engine = TorchEngine(network, pick_device(device))
-    else:
-        from emoface.yolov5face.hub import load_reference_network
-
-        engine = HubEngine(load_reference_network(network, hub_repo), pick_device(device))
+        backend = _choose_backend(device)
+    engine = (
+        OnnxEngine(weights, n_threads) if backend == "onnx" else _build_torch_engine(weights, backend, device, hub_repo)
+    )
     return Detector(
-        network,
+        weights,
         engine,
         backend=backend,
         weights_sha256=weights_sha256,
         image_size=image_size,
         thresholds=Thresholds(conf_threshold, iou_threshold),
     )
+
+
+def _to_weights(network: YoloV5Face | NetworkWeights) -> NetworkWeights:
+    if isinstance(network, NetworkWeights):
+        return network
+    from emoface.yolov5face.folding import network_weights
+
+    return network_weights(network)
+
+
+def _choose_backend(device: str | None) -> str:
+    """Chooses torch on a GPU, else onnx; a machine without torch has no GPU that could be used."""
+    try:
+        from emoface.learning.devices import pick_device
+    except ModuleNotFoundError as error:
+        if describe_missing_package(error) is None or device not in (None, "auto", "cpu"):
+            raise
+        return "onnx"
+    return "onnx" if pick_device(device).type == "cpu" else "torch"
+
+
+def _build_torch_engine(weights: NetworkWeights, backend: str, device: str | None, hub_repo: str | None) -> Engine:
+    from emoface.learning.devices import pick_device
+    from emoface.yolov5face.loading import to_network
+    from emoface.yolov5face.torch_engines import HubEngine, TorchEngine
+
+    network = to_network(weights)
+    if backend == "torch":
+        return TorchEngine(network, pick_device(device))
+    from emoface.yolov5face.hub import load_reference_network
+
+    return HubEngine(load_reference_network(network, hub_repo), pick_device(device))

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from emoface.errors import WeightsError
-from emoface.yolov5face.folding import FoldedConv
+from emoface.yolov5face.network_weights import FoldedConv
 
 _MAGIC = "7767517"
 _CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
@@ -83,8 +82,8 @@ def read_ncnn(path: Path) -> list[FoldedConv]:
         convs.append(
             FoldedConv(
                 line.name,
-                torch.from_numpy(weight.astype(np.float32).reshape(line.weight_shape)),
-                torch.from_numpy(bias.astype(np.float32)),
+                weight.astype(np.float32).reshape(line.weight_shape),
+                bias.astype(np.float32),
                 line.stride,
                 line.groups,
             )

@@ -1,86 +1,67 @@
-"""Writes networks for other programs, as ONNX and TorchScript of any batch and image size; reads ONNX weights."""
+"""Writes networks as ONNX models of any batch and image size, and reads ONNX weights; torch is not needed."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from emoface.errors import WeightsError
-from emoface.storage.files import write_bytes
-from emoface.yolov5face.folding import FoldedConv, fold_batch_norms
-from emoface.yolov5face.network import YoloV5Face
+from emoface.yolov5face.graph import INPUT_NAME, Operation, describe_graph
+from emoface.yolov5face.network_weights import FoldedConv, NetworkWeights, fold_convs
 
-INPUT_NAME = "images"
 _OPSET = 17
 _DAMAGE = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError)
 """The errors that onnx and numpy raise on a damaged model."""
+_IR_VERSION = 8
+"""The version of the file format that belongs to the opset, so that programs of its time read the file too."""
 
 
-class _RawHeads(nn.Module):
-    """The part of a network that an engine runs; decoding is not part of it, so all engines share one decoding."""
-
-    def __init__(self, network: YoloV5Face) -> None:
-        super().__init__()
-        self.network = fold_batch_norms(network)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.network.raw_heads(images))
-
-
-def to_onnx(network: YoloV5Face) -> bytes:
+def to_onnx(weights: NetworkWeights) -> bytes:
     """Converts a network to an ONNX model with folded BatchNorms.
 
     Input ``images``: (batch, 3, height, width) float32, RGB, 0-1; height and width multiples of the coarsest
     stride. Outputs ``stride8``, ``stride16``...: (batch, anchors * 16, height / stride, width / stride), before any
     sigmoid. The network's name is in the metadata.
     """
-    import onnx
+    from onnx import helper, numpy_helper
 
-    outputs = [f"stride{stride}" for stride in network.strides]
-    axes = {name: {0: "batch", 2: f"height_{name}", 3: f"width_{name}"} for name in (INPUT_NAME, *outputs)}
-    stream: Any = io.BytesIO()  # the exporter accepts a stream, but its annotation only names paths
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # only the deprecated exporter works without a further package
-        torch.onnx.export(
-            _RawHeads(network),
-            (_example_images(network),),
-            stream,
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=[INPUT_NAME],
-            output_names=outputs,
-            dynamic_axes=axes,
-        )
-    model = onnx.load_model_from_string(stream.getvalue())
-    onnx.helper.set_model_props(model, {"network": network.name})
+    graph = describe_graph(weights.name)
+    arrays = dict(graph.constants)
+    for conv in fold_convs(weights):
+        arrays |= {f"{conv.label}.weight": conv.weight, f"{conv.label}.bias": conv.bias}
+    model = helper.make_model(
+        helper.make_graph(
+            [_to_node(one) for one in graph.operations],
+            weights.name,
+            [_float_value(INPUT_NAME, 3)],
+            [_float_value(name, n_channels) for name, n_channels in graph.outputs.items()],
+            [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="emoface",
+    )
+    helper.set_model_props(model, {"network": weights.name})
     written: bytes = model.SerializeToString()
     return written
 
 
-def to_torchscript(network: YoloV5Face) -> bytes:
-    """Converts a network to a TorchScript program; input and outputs as in ``to_onnx``, the outputs as a tuple."""
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is no longer developed, but still in use
-        traced = torch.jit.trace(_RawHeads(network), _example_images(network))
-        torch.jit.save(traced, stream)
-    return stream.getvalue()
+def _to_node(operation: Operation) -> Any:
+    from onnx import helper
+
+    settings: dict[str, Any] = dict(operation.attributes)
+    return helper.make_node(operation.kind, operation.inputs, operation.outputs, **settings)
 
 
-def _example_images(network: YoloV5Face) -> Tensor:
-    """Makes a small input that is not square, so that an exchange of height and width would be noticed."""
-    side = max(network.strides)
-    return torch.zeros(1, 3, 2 * side, 3 * side)
+def _float_value(name: str, n_channels: int) -> Any:
+    """Describes an input or output of any batch, height and width."""
+    from onnx import TensorProto, helper
 
-
-def export_onnx(network: YoloV5Face, path: Path) -> None:
-    """Writes a network as an ``.onnx`` file atomically, see ``to_onnx``."""
-    write_bytes(path, to_onnx(network))
+    return helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, ["batch", n_channels, f"height_{name}", f"width_{name}"]
+    )
 
 
 def read_onnx(path: Path) -> list[FoldedConv]:
@@ -175,7 +156,7 @@ def _read_conv(path: Path, node: Any, values: dict[str, Any]) -> FoldedConv:
         if name not in values:
             raise WeightsError(f"{path}: {name} of convolution {label} is computed at run time, expected a constant")
     attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-    weight = torch.tensor(values[node.input[1]], dtype=torch.float32)
+    weight = np.asarray(values[node.input[1]], np.float32)
     has_bias = len(node.input) > 2
-    bias = torch.tensor(values[node.input[2]], dtype=torch.float32) if has_bias else torch.zeros(len(weight))
+    bias = np.asarray(values[node.input[2]] if has_bias else np.zeros(len(weight)), np.float32)
     return FoldedConv(label, weight, bias, attributes.get("strides", [1])[0], attributes.get("group", 1))
