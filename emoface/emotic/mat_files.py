@@ -188,6 +188,8 @@ def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for photo in photos:
         rows[photo.source_split].append(_from_photo(photo))
+    import scipy.io
+
     fields = ("filename", "folder", "image_size", "original_database", "person")
     stream = io.BytesIO()
     scipy.io.savemat(
