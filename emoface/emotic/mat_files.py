@@ -185,11 +185,11 @@ def write_annotations_mat(path: Path, photos: Iterable[PhotoAnnotation]) -> None
         path: The file to write.
         photos: The photos in any order; each is written to the variable of its ``source_split``.
     """
+    import scipy.io
+
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for photo in photos:
         rows[photo.source_split].append(_from_photo(photo))
-    import scipy.io
-
     fields = ("filename", "folder", "image_size", "original_database", "person")
     stream = io.BytesIO()
     scipy.io.savemat(
