@@ -4,8 +4,9 @@
 
 The pipeline parses a simulated EMOTIC, finds faces, splits, reports, packs the photos, trains and evaluates a small
 model. Each time it starts in an empty folder, is killed at a moment drawn evenly from the duration of the unbroken run,
-and runs again until it ends; with ``--chain`` it is killed again and again until it ends. Checked right after the kill: every file under its final name is whole. Checked at the
-end: the same files with the same content as the unbroken run, and no hidden file is left.
+and runs again until it ends; with ``--chain`` it is killed again and again until it ends, and then starts anew. Checked
+right after the kill: every file under its final name is whole. Checked at the end: the same files with the same content
+as the unbroken run, and no hidden file is left.
 
 Not compared, because it holds times: ``seconds`` and ``images_per_second`` in each line of ``log.jsonl`` and in the
 ``lines`` of ``last.pt``; the sha256 of ``log.jsonl`` in ``records/train.json``; and the folder ``tensorboard``.
