@@ -23,6 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from json_damage import damage
 from PIL import Image
 
 from emoface.errors import ImageError, SettingsError, TableError
@@ -269,6 +270,23 @@ def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector:
     _write_photo(root, "mscoco/images/3.png", (300, 300), [FACE])
     record = run_faces(config)
     assert record.counts["face_status"]["found"] == 5 and detector.n_photos == shown + 4
+
+
+def test_damaged_summary_makes_its_shard_again(dataset: Path, detector: MagentaDetector) -> None:
+    config = FacesConfig(dir=dataset, shard_size=4)
+    run_faces(config)
+    whole, shown = _tables(dataset), detector.n_photos
+    summary = next((dataset / "faces_shards").glob("*/00001.json"))
+    before, n_damaged = summary.read_bytes(), 0
+    for name, content in damage(before.decode()):
+        if name.startswith(("counts.", "unreadable.")) and name.endswith("removed"):
+            continue  # any number of counts and photos is as good as another
+        summary.write_bytes(content)
+        record = run_faces(config)
+        n_damaged += 1
+        assert _tables(dataset) == whole and summary.read_bytes() == before, name
+        assert record.counts["photos"] == 8
+    assert detector.n_photos == shown + 3 * n_damaged  # one photo of the shard is broken
 
 
 def test_changed_setting_starts_over_and_drops_the_old_shards(dataset: Path, detector: MagentaDetector) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from json_damage import damage
 from mter_data import PHOTO_WH, write_photos_and_tables
 from PIL import Image
 
@@ -253,6 +254,27 @@ def test_array_that_was_cut_off_is_made_again(manifest: Manifest) -> None:
     body.write_bytes(whole[:-100])
     open_stream_cache(manifest, "train")
     assert body.read_bytes() == whole
+
+
+def test_damaged_summary_makes_its_shard_again(manifest: Manifest) -> None:
+    counts = open_stream_cache(manifest, "train").counts
+    (summary,) = (manifest.path.parent / "stream_cache").rglob("*.json")
+    before = _tree(manifest)
+    for name, content in damage(summary.read_text()):
+        summary.write_bytes(content)
+        assert open_stream_cache(manifest, "train").counts == counts, name
+        assert _tree(manifest) == before, name
+
+
+def test_array_of_another_form_is_made_again(manifest: Manifest) -> None:
+    open_stream_cache(manifest, "train")
+    (body,) = (manifest.path.parent / "stream_cache").rglob("*.body.npy")
+    whole = body.read_bytes()
+    for old, new in ((b"|u1", b"|i1"), (b"NUMPY", b"NUMPI"), (b"144, 144", b"072, 288"), (b"(8,", b"(4,")):
+        assert old in whole
+        body.write_bytes(whole.replace(old, new, 1))
+        open_stream_cache(manifest, "train")
+        assert body.read_bytes() == whole
 
 
 def test_changed_table_makes_another_cache_and_drops_only_its_own_old_one(manifest: Manifest, tmp_path: Path) -> None:

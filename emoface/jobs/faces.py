@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import InstanceOf
 
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import (
@@ -56,7 +57,7 @@ from emoface.storage.records import (
     record_path,
 )
 from emoface.storage.settings import Count, Folder, Settings
-from emoface.storage.shards import ShardFolder, Summary, shards_key
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
@@ -115,6 +116,15 @@ class PhotoFaces:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
+class _FacesSummary(SummaryModel):
+    """The summary of a shard; names of photos may be no UTF-8, which pydantic's own texts must be."""
+
+    photo_digest: str
+    table_sha256: str
+    counts: dict[str, int]
+    unreadable: dict[InstanceOf[str], InstanceOf[str]]
+
+
 @dataclass(frozen=True)
 class ShardWork:
     """Settings, photos, weights and shard folder, which all shards of one run share."""
@@ -163,7 +173,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     }
     code = code_fingerprint(__name__)
     key = _shards_key(config, folder, weights.sha256, people_sha256, code)
-    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key))
+    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary))
     shards = list(in_batches(photos, config.shard_size))
     tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
 

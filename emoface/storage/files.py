@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from emoface.errors import EmofaceError
 
@@ -165,6 +167,18 @@ def read_text(path: Path, error: type[EmofaceError], kind: str = "text file") ->
     if "\0" in text:
         raise error(f"{path}: not a readable {kind} (zero bytes, as in UTF-16 without mark); save the file as UTF-8")
     return text
+
+
+def parse_json(text: str) -> Any:
+    """Parses JSON of unknown origin.
+
+    Raises:
+        ValueError: The text is not JSON, or its lists and objects are nested too deeply for Python's parser.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
 
 
 def file_sha256(path: Path) -> str:
