@@ -15,9 +15,10 @@ import pytest
 
 from emoface.emotic.csv_files import COLUMNS
 from emoface.errors import ImageError
+from emoface.jobs import parse
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.progress import Silent
-from emoface.vision.images import encode_jpeg, read_photo
+from emoface.vision.images import PhotoSize, encode_jpeg, read_photo, read_photo_size
 from emoface.vision.photo_names import find_similar
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
@@ -76,6 +77,22 @@ def test_file_whose_name_looks_the_same_is_named_and_not_read(tmp_path: Path, wa
     with (tmp_path / "out/parse_notes.csv").open(newline="", encoding="utf-8") as stream:
         (note,) = (row for row in csv.DictReader(stream) if row["what"] == "photo_missing")
     assert note["person_id"] == wanted and note["before"] == f"only {tmp_path / there} is there"
+
+
+def test_photo_that_vanishes_while_parse_reads_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.jpg" for number in range(4)]
+    paths = [_write(tmp_path / name) for name in names]
+
+    def read_vanished(path: Path) -> PhotoSize:
+        paths[2].unlink(missing_ok=True)
+        return read_photo_size(path)
+
+    monkeypatch.setattr(parse, "read_photo_size", read_vanished)
+    annotations = _write_own(tmp_path / "own", names)
+    record = run_parse(
+        ParseConfig(emotic_root=tmp_path / "own", annotations=annotations, images=tmp_path, out=tmp_path / "out")
+    )
+    assert (record.counts["photos_missing"], record.counts["photos_unreadable"]) == (1, 0)
 
 
 def test_other_names_are_not_similar(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 
 from emoface.datasets import stream_cache
 from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.datasets.stream_cache import StreamCache, crop_box, crop_person, open_stream_cache, scale_square
 from emoface.errors import TableError
 from emoface.jobs.split import SplitConfig, run_split
@@ -264,6 +266,27 @@ def test_damaged_summary_makes_its_shard_again(manifest: Manifest) -> None:
         summary.write_bytes(content)
         assert open_stream_cache(manifest, "train").counts == counts, name
         assert _tree(manifest) == before, name
+
+
+def test_photo_that_vanishes_while_the_cache_is_filled_is_missing_until_it_is_back(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_stream_cache(manifest, "train").counts
+    before = _tree(manifest)
+    shutil.rmtree(manifest.path.parent / "stream_cache")
+    photo, read = _photo(manifest, "framesdb/images/005.jpg"), PhotoFolder.read
+    shutil.copy2(photo, manifest.path.parent / "kept.jpg")
+
+    def read_vanished(folder: PhotoFolder, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
+        photo.unlink(missing_ok=True)
+        return read(folder, image, image_wh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhotoFolder, "read", read_vanished)
+        counts = open_stream_cache(manifest, "train").counts
+    assert counts == {**whole, "usable": whole["usable"] - 2, "image_missing": 2}
+    shutil.copy2(manifest.path.parent / "kept.jpg", photo)
+    assert open_stream_cache(manifest, "train").counts == whole and _tree(manifest) == before
 
 
 def test_array_of_another_form_is_made_again(manifest: Manifest) -> None:

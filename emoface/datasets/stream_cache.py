@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos, photo_digest
+from emoface.datasets.photos import IMAGE_MISSING, PhotoFolder, PhotoRows, confirm_digest, group_photos, photo_digest
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
@@ -407,6 +407,8 @@ class _Packing:
         for stream, size in CACHE_SIZES.items():
             with atomic_path(_array_path(self._folder, number, stream)) as temporary:
                 np.save(temporary, np.array(pixels[stream], np.uint8).reshape(-1, size, size, 3))
+        missing = [photo.image for photo, one in zip(shard, described, strict=True) if IMAGE_MISSING in one["statuses"]]
+        digest = confirm_digest(digest, self._photos.root, shard, missing)
         summary = {"photo_digest": digest, "n_bytes": _array_sizes(self._folder, number), "photos": described}
         self._folder.mark_done(number, json.dumps(summary) + "\n")
 

@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,10 @@ def stat_digest(root: Path, names: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in names:
-        path = root / name
-        found = path.stat() if path.is_file() else None
+        path, found = root / name, None
+        if path.is_file():
+            with suppress(FileNotFoundError):  # it vanishes at this moment
+                found = path.stat()
         state = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
         digest.update(f"{name}\0{state}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
