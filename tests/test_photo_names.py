@@ -134,5 +134,22 @@ def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weight
         ended = _run(*words, cwd=tmp_path)
         assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
         assert ended.returncode == (1 if root / "gone.csv" in words else 0), ended.stderr
+    run, scored = root / "run", root / "scored"
+    photo = root / "photos" / names[0]
+    train = ("train", "--manifest", work / "manifest.json", "--model", "task2", "--pretrained", "none", "--epochs", "1")
+    small = ("--batch-size", "8", "--person-size", "32", "--context-size", "32", "--workers", "0", "--device", "cpu")
+    for words in (
+        (*train, *small, "--out", run),
+        ("evaluate", run, "--draws", "5", "--device", "cpu"),
+        ("export-predictions", run, "--out", root / "predictions.csv"),
+        ("score", root / "predictions.csv", "--manifest", work / "manifest.json", "--out", scored, "--draws", "5"),
+        ("compare", run, scored, "--out", root / "comparison", "--draws", "5"),
+        ("explain", run, photo, "--boxes", "5,5,50,50", *detector, "--out", root / "explain"),
+        ("predict", run, photo, "--boxes", "5,5,50,50", *detector, "--out", root / "predict"),
+        ("verify", run),
+    ):
+        ended = _run(*words, cwd=tmp_path)
+        assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
+        assert ended.returncode == 0, ended.stderr
     manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["image_root"] == str(root / "photos") and Path(manifest["image_root"]).is_dir()

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -301,7 +302,7 @@ def open_stream_cache(
     """
     table = _read_table(manifest.split_path(split))
     cache_dir = cache_dir or manifest.path.parent / "stream_cache"
-    dataset = f"{split}-{hashlib.sha256(str(manifest.path.resolve()).encode()).hexdigest()[:8]}"
+    dataset = f"{split}-{hashlib.sha256(os.fsencode(manifest.path.resolve())).hexdigest()[:8]}"
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
     packing = _Packing(table, manifest.photos, folder, _FaceReader(table.path))
