@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +17,13 @@ from click.testing import CliRunner
 
 from emoface.cli import main
 from emoface.datasets.face_labels import read_whole_photos
-from emoface.errors import SettingsError
+from emoface.errors import ImageError, SettingsError
 from emoface.jobs import train_detector
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
 from emoface.learning.ema import AveragedWeights, exponential_warmup
 from emoface.metrics.detection import LabelledFaces
-from emoface.progress import SILENT
+from emoface.progress import SILENT, Silent
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
@@ -237,6 +239,24 @@ def test_killed_and_resumed_run_ends_at_the_bytes_of_an_unbroken_one(
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
     states = [torch.load(folder / "last.pt", weights_only=True)["network"] for folder in (whole, broken)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_photo_that_vanishes_during_the_training_is_named_and_going_on_works(drawn: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "drawn", tmp_path / "out"
+    shutil.copytree(drawn, folder)
+    photo = next((folder / "emotic").rglob("*.jpg"))
+
+    class Remover(Silent):
+        def start(self, description: str, total: int) -> None:
+            if description == "epoch 2 of 2":
+                photo.rename(folder / "kept.jpg")
+
+    with pytest.raises(ImageError, match=f"^{re.escape(str(photo))}: no such photo"):
+        run_train_detector(_config(folder, out, epochs=2), Remover())
+    assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 1 and not list(out.rglob(".*"))
+    (folder / "kept.jpg").rename(photo)
+    run_train_detector(_config(folder, out, epochs=2))
+    assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_run_leaves_log_record_and_the_averaged_network(drawn: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from json_damage import damage
 from mter_data import LABELS, write_photos_and_tables
 from run_data import write_finished_run
 from safetensors.torch import save_file
@@ -23,12 +24,12 @@ from sklearn.metrics import average_precision_score
 
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
-from emoface.datasets.predictions import read_predictions
+from emoface.datasets.predictions import _KEY, read_kept_predictions, read_predictions
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.datasets.truth import read_people_facts
 from emoface.errors import ProtocolError, SettingsError, TableError
 from emoface.jobs import evaluate as evaluate_job
-from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.jobs.evaluate import EvaluateConfig, _read_kept_thresholds, run_evaluate
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.metrics.evaluation import Bootstrap
 from emoface.metrics.multilabel import fit_thresholds
@@ -147,6 +148,39 @@ def test_thresholds_come_from_val(evaluated: Path, tmp_path: Path) -> None:
     assert [value is None for value in found] == np.isnan(expected).tolist()
     assert [value for value in found if value is not None] == pytest.approx(expected[~np.isnan(expected)], abs=1e-6)
     assert _metrics(run)["thresholds"]["is_own"] and _metrics(run)["thresholds"]["people"] == len(val)
+
+
+def test_damaged_thresholds_and_predictions_are_made_again(
+    evaluated: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated, run)
+    thresholds, predictions = run / "eval" / "thresholds.json", run / "eval" / "test" / "predictions.parquet"
+    whole = thresholds.read_bytes()
+    key = json.loads(whole)["key"]
+    for name, content in damage(whole.decode()):
+        thresholds.write_bytes(content)
+        kept = _read_kept_thresholds(thresholds, key, {})
+        if kept is not None:  # a threshold of another value, a part that is not read back, or one that may be null
+            assert name.startswith(("manifest", "split", "is_own")) or re.search(
+                r"thresholds\..*: (None|7.5)$", name
+            ), name
+            assert len(kept.best_f1) == len(CATEGORIES)
+    thresholds.write_bytes(whole[:-20])
+    table = predictions.read_bytes()
+    for content in (b"", table[:-9], table[:4] + b"\xff" * (len(table) - 8) + table[-4:], b"PAR1"):
+        predictions.write_bytes(content)
+        assert read_kept_predictions(predictions, "key") is None
+    record = run_evaluate(EvaluateConfig(run=run, draws=50))
+    assert record.counts["people"] and thresholds.read_bytes() == whole
+    assert (
+        read_predictions(predictions).person_ids
+        == read_predictions(evaluated / "eval/test/predictions.parquet").person_ids
+    )
+    unreadable = pq.read_table(predictions)
+    for note in (b"key {", b"key [1]", b'key {"a": "b"}', b"\xff\xff {}", b"key"):
+        pq.write_table(unreadable.replace_schema_metadata({**unreadable.schema.metadata, _KEY: note}), predictions)
+        assert read_kept_predictions(predictions, "key") is None
 
 
 def test_groups_part_the_people(evaluated: Path) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -23,12 +24,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from json_damage import damage
 from PIL import Image
 
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.errors import ImageError, SettingsError, TableError
 from emoface.inference import faces as faces_inference
 from emoface.jobs import faces as faces_job
-from emoface.jobs.faces import FacesConfig, run_faces
+from emoface.jobs.faces import FacesConfig, remove_shards, run_faces
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.records import JobRecord, need_record, write_record
@@ -269,6 +272,75 @@ def test_damaged_shard_and_changed_photo_are_done_again(dataset: Path, detector:
     _write_photo(root, "mscoco/images/3.png", (300, 300), [FACE])
     record = run_faces(config)
     assert record.counts["face_status"]["found"] == 5 and detector.n_photos == shown + 4
+
+
+def test_damaged_summary_makes_its_shard_again(dataset: Path, detector: MagentaDetector) -> None:
+    config = FacesConfig(dir=dataset, shard_size=4)
+    run_faces(config)
+    whole, shown = _tables(dataset), detector.n_photos
+    summary = next((dataset / "faces_shards").glob("*/00001.json"))
+    before, n_damaged = summary.read_bytes(), 0
+    for name, content in damage(before.decode()):
+        if name.startswith(("counts.", "unreadable.")) and name.endswith("removed"):
+            continue  # any number of counts and photos is as good as another
+        summary.write_bytes(content)
+        record = run_faces(config)
+        n_damaged += 1
+        assert _tables(dataset) == whole and summary.read_bytes() == before, name
+        assert record.counts["photos"] == 8
+    assert detector.n_photos == shown + 3 * n_damaged  # one photo of the shard is broken
+
+
+@pytest.mark.parametrize("moment", ["after the check", "while it is read"])
+def test_photo_that_vanishes_during_the_job_is_missing_and_done_again_when_it_is_back(
+    dataset: Path, detector: MagentaDetector, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    config = FacesConfig(dir=dataset, shard_size=2, batch_size=1)
+    whole = run_faces(config)
+    expected = _tables(dataset)
+    remove_shards(dataset)
+    photo, kept = dataset.parent / "photos/mscoco/images/6.png", dataset / "kept.png"
+    shutil.copy2(photo, kept)
+    read = PhotoFolder.read
+
+    def detect(images: Sequence[np.ndarray]) -> list[Detections]:
+        photo.unlink(missing_ok=True)
+        return MagentaDetector.detect(detector, images)
+
+    def read_vanished(folder: PhotoFolder, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
+        if image.endswith("6.png"):
+            photo.unlink(missing_ok=True)
+        return read(folder, image, image_wh)
+
+    with monkeypatch.context() as patch:
+        if moment == "after the check":
+            patch.setattr(detector, "detect", detect)
+        else:
+            patch.setattr(PhotoFolder, "read", read_vanished)
+        record = run_faces(config)
+    assert record.counts["face_status"]["image_missing"] == whole.counts["face_status"]["image_missing"] + 1
+    assert record.counts["face_status"]["found"] == whole.counts["face_status"]["found"] - 1
+    shutil.copy2(kept, photo)
+    assert run_faces(config).counts == whole.counts and _tables(dataset) == expected
+
+
+def test_table_that_vanishes_during_the_job_is_named(
+    dataset: Path, detector: MagentaDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FacesConfig(dir=dataset, shard_size=2)
+    merge = faces_job._merge_shards
+
+    def lose_a_shard(path: Path, folder: Any, shards: Any) -> None:
+        folder.file_path(1, "parquet").unlink()
+        merge(path, folder, shards)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(faces_job, "_merge_shards", lose_a_shard)
+        with pytest.raises(TableError, match=r"00001\.parquet: no such file"):
+            run_faces(config)
+    assert not (dataset / "faces.parquet").exists() and not list(dataset.rglob(".*"))
+    run_faces(config)
+    assert (dataset / "faces.parquet").is_file()
 
 
 def test_changed_setting_starts_over_and_drops_the_old_shards(dataset: Path, detector: MagentaDetector) -> None:

@@ -5,6 +5,7 @@ A limit on the size of files (``RLIMIT_FSIZE``) takes the place of a full disk.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import resource
@@ -25,12 +26,15 @@ from run_data import write_finished_run
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import EmofaceError
+from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
 from emoface.mter.runs import read_weights, write_weights
 from emoface.storage.files import atomic_path, naming_path, write_bytes
 
 BIG = np.zeros(100_000, np.float32)
 KIB = 1024
+_PR_CAPBSET_DROP = 24
+_MODE_CAPABILITIES = (1, 2)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 
 
 def _write_array(path: Path) -> None:
@@ -101,12 +105,16 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos_and_tables(tmp_path_factory.mktemp("data"), 16)
 
 
-def _emoface(*arguments: Any, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Runs a command that may not write files of more than ``limit`` bytes."""
+def _emoface(*arguments: Any, limit: int | None = None, obeys_modes: bool = False) -> subprocess.CompletedProcess[str]:
+    """Runs a command that may not write files of more than ``limit`` bytes, or that cannot ignore modes as root can."""
 
     def set_limit() -> None:
         if limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        if obeys_modes and os.geteuid() == 0:
+            for capability in _MODE_CAPABILITIES:
+                if ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0):
+                    raise OSError("capability cannot be dropped")
 
     return subprocess.run(
         [sys.executable, "-m", "emoface", *map(str, arguments)],
@@ -151,6 +159,86 @@ def test_stages_name_the_file(manifest: Path, command: list[str], limit: int, na
     assert {path.name: path.read_bytes() for path in manifest.parent.glob("*.parquet")} == before
     assert not list(manifest.parent.rglob(".*"))
     assert _emoface(*command, manifest.parent).returncode == 0
+
+
+def test_faces_name_the_full_disk_and_go_on(tmp_path: Path) -> None:
+    run_simulate(SimulateConfig(out=tmp_path / "drawn", images=6, seed=3))
+    work, faces = tmp_path / "work", ("faces", tmp_path / "work", "--conf-threshold", "0.01")
+    assert _emoface("parse", tmp_path / "drawn", "--out", work).returncode == 0
+    full = _emoface(*faces, limit=3 * KIB)
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert full.stderr.splitlines()[-1].startswith(f"Error: {work / 'faces_shards'}"), full.stderr
+    assert "File too large; allow this process larger files" in full.stderr
+    assert not list(work.rglob(".*")) and not (work / "faces.parquet").exists()
+    again = _emoface(*faces)
+    assert again.returncode == 0, again.stderr
+
+
+def test_training_a_detector_names_the_full_disk_and_goes_on(tmp_path: Path) -> None:
+    run_simulate(SimulateConfig(out=tmp_path / "drawn", images=6, seed=3, varied=True))
+    train = ("detector", "train", tmp_path / "drawn", "--val", tmp_path / "drawn", "--out", tmp_path / "run")
+    small = ("--image-size", "64", "--epochs", "1", "--batch-size", "4", "--device", "cpu")
+    for limit, name in ((KIB * KIB, "best.safetensors"), (3 * KIB * KIB, "last.pt")):
+        full = _emoface(*train, *small, limit=limit)
+        assert full.returncode == 1 and "Traceback" not in full.stderr
+        assert full.stderr.splitlines()[-1].startswith(f"Error: {tmp_path / 'run' / name}: File too large"), full.stderr
+        assert not list((tmp_path / "run").rglob(".*")) and not (tmp_path / "run" / "log.jsonl").exists()
+    again = _emoface(*train, *small)
+    assert again.returncode == 0, again.stderr
+
+
+_SMALL = ("--batch-size", "8", "--epochs", "1", "--person-size", "32", "--context-size", "32", "--workers", "0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capabilities of root")
+@pytest.mark.parametrize(
+    "job", ["split", "report", "train", "evaluate", "faces", "detector train", "simulate", "parse", "predict"]
+)
+def test_folder_without_permission_to_write_is_named(job: str, tmp_path: Path) -> None:
+    manifest = write_photos_and_tables(tmp_path / "data", 16)
+    out = tmp_path / "out"
+    if job == "evaluate":
+        write_finished_run(out, manifest, "task2")
+    if job in ("parse", "detector train"):
+        run_simulate(SimulateConfig(out=tmp_path / "drawn", images=3, seed=3, varied=True))
+    if job == "predict":
+        write_finished_run(tmp_path / "run", manifest, "task2")
+    photo = next((tmp_path / "data").rglob("*.jpg"))
+    words: dict[str, tuple[Any, ...]] = {
+        "split": (manifest.parent,),
+        "report": (manifest.parent,),
+        "faces": (manifest.parent,),
+        "train": ("--manifest", manifest, "--model", "task1", "--pretrained", "none", *_SMALL, "--out", out),
+        "evaluate": (out, "--draws", "5"),
+        "simulate": (out, "--images", "2"),
+        "parse": (tmp_path / "drawn", "--out", out),
+        "detector train": (tmp_path / "drawn", "--val", tmp_path / "drawn", "--out", out, "--epochs", "1"),
+        "predict": (
+            tmp_path / "run",
+            photo,
+            "--detector",
+            "emoface-yolov5n-0.5",
+            "--boxes",
+            "10,10,80,115",
+            "--out",
+            out,
+        ),
+    }
+    folder = manifest.parent if job in ("split", "report", "faces") else out
+    folder.mkdir(exist_ok=True)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    folder.chmod(0o500)
+    try:
+        refused = _emoface(*job.split(), *words[job], obeys_modes=True)
+    finally:
+        folder.chmod(0o700)
+    last = refused.stderr.splitlines()[-1]
+    assert refused.returncode == 1 and last.startswith(f"Error: {folder}"), refused.stderr
+    assert last.endswith(
+        "Permission denied; check the permissions of the file and of its folder, or choose another folder"
+    )
+    assert "Traceback" not in refused.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_error_line_says_what_to_do() -> None:

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from json_damage import damage
 from mter_data import write_photos_and_tables
 
 from emoface.datasets import stream_cache
@@ -21,7 +22,7 @@ from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import LockedError
 from emoface.progress import Silent
 from emoface.storage.files import atomic_path
-from emoface.storage.locks import lock_folder, locked
+from emoface.storage.locks import _read_owner, lock_folder, locked
 from emoface.storage.settings import Folder, Settings
 
 HOLD = """
@@ -107,6 +108,21 @@ def test_lock_of_a_killed_process_holds_nobody_up_and_its_half_written_files_go(
             assert not list(tmp_path.rglob(f".*-{holder.pid}.*"))
         assert time.monotonic() - started < 5
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [other]
+
+
+def test_damaged_owner_file_names_nobody_and_removes_nothing(tmp_path: Path) -> None:
+    owner, file = tmp_path / ".emoface.lock.json", tmp_path / ".other-abcdefgh-12.txt"
+    whole = json.dumps({"process": 2**22 + 1, "host": "h", "command": "c", "since": "s"})
+    file.write_text("kept")
+    processes = [json.dumps({**json.loads(whole), "process": one}) for one in (".*", "12", -1, 0, 10**30, 12.0, True)]
+    for content in [content for _, content in damage(whole)] + [one.encode() for one in processes]:
+        owner.write_bytes(content)
+        assert _read_owner(owner) is None, content
+        with lock_folder(tmp_path, waits=False):
+            assert file.read_text() == "kept"
+    owner.write_text(whole)
+    found = _read_owner(owner)
+    assert found is not None and str(found) == f"process {2**22 + 1} on h since s (c)"
 
 
 def test_thread_that_holds_a_folder_passes_and_nothing_is_left(tmp_path: Path) -> None:

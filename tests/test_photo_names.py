@@ -15,9 +15,10 @@ import pytest
 
 from emoface.emotic.csv_files import COLUMNS
 from emoface.errors import ImageError
+from emoface.jobs import parse
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.progress import Silent
-from emoface.vision.images import encode_jpeg, read_photo
+from emoface.vision.images import PhotoSize, encode_jpeg, read_photo, read_photo_size
 from emoface.vision.photo_names import find_similar
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
@@ -78,6 +79,22 @@ def test_file_whose_name_looks_the_same_is_named_and_not_read(tmp_path: Path, wa
     assert note["person_id"] == wanted and note["before"] == f"only {tmp_path / there} is there"
 
 
+def test_photo_that_vanishes_while_parse_reads_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"{number}.jpg" for number in range(4)]
+    paths = [_write(tmp_path / name) for name in names]
+
+    def read_vanished(path: Path) -> PhotoSize:
+        paths[2].unlink(missing_ok=True)
+        return read_photo_size(path)
+
+    monkeypatch.setattr(parse, "read_photo_size", read_vanished)
+    annotations = _write_own(tmp_path / "own", names)
+    record = run_parse(
+        ParseConfig(emotic_root=tmp_path / "own", annotations=annotations, images=tmp_path, out=tmp_path / "out")
+    )
+    assert (record.counts["photos_missing"], record.counts["photos_unreadable"]) == (1, 0)
+
+
 def test_other_names_are_not_similar(tmp_path: Path) -> None:
     _write(tmp_path / "a" / "b.jpg")
     (tmp_path / "a" / "folder.jpg").mkdir()
@@ -117,5 +134,22 @@ def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weight
         ended = _run(*words, cwd=tmp_path)
         assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
         assert ended.returncode == (1 if root / "gone.csv" in words else 0), ended.stderr
+    run, scored = root / "run", root / "scored"
+    photo = root / "photos" / names[0]
+    train = ("train", "--manifest", work / "manifest.json", "--model", "task2", "--pretrained", "none", "--epochs", "1")
+    small = ("--batch-size", "8", "--person-size", "32", "--context-size", "32", "--workers", "0", "--device", "cpu")
+    for words in (
+        (*train, *small, "--out", run),
+        ("evaluate", run, "--draws", "5", "--device", "cpu"),
+        ("export-predictions", run, "--out", root / "predictions.csv"),
+        ("score", root / "predictions.csv", "--manifest", work / "manifest.json", "--out", scored, "--draws", "5"),
+        ("compare", run, scored, "--out", root / "comparison", "--draws", "5"),
+        ("explain", run, photo, "--boxes", "5,5,50,50", *detector[:4], "--out", root / "explain"),
+        ("predict", run, photo, "--boxes", "5,5,50,50", *detector, "--out", root / "predict"),
+        ("verify", run),
+    ):
+        ended = _run(*words, cwd=tmp_path)
+        assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
+        assert ended.returncode == 0, ended.stderr
     manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["image_root"] == str(root / "photos") and Path(manifest["image_root"]).is_dir()

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from emoface.storage.shards import ShardFolder, Summary, shards_key
+from emoface.errors import TableError
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 
 SHARDS = [["a", "b"], ["c", "d"], ["e"]]
+
+
+class _Items(SummaryModel):
+    items: list[str]
 
 
 class _Counting:
@@ -37,7 +42,7 @@ def test_key_does_not_depend_on_the_order_of_settings_and_stays_what_it_was() ->
 
 
 def test_shard_without_a_summary_or_with_one_that_does_not_agree_is_pending(tmp_path: Path) -> None:
-    folder, progress = ShardFolder(tmp_path / "key"), _Counting()
+    folder, progress = ShardFolder(tmp_path / "key", _Items), _Counting()
     assert folder.find_pending(SHARDS, _is_whole, progress) == [(0, ["a", "b"]), (1, ["c", "d"]), (2, ["e"])]
     folder.mark_done(0, '{"items": ["a", "b"]}\n')
     folder.mark_done(1, '{"items": ["c", "other"]}')
@@ -49,13 +54,27 @@ def test_shard_without_a_summary_or_with_one_that_does_not_agree_is_pending(tmp_
     assert len(folder.find_pending(SHARDS, _is_whole)) == 3
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"items": ["a", ', b"[]", b"null", b'{"items": 3}', b"{}", b'{"items": [1]}', b"\xff\xfe", b"[" * 100_000],
+)
+def test_damaged_summary_means_not_finished(tmp_path: Path, content: bytes) -> None:
+    folder = ShardFolder(tmp_path, _Items)
+    folder.mark_done(0, '{"items": ["a", "b"]}')
+    folder.summary_path(1).write_bytes(content)
+    assert folder.find_pending(SHARDS, _is_whole) == [(1, ["c", "d"]), (2, ["e"])]
+    with pytest.raises(TableError, match="not the summary of a shard") as error:
+        folder.read_summary(1)
+    assert str(error.value).startswith(str(folder.summary_path(1))) and "\n" not in str(error.value)
+
+
 def test_no_shards_have_nothing_pending(tmp_path: Path) -> None:
     none: list[list[str]] = []
-    assert ShardFolder(tmp_path).find_pending(none, _is_whole) == []
+    assert ShardFolder(tmp_path, _Items).find_pending(none, _is_whole) == []
 
 
 def test_files_are_named_by_number_and_ending(tmp_path: Path) -> None:
-    folder = ShardFolder(tmp_path)
+    folder = ShardFolder(tmp_path, _Items)
     assert folder.file_path(7, "face.npy") == tmp_path / "00007.face.npy"
     assert folder.summary_path(12345) == tmp_path / "12345.json"
 
@@ -65,14 +84,14 @@ def test_leftovers_go_and_finished_files_stay(tmp_path: Path, endings: tuple[str
     names = ["00000.json", "00000.parquet", ".00000-abcdefgh-4321.parquet", ".00000-abcdefgh-4321.json"]
     for name in names:
         (tmp_path / name).write_text("{}")
-    ShardFolder(tmp_path).remove_leftovers(*endings)
+    ShardFolder(tmp_path, _Items).remove_leftovers(*endings)
     assert sorted(path.name for path in tmp_path.iterdir()) == [*left, "00000.json", "00000.parquet"]
 
 
 def test_folders_of_other_keys_go_where_their_name_fits(tmp_path: Path) -> None:
     for name in ("train-1", "train-2", "val-1"):
-        ShardFolder(tmp_path / name).mark_done(0, "{}")
-    ShardFolder(tmp_path / "train-2").remove_other_keys("train-*")
+        ShardFolder(tmp_path / name, _Items).mark_done(0, "{}")
+    ShardFolder(tmp_path / "train-2", _Items).remove_other_keys("train-*")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train-2", "val-1"]
-    ShardFolder(tmp_path / "train-2").remove_other_keys()
+    ShardFolder(tmp_path / "train-2", _Items).remove_other_keys()
     assert [path.name for path in tmp_path.iterdir()] == ["train-2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -13,14 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from json_damage import damage
 from PIL import Image
 from scipy.io import loadmat
 
 from emoface.emotic import read_annotations_mat
-from emoface.errors import ImageError, SettingsError
+from emoface.errors import ImageError, SettingsError, TableError
 from emoface.jobs import simulate as simulate_job
 from emoface.jobs.simulate import PERSON_IRREGULARITIES, PHOTO_IRREGULARITIES, SimulateConfig, run_simulate
-from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SOURCES
+from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SOURCES
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
 from emoface.vision.images import read_photo, read_photo_size
@@ -180,6 +182,33 @@ def test_other_settings_start_over_and_foreign_folders_are_left_alone(tmp_path: 
         SimulateConfig(out=tmp_path, images=0)
     with pytest.raises(SettingsError, match="seed is -1, expected 0 or more"):
         SimulateConfig(out=tmp_path, seed=-1)
+
+
+def test_damaged_summary_makes_its_shard_again_and_a_foreign_marker_replaces_nothing(tmp_path: Path) -> None:
+    config = SimulateConfig(out=tmp_path, images=2, seed=2)
+    run_simulate(config)
+    before, summary = _tree(tmp_path), tmp_path / "simulate_shards" / "00000.json"
+    folder = simulate_job.ShardFolder(summary.parent, simulate_job._DrawnShard)
+    for name, content in damage(summary.read_text()):
+        if re.match(r"(irregularities|photos.0.people.0.(gender|age))", name):
+            continue  # counts of any names, and texts that may be null
+        summary.write_bytes(content)
+        if name.startswith(("'", "b'", "truths: removed", "photos.0.people.0.vad.0: removed")):
+            run_simulate(config)
+            assert _tree(tmp_path) == before, name
+        else:
+            try:
+                read = folder.read_summary(0)
+            except TableError:
+                continue
+            [simulate_job._to_annotation(photo) for photo in read["photos"]]
+            simulate_job._count([], read["truths"], Counter(read["irregularities"]))
+    marker = tmp_path / SIMULATION_NAME
+    for content in (b"", b"[]", b"{}", b'{"key": 3}', b"\xff", b"[" * 100_000):
+        marker.write_bytes(content)
+        with pytest.raises(SettingsError, match=f"^{re.escape(str(marker))}: not"):
+            run_simulate(config)
+        assert (tmp_path / "emotic").is_dir()
 
 
 def test_irregularities_are_in_the_files_as_often_as_the_record_says(tmp_path: Path, odd: None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from json_damage import damage
 from mter_data import PHOTO_WH, write_photos_and_tables
 from PIL import Image
 
 from emoface.datasets import stream_cache
 from emoface.datasets.manifest import Manifest, read_manifest
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.datasets.stream_cache import StreamCache, crop_box, crop_person, open_stream_cache, scale_square
 from emoface.errors import TableError
 from emoface.jobs.split import SplitConfig, run_split
@@ -253,6 +256,48 @@ def test_array_that_was_cut_off_is_made_again(manifest: Manifest) -> None:
     body.write_bytes(whole[:-100])
     open_stream_cache(manifest, "train")
     assert body.read_bytes() == whole
+
+
+def test_damaged_summary_makes_its_shard_again(manifest: Manifest) -> None:
+    counts = open_stream_cache(manifest, "train").counts
+    (summary,) = (manifest.path.parent / "stream_cache").rglob("*.json")
+    before = _tree(manifest)
+    for name, content in damage(summary.read_text()):
+        summary.write_bytes(content)
+        assert open_stream_cache(manifest, "train").counts == counts, name
+        assert _tree(manifest) == before, name
+
+
+def test_photo_that_vanishes_while_the_cache_is_filled_is_missing_until_it_is_back(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = open_stream_cache(manifest, "train").counts
+    before = _tree(manifest)
+    shutil.rmtree(manifest.path.parent / "stream_cache")
+    photo, read = _photo(manifest, "framesdb/images/005.jpg"), PhotoFolder.read
+    shutil.copy2(photo, manifest.path.parent / "kept.jpg")
+
+    def read_vanished(folder: PhotoFolder, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
+        photo.unlink(missing_ok=True)
+        return read(folder, image, image_wh)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PhotoFolder, "read", read_vanished)
+        counts = open_stream_cache(manifest, "train").counts
+    assert counts == {**whole, "usable": whole["usable"] - 2, "image_missing": 2}
+    shutil.copy2(manifest.path.parent / "kept.jpg", photo)
+    assert open_stream_cache(manifest, "train").counts == whole and _tree(manifest) == before
+
+
+def test_array_of_another_form_is_made_again(manifest: Manifest) -> None:
+    open_stream_cache(manifest, "train")
+    (body,) = (manifest.path.parent / "stream_cache").rglob("*.body.npy")
+    whole = body.read_bytes()
+    for old, new in ((b"|u1", b"|i1"), (b"NUMPY", b"NUMPI"), (b"144, 144", b"072, 288"), (b"(8,", b"(4,")):
+        assert old in whole
+        body.write_bytes(whole.replace(old, new, 1))
+        open_stream_cache(manifest, "train")
+        assert body.read_bytes() == whole
 
 
 def test_changed_table_makes_another_cache_and_drops_only_its_own_old_one(manifest: Manifest, tmp_path: Path) -> None:

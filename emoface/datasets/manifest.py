@@ -10,7 +10,7 @@ from typing import Any, get_args
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
-from emoface.storage.files import file_sha256, is_below, read_text, write_text
+from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
 from emoface.version import __version__
 from emoface.vision.orientation import Frame
 
@@ -116,7 +116,7 @@ def _read_card(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TableError(f"{path}: no such file; write it with 'emoface split DIR'")
     try:
-        card = json.loads(read_text(path, TableError))
+        card = parse_json(read_text(path, TableError))
     except ValueError as error:
         raise TableError(f"{path}: not JSON ({error}); {_REMEDY}") from error
     if not isinstance(card, dict):

@@ -95,6 +95,23 @@ def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:
     return stat_digest(image_root, (photo.image for photo in photos))
 
 
+CHANGED_DIGEST = "changed while they were read"
+"""What stands for the digest of photos that changed, or were away for a moment, while a job read them."""
+
+
+def confirm_digest(before: str, image_root: Path, photos: Sequence[PhotoRows], missing: Iterable[str]) -> str:
+    """Returns the digest of photos that were read, or ``CHANGED_DIGEST``, which no digest equals, if they changed.
+
+    Args:
+        before: ``photo_digest`` of the photos before they were read.
+        image_root: The folder that the ``image`` paths are relative to.
+        photos: The photos, in order.
+        missing: ``image`` of the photos that were found missing; one that is here again was away only for a moment.
+    """
+    is_same = photo_digest(image_root, photos) == before
+    return before if is_same and not any((image_root / image).is_file() for image in missing) else CHANGED_DIGEST
+
+
 @dataclass(frozen=True)
 class UprightPhoto:
     """The upright pixels of a photo, and the way to them from the frame of its boxes.
@@ -174,4 +191,6 @@ class PhotoFolder:
         try:
             return PhotoOrStatus(self.read(image, image_wh))
         except ImageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # it has vanished since the line above
+                return PhotoOrStatus(None, IMAGE_MISSING, describe_missing(self.root / image))
             return PhotoOrStatus(None, IMAGE_UNREADABLE, str(error).removeprefix(f"{self.root / image}: "))

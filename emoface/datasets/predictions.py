@@ -12,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from emoface.errors import PredictionsError
 from emoface.schema import DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA
+from emoface.storage.files import parse_json
 from emoface.storage.records import read_record
 from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 
@@ -205,17 +207,21 @@ def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, 
 
     Returns:
         The predictions and the numbers of people left out, as given to ``write_predictions``; None if the file is
-        missing or its key is another one.
+        missing or damaged or its key is another one.
 
     Raises:
         TableError: The key is the same, but the columns differ.
     """
-    metadata = None
-    if path.is_file():
+    if not path.is_file():
+        return None
+    try:
         with open_bytes(path) as source:
-            metadata = pq.read_schema(source).metadata
-    kept_key, _, left_out = (metadata or {}).get(_KEY, b"").decode().partition(" ")
-    return (read_predictions(path), json.loads(left_out)) if kept_key == key else None
+            metadata = pq.read_schema(source).metadata or {}
+        kept_key, _, text = metadata.get(_KEY, b"").decode().partition(" ")
+        left_out = TypeAdapter(dict[str, int]).validate_python(parse_json(text), strict=True)
+    except (pa.ArrowException, OSError, ValueError):
+        return None
+    return (read_predictions(path), left_out) if kept_key == key else None
 
 
 def _take(values: Any, rows: NDArray[np.int64]) -> Any:

@@ -20,20 +20,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from pydantic import Field
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos, photo_digest
+from emoface.datasets.photos import IMAGE_MISSING, PhotoFolder, PhotoRows, confirm_digest, group_photos, photo_digest
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
@@ -41,7 +43,7 @@ from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
 from emoface.storage.locks import FolderInUse, lock_folder
 from emoface.storage.records import code_fingerprint
-from emoface.storage.shards import ShardFolder, Summary, shards_key
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
@@ -171,6 +173,24 @@ def to_photo_shares(xyxy: NDArray[np.float32], photo: Photo) -> NDArray[np.float
     return np.asarray(xyxy / np.array([width, height, width, height]), np.float32)
 
 
+class _PackedTurn(SummaryModel):
+    orientation: Annotated[int, Field(ge=1, le=8)]
+    wh: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)]
+
+
+class _PackedPhoto(SummaryModel):
+    turn: _PackedTurn | None
+    statuses: list[str]
+
+
+class _PackedShard(SummaryModel):
+    """The summary of a shard: which photos it was made of, the sizes of its arrays, and the status of each person."""
+
+    photo_digest: str
+    n_bytes: dict[str, int]
+    photos: list[_PackedPhoto]
+
+
 class StreamCache:
     """The usable people of one split and their crops; several processes may read it at the same time.
 
@@ -282,8 +302,8 @@ def open_stream_cache(
     """
     table = _read_table(manifest.split_path(split))
     cache_dir = cache_dir or manifest.path.parent / "stream_cache"
-    dataset = f"{split}-{hashlib.sha256(str(manifest.path.resolve()).encode()).hexdigest()[:8]}"
-    folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}")
+    dataset = f"{split}-{hashlib.sha256(os.fsencode(manifest.path.resolve())).hexdigest()[:8]}"
+    folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
     shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
     packing = _Packing(table, manifest.photos, folder, _FaceReader(table.path))
     with lock_folder(cache_dir, progress, name=dataset):
@@ -367,6 +387,8 @@ class _Packing:
             all(path.is_file() for path in paths)
             and bool(summary["n_bytes"] == _array_sizes(self._folder, number))
             and bool(summary["photo_digest"] == photo_digest(self._photos.root, shard))
+            and _has_statuses_of(shard, summary)
+            and _count_crops(shard, summary, self._table.has_face) == _array_lengths(self._folder, number)
         )
 
     def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
@@ -386,6 +408,8 @@ class _Packing:
         for stream, size in CACHE_SIZES.items():
             with atomic_path(_array_path(self._folder, number, stream)) as temporary:
                 np.save(temporary, np.array(pixels[stream], np.uint8).reshape(-1, size, size, 3))
+        missing = [photo.image for photo, one in zip(shard, described, strict=True) if IMAGE_MISSING in one["statuses"]]
+        digest = confirm_digest(digest, self._photos.root, shard, missing)
         summary = {"photo_digest": digest, "n_bytes": _array_sizes(self._folder, number), "photos": described}
         self._folder.mark_done(number, json.dumps(summary) + "\n")
 
@@ -428,6 +452,36 @@ def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
 def _array_sizes(folder: ShardFolder, number: int) -> dict[str, int]:
     """Sizes of a shard's array files in bytes, by stream."""
     return {stream: _array_path(folder, number, stream).stat().st_size for stream in CACHE_SIZES}
+
+
+def _array_lengths(folder: ShardFolder, number: int) -> dict[str, int]:
+    """Numbers of crops in a shard's array files, by stream; -1 for a file that is not such an array."""
+    lengths = {}
+    for stream, side in CACHE_SIZES.items():
+        try:
+            array = np.load(_array_path(folder, number, stream), mmap_mode="r")
+        except (ValueError, EOFError):
+            array = np.zeros(0)
+        is_crops = array.dtype == np.uint8 and array.shape[1:] == (side, side, 3)
+        lengths[stream] = len(array) if is_crops else -1
+    return lengths
+
+
+def _has_statuses_of(shard: list[PhotoRows], summary: Summary) -> bool:
+    """Whether a summary gives each person of a shard a status."""
+    found = [len(photo["statuses"]) for photo in summary["photos"]]
+    return found == [len(photo.rows) for photo in shard] and all(
+        status == USABLE or status in UNUSABLE_REASONS for photo in summary["photos"] for status in photo["statuses"]
+    )
+
+
+def _count_crops(shard: list[PhotoRows], summary: Summary, has_face: NDArray[np.bool_]) -> dict[str, int]:
+    """Counts the crops that the arrays of a shard must have, by stream."""
+    statuses = [status for photo in summary["photos"] for status in photo["statuses"]]
+    rows = np.concatenate([photo.rows for photo in shard])
+    is_usable = np.array(statuses, dtype=object) == USABLE
+    n_photos = sum(photo["turn"] is not None for photo in summary["photos"])
+    return {"face": int(has_face[rows[is_usable]].sum()), "body": int(is_usable.sum()), "context": n_photos}
 
 
 def _decode_face(table: _Table, row: int, data: bytes) -> Photo:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.predictions import (
@@ -47,7 +47,7 @@ from emoface.reporting.evaluation_page import TEMPLATE
 from emoface.reporting.pages import hash_template
 from emoface.reporting.published import hash_published_cards
 from emoface.schema import CATEGORIES, SPLIT_SCHEMA
-from emoface.storage.files import file_sha256, stat_digest, write_text
+from emoface.storage.files import file_sha256, parse_json, stat_digest, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
@@ -327,16 +327,30 @@ def _find_thresholds(
     return thresholds
 
 
+class _KeptThresholds(BaseModel):
+    """The values of ``thresholds.json`` that are read back; a threshold of None is one that could not be fitted."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    key: str
+    people: int
+    thresholds: dict[str, float | None]
+    break_even_thresholds: dict[str, float | None]
+
+
 def _read_kept_thresholds(path: Path, key: str, fitted_on: dict[str, Any]) -> Thresholds | None:
-    """Reads thresholds that were fitted on the same predictions; None where there are none."""
+    """Reads thresholds that were fitted on the same predictions; None where there are none, or the file is damaged."""
     if not path.is_file():
         return None
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    kinds = ("thresholds", "break_even_thresholds")
-    if stored["key"] != key or not all(kind in stored for kind in kinds):
+    try:
+        stored = _KeptThresholds.model_validate(parse_json(path.read_text(encoding="utf-8")))
+    except ValueError:
         return None
-    best_f1, break_even = (np.array([stored[kind][name] for name in CATEGORIES], np.float64) for kind in kinds)
-    return Thresholds(best_f1, break_even, {**fitted_on, "people": stored["people"]})
+    kinds = (stored.thresholds, stored.break_even_thresholds)
+    if stored.key != key or not all(set(CATEGORIES) <= kind.keys() for kind in kinds):
+        return None
+    best_f1, break_even = (np.array([kind[name] for name in CATEGORIES], np.float64) for kind in kinds)
+    return Thresholds(best_f1, break_even, {**fitted_on, "people": stored.people})
 
 
 def _by_label(thresholds: NDArray[np.float64]) -> dict[str, float | None]:

@@ -20,14 +20,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from pydantic import InstanceOf
 
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import (
+    CHANGED_DIGEST,
     IMAGE_UNREADABLE,
     UNREADABLE_PHOTOS,
     PhotoFolder,
     PhotoOrStatus,
     PhotoRows,
+    confirm_digest,
     describe_missing_photos,
     group_photos,
     photo_digest,
@@ -48,6 +51,7 @@ from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
 from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
+    PHOTOS,
     JobRecord,
     code_fingerprint,
     finish_job,
@@ -56,7 +60,7 @@ from emoface.storage.records import (
     record_path,
 )
 from emoface.storage.settings import Count, Folder, Settings
-from emoface.storage.shards import ShardFolder, Summary, shards_key
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
@@ -115,6 +119,15 @@ class PhotoFaces:
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
+class _FacesSummary(SummaryModel):
+    """The summary of a shard; names of photos may be no UTF-8, which pydantic's own texts must be."""
+
+    photo_digest: str
+    table_sha256: str
+    counts: dict[str, int]
+    unreadable: dict[InstanceOf[str], InstanceOf[str]]
+
+
 @dataclass(frozen=True)
 class ShardWork:
     """Settings, photos, weights and shard folder, which all shards of one run share."""
@@ -163,7 +176,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     }
     code = code_fingerprint(__name__)
     key = _shards_key(config, folder, weights.sha256, people_sha256, code)
-    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key))
+    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary))
     shards = list(in_batches(photos, config.shard_size))
     tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
 
@@ -176,6 +189,9 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         run_shards = _run_shards_ray if config.engine == "ray" else _run_shards_local
         run_shards(work, pending, progress)
 
+    if any(work.shards.read_summary(number)["photo_digest"] == CHANGED_DIGEST for number in range(len(shards))):
+        inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
+        progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface faces' again for them")
     record_path(config.dir, "faces").unlink(missing_ok=True)  # an old record must not describe tables of two runs
     _merge_shards(config.dir / "faces.parquet", work.shards, shards)
     statuses = _write_empty_faces(config.dir, people)
@@ -284,7 +300,9 @@ def _write_shard(
     counts: Counter[str] = Counter(photos=len(shard))
     unreadable: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
-    for faces in _find_faces(work, detector, shard):
+    missing: list[str] = []
+    for photo, faces in zip(shard, _find_faces(work, detector, shard), strict=True):
+        missing += [photo.image] if faces.counts["photos_missing"] else []
         rows += faces.rows
         counts += faces.counts
         unreadable |= faces.unreadable
@@ -293,7 +311,7 @@ def _write_shard(
     work.shards.unmark(number)
     write_table(table_path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
     summary = {
-        "photo_digest": digest,
+        "photo_digest": confirm_digest(digest, work.folder.root, shard, missing),
         "table_sha256": file_sha256(table_path),
         "counts": dict(counts),
         "unreadable": unreadable,

@@ -162,13 +162,14 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
 
 def _read_header(path: Path) -> _Header:
     """Reads the header of one photo; a photo that cannot be read gives a problem instead of an error."""
-    if not path.is_file():
-        similar = find_similar(path)
-        return _MISSING if similar is None else _Header(None, _MISSING.problem, f"only {similar} is there")
-    try:
-        return _Header(read_photo_size(path))
-    except ImageError as error:
-        return _Header(None, "photo_unreadable", str(error).removeprefix(f"{path}: "))
+    if path.is_file():
+        try:
+            return _Header(read_photo_size(path))
+        except ImageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                return _Header(None, "photo_unreadable", str(error).removeprefix(f"{path}: "))
+    similar = find_similar(path)
+    return _MISSING if similar is None else _Header(None, _MISSING.problem, f"only {similar} is there")
 
 
 def _find_frames(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header]) -> Iterator[Frame | None]:

@@ -18,7 +18,7 @@ from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS, N_CATEGORIES
-from emoface.storage.files import file_sha256, read_text, write_text
+from emoface.storage.files import file_sha256, parse_json, read_text, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job
 from emoface.storage.settings import Device, File, Folder, Settings, Share
@@ -158,7 +158,7 @@ def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; {expected}")
     try:
-        content = json.loads(read_text(path, SettingsError))
+        content = parse_json(read_text(path, SettingsError))
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON ({error}); {expected}") from error
     if isinstance(content, list) and len(config.images) == 1:

@@ -17,12 +17,14 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing.process import BaseProcess
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from pydantic import AfterValidator, Field
 
 from emoface.emotic import PersonAnnotation, PhotoAnnotation, write_annotations_mat
 from emoface.errors import SettingsError
@@ -32,11 +34,11 @@ from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SPL
 from emoface.simulator import DrawnPerson, DrawnPhoto, draw_photo, draw_plan, label_probabilities
 from emoface.simulator.causes import draw_dimensions, draw_labels
 from emoface.simulator.variety import draw_varied_photo
-from emoface.storage.files import remove_leftovers, write_bytes, write_text
+from emoface.storage.files import parse_json, read_text, remove_leftovers, write_bytes, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, code_fingerprint, finish_job, record_path
 from emoface.storage.settings import Count, Folder, Seed, Settings
-from emoface.storage.shards import ShardFolder, Summary, shards_key
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import write_table
 from emoface.vision.images import encode_jpeg
 
@@ -82,6 +84,52 @@ class SimulateConfig(Settings):
     """Random seed; the same seed gives the same bytes."""
     varied: bool = False
     """Draw photos for training a face detector: far more varied than EMOTIC, without irregularities."""
+
+
+_Vad = Annotated[list[float | None], Field(min_length=3, max_length=3)]
+
+
+class _DrawnPersonEntry(SummaryModel):
+    body_bbox: list[float]
+    annotator_categories: list[list[str]]
+    annotator_vad: list[_Vad]
+    categories: list[str]
+    vad: _Vad
+    gender: str | None
+    age: str | None
+
+
+class _DrawnPhotoEntry(SummaryModel):
+    filename: str
+    folder: str
+    image_wh: Annotated[list[int], Field(min_length=2, max_length=2)]
+    source_split: str
+    database_name: str
+    people: list[_DrawnPersonEntry]
+
+
+def _check_truths(truths: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checks that rows of ground truth have the columns of their table, with values of their types."""
+    for truth in truths:
+        if missing := [name for name in GROUND_TRUTH_SCHEMA.names if name not in truth]:
+            raise ValueError(f"{missing[0]} is missing")
+    try:
+        table = pa.Table.from_pylist(truths, schema=GROUND_TRUTH_SCHEMA)
+    except (pa.ArrowException, OverflowError) as error:
+        raise ValueError(str(error)) from error
+    for column in GROUND_TRUTH_SCHEMA:
+        if not column.nullable and table[column.name].null_count:
+            raise ValueError(f"{column.name} is null")
+    return truths
+
+
+class _DrawnShard(SummaryModel):
+    """The summary of a shard: annotations, ground truth, the names of irregularities, and the photos' files."""
+
+    photos: list[_DrawnPhotoEntry]
+    truths: Annotated[list[dict[str, Any]], AfterValidator(_check_truths)]
+    irregularities: dict[str, int]
+    files: list[str]
 
 
 @locked("out")
@@ -142,9 +190,9 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
 def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
     """Opens the folder of finished shards; a simulation with other settings or older code is removed."""
     key = shards_key([config.images, config.seed, config.varied, code])
-    marker, folder = config.out / SIMULATION_NAME, ShardFolder(config.out / "simulate_shards")
+    marker, folder = config.out / SIMULATION_NAME, ShardFolder(config.out / "simulate_shards", _DrawnShard)
     if marker.is_file():
-        if json.loads(marker.read_text(encoding="utf-8")).get("key") == key:
+        if _read_key(marker) == key:
             return folder
         for older in (config.out / "emotic", config.out / "Annotations", folder.path):
             if older.exists():
@@ -188,6 +236,21 @@ def _initialize_worker() -> None:
 def _exit_with(parent: BaseProcess) -> None:
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _read_key(marker: Path) -> str:
+    """Reads the key of the simulation in a folder, whose files may be replaced only if a simulation wrote them."""
+    try:
+        content = parse_json(read_text(marker, SettingsError))
+    except ValueError:
+        content = None
+    key = content.get("key") if isinstance(content, dict) else None
+    if not isinstance(key, str):
+        raise SettingsError(
+            f"{marker}: not the description of a simulation, expected an object with its key; choose an empty folder, "
+            "or remove the simulation there"
+        )
+    return key
 
 
 def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, numbers: Sequence[int]) -> int:

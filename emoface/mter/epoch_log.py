@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, DIMENSIONS
 from emoface.storage.files import naming_path
 
@@ -99,18 +100,26 @@ def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 @contextmanager
-def open_curves(folder: Path, first_epoch: int) -> Iterator[SummaryWriter]:
+def open_curves(folder: Path, first_epoch: int, progress: Progress = SILENT) -> Iterator[SummaryWriter | None]:
     """Opens TensorBoard's curves of a run; those of an interrupted epoch are hidden.
 
     Args:
         folder: Folder of the curves.
         first_epoch: The epoch that is written first, from 1.
+        progress: Receives a note if TensorBoard cannot write to the folder, since its path is no UTF-8.
+
+    Yields:
+        The writer; None if the path is no UTF-8.
 
     Raises:
         OSError: The curves cannot be written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    if not _is_utf8(str(folder)):
+        progress.note(f"{folder}: no curves are written, since TensorBoard needs a path in UTF-8; log.jsonl has them")
+        yield None
+        return
     with naming_path(folder):
         writer = SummaryWriter(str(folder), purge_step=first_epoch)
     try:
@@ -118,6 +127,10 @@ def open_curves(folder: Path, first_epoch: int) -> Iterator[SummaryWriter]:
     finally:
         with naming_path(folder):
             writer.close()
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:

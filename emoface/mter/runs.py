@@ -24,7 +24,7 @@ from emoface.errors import SettingsError, WeightsError
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
-from emoface.storage.files import read_text, write_bytes, write_text
+from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.version import __version__
 
@@ -211,7 +211,7 @@ class Run:
         lines: list[dict[str, Any]] = []
         for number, text in enumerate(read_text(path, SettingsError).splitlines(), start=1):
             try:
-                lines += check_epochs([json.loads(text)])
+                lines += check_epochs([parse_json(text)])
             except ValueError as error:
                 raise SettingsError(
                     f"{path}: line {number} is not the description of an epoch ({_first_fault(error)}); restore the "
@@ -234,7 +234,7 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
     if not path.is_file():
         raise SettingsError(f"{path}: no such file; '{run_dir}' is not a training run, make one with 'emoface train'")
     try:
-        settings = json.loads(read_text(path, SettingsError))
+        settings = parse_json(read_text(path, SettingsError))
         _RunFile.model_validate(settings)
     except ValueError as error:
         raise SettingsError(

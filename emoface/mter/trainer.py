@@ -138,7 +138,9 @@ class Trainer:
         with ExitStack() as opened:
             curves = None
             if fabric.is_global_zero:
-                curves = opened.enter_context(open_curves(self._run_dir / "tensorboard", len(self.lines) + 1))
+                curves = opened.enter_context(
+                    open_curves(self._run_dir / "tensorboard", len(self.lines) + 1, self._progress)
+                )
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
                 self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {recipe.epochs}")
@@ -148,8 +150,9 @@ class Trainer:
                 line = self._run_epoch(epoch)
                 is_best = all(score_line(line) > score_line(earlier) for earlier in self.lines)
                 self.lines.append(line)
-                if curves is not None:
+                if fabric.is_global_zero:
                     self.save(is_best)
+                if curves is not None:
                     write_curves(curves, line)
                 self._progress.note(describe_line(line, recipe.epochs))
                 fabric.barrier()

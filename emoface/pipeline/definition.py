@@ -142,7 +142,7 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         document = tomllib.loads(read_text(path, SettingsError).replace("\r\n", "\n"))
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, lists in lists in lists
         raise SettingsError(f"{path}: not TOML ({error})") from error
     for key in document:
         if key not in ("settings", "stage"):

@@ -112,5 +112,5 @@ def _to_mapping(where: str, value: Any) -> dict[str, Any]:
 def _read_as_toml(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return str(text)

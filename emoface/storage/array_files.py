@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import struct
 import tokenize
 import zipfile
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from emoface.errors import PredictionsError
 from emoface.storage.csv_files import restore
-from emoface.storage.files import read_text
+from emoface.storage.files import parse_json, read_text
 from emoface.storage.matlab_files import read_matlab
 from emoface.storage.tables import open_bytes
 
@@ -195,7 +194,7 @@ def _stack_lists(path: Path, name: str, rows: Sequence[Sequence[Any] | None]) ->
 
 def _read_json(path: Path) -> NamedArrays:
     try:
-        content = json.loads(read_text(path, PredictionsError))
+        content = parse_json(read_text(path, PredictionsError))
     except ValueError as error:
         raise PredictionsError(f"{path}: not JSON ({error})") from error
     if isinstance(content, dict) and content and all("#" in name for name in content):

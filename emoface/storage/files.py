@@ -5,12 +5,14 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from emoface.errors import EmofaceError
 
@@ -167,6 +169,18 @@ def read_text(path: Path, error: type[EmofaceError], kind: str = "text file") ->
     return text
 
 
+def parse_json(text: str) -> Any:
+    """Parses JSON of unknown origin.
+
+    Raises:
+        ValueError: The text is not JSON, or its lists and objects are nested too deeply for Python's parser.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists or objects are nested too deeply") from error
+
+
 def file_sha256(path: Path) -> str:
     """The sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as stream:
@@ -187,8 +201,10 @@ def stat_digest(root: Path, names: Iterable[str]) -> str:
     """
     digest = hashlib.sha256()
     for name in names:
-        path = root / name
-        found = path.stat() if path.is_file() else None
+        path, found = root / name, None
+        if path.is_file():
+            with suppress(FileNotFoundError):  # it vanishes at this moment
+                found = path.stat()
         state = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
         digest.update(f"{name}\0{state}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

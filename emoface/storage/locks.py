@@ -32,7 +32,7 @@ if sys.platform != "win32":
 
 from emoface.errors import LockedError
 from emoface.progress import SILENT, Progress
-from emoface.storage.files import list_leftovers, remove_leftovers, write_text
+from emoface.storage.files import list_leftovers, parse_json, remove_leftovers, write_text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +40,7 @@ R = TypeVar("R")
 _POLL_SECONDS = 0.2
 _OWNER_SECONDS = 2.0
 _MAX_COMMAND = 200
+_MAX_PROCESS = 2**31 - 1  # process ids are 32-bit numbers on every system
 _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -220,9 +221,12 @@ def _find_owner(path: Path) -> str:
 
 def _read_owner(path: Path) -> LockOwner | None:
     try:
-        return LockOwner(**json.loads(path.read_text(encoding="utf-8")))
+        owner = LockOwner(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    is_process = type(owner.process) is int and 0 < owner.process <= _MAX_PROCESS
+    are_texts = all(isinstance(one, str) for one in (owner.host, owner.command, owner.since))
+    return owner if is_process and are_texts else None
 
 
 def _is_running(process: int) -> bool:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emoface.errors import TableError
-from emoface.storage.files import file_sha256, is_below, read_text, stat_digest, write_text
+from emoface.storage.files import file_sha256, is_below, parse_json, read_text, stat_digest, write_text
 from emoface.storage.settings import Settings
 from emoface.version import __version__
 
@@ -83,7 +83,7 @@ def read_record(out: Path, job: str) -> JobRecord | None:
     if not path.is_file():
         return None
     try:
-        record = JobRecord(**json.loads(read_text(path, TableError)))
+        record = JobRecord(**parse_json(read_text(path, TableError)))
     except (ValueError, TypeError) as error:
         raise TableError(f"{path}: not a job record ({error}); delete it and run 'emoface {job}' again") from error
     tables = ("settings", "inputs", "outputs", "counts", "info")

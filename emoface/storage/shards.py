@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
-from emoface.storage.files import remove_leftovers, write_text
+from emoface.storage.files import parse_json, remove_leftovers, write_text
 from emoface.storage.locks import is_in_use
 
 Shard = TypeVar("Shard", bound=Sequence[Any])
@@ -40,15 +43,23 @@ def shards_key(parts: Sequence[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+class SummaryModel(BaseModel):
+    """Base class of the descriptions of summaries: the types of the values that are read back, without conversion."""
+
+    model_config = ConfigDict(strict=True)
+
+
 @dataclass(frozen=True)
 class ShardFolder:
     """The shards of one run: ``00007.json`` is the summary of shard 7, and its other files begin with ``00007`` too.
 
     Attributes:
         path: The folder; it is created when its first file is written.
+        kind: The values that a summary must have, with their types.
     """
 
     path: Path
+    kind: type[SummaryModel]
 
     def file_path(self, number: int, ending: str) -> Path:
         """Returns the path of a file of a shard: ``00007.parquet`` for the ending ``parquet``."""
@@ -59,8 +70,19 @@ class ShardFolder:
         return self.file_path(number, "json")
 
     def read_summary(self, number: int) -> Summary:
-        """Reads the summary of a finished shard."""
-        summary: Summary = json.loads(self.summary_path(number).read_text(encoding="utf-8"))
+        """Reads the summary of a finished shard.
+
+        Raises:
+            TableError: The summary is damaged: cut, or a value is missing or of another type.
+        """
+        path = self.summary_path(number)
+        try:
+            summary: Summary = parse_json(path.read_text(encoding="utf-8"))
+            self.kind.model_validate(summary)
+        except ValueError as error:
+            raise TableError(
+                f"{path}: not the summary of a shard ({_first_fault(error)}); delete '{self.path}' and run again"
+            ) from error
         return summary
 
     def find_pending(
@@ -69,7 +91,7 @@ class ShardFolder:
         is_current: Callable[[int, Shard, Summary], bool],
         progress: Progress = SILENT,
     ) -> list[tuple[int, Shard]]:
-        """Finds the shards that are not finished, each with its number.
+        """Finds the shards that are not finished, each with its number; a damaged summary means not finished.
 
         Args:
             shards: All shards of the run, in order.
@@ -79,11 +101,19 @@ class ShardFolder:
         """
         pending = []
         for number, shard in enumerate(shards):
-            if self.summary_path(number).is_file() and is_current(number, shard, self.read_summary(number)):
+            summary = self._find_summary(number)
+            if summary is not None and is_current(number, shard, summary):
                 progress.advance(len(shard))
             else:
                 pending.append((number, shard))
         return pending
+
+    def _find_summary(self, number: int) -> Summary | None:
+        """Reads the summary of a shard; None if there is none, or if it is damaged."""
+        try:
+            return self.read_summary(number) if self.summary_path(number).is_file() else None
+        except TableError:
+            return None
 
     def unmark(self, number: int) -> None:
         """Removes the summary of a shard, if there is one, before the content of the shard is replaced."""
@@ -121,3 +151,11 @@ class ShardFolder:
                 progress.note(f"{other}: of other data or code, left because a running process reads it")
             else:
                 shutil.rmtree(other)
+
+
+def _first_fault(error: ValueError) -> str:
+    """Says which value of a summary is wrong."""
+    if not isinstance(error, ValidationError):
+        return f"not JSON: {error}"
+    fault = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
