@@ -266,6 +266,8 @@ def test_ctrl_c_keeps_the_finished_shards_and_stops_the_tasks(cluster: Any, work
     assert stderr.splitlines()[-1] == "Aborted!" and "Traceback" not in stderr
     kept = _shard_files(work)
     assert 2 <= len(kept) < 2 * N_SHARDS and not (work / "faces.parquet").exists()
+    time.sleep(3)  # longer than a shard takes
+    assert _shard_files(work) == kept and not list(work.glob("faces_shards/*/.*.parquet"))
     times = {path: path.stat().st_mtime_ns for path in work.glob("faces_shards/*/*.json")}
     run_faces(FacesConfig(dir=work, **SETTINGS))
     assert _tables(work) == local

@@ -276,15 +276,17 @@ def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhot
         ShardFolder(work.shards.path.absolute()),
     )
     code = code_fingerprint(__name__)
-    run_on_ray(
-        _write_shard_remotely,
-        work,
-        (_RemoteShard(number, photos, code, _digest_files(work, photos)) for number, photos in pending),
-        lambda shard: progress.advance(len(shard.photos)),
-        lambda shard: f"shard {shard.number} ({shard.photos[0].image} to {shard.photos[-1].image})",
-        progress,
-    )
-    work.shards.remove_leftovers("parquet")  # of worker processes that died while they wrote
+    try:
+        run_on_ray(
+            _write_shard_remotely,
+            work,
+            (_RemoteShard(number, photos, code, _digest_files(work, photos)) for number, photos in pending),
+            lambda shard: progress.advance(len(shard.photos)),
+            lambda shard: f"shard {shard.number} ({shard.photos[0].image} to {shard.photos[-1].image})",
+            progress,
+        )
+    finally:
+        work.shards.remove_leftovers("parquet")  # of worker processes that died while they wrote
 
 
 def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
