@@ -33,7 +33,7 @@ LAYERS: tuple[Layer, ...] = (
     Layer("Networks and training (torch)", ("learning", "yolov5face", "mter"), "#dcefd2"),
     Layer("Files and pages", ("storage", "emotic", "datasets", "reporting", "pipeline"), "#cfeae6"),
     Layer("Arrays (numpy, OpenCV)", ("vision", "labels", "metrics", "simulator"), "#d4e4f7"),
-    Layer("Basics", ("errors", "schema", "progress", "prefetch", "version"), "#e3def5"),
+    Layer("Basics", ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"), "#e3def5"),
 )
 """The layers from the highest to the lowest."""
 

@@ -41,6 +41,10 @@ class LockedError(EmofaceError):
     """A folder that another process writes to at this time; the message says which process."""
 
 
+class ClusterError(EmofaceError):
+    """Work on a cluster that failed on its machines again and again, or machines that do not share the same files."""
+
+
 class ProtocolError(EmofaceError):
     """An evaluation that breaks a rule of the protocol it was to follow."""
 

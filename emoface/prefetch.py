@@ -6,11 +6,15 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_CPU_LIMIT: ContextVar[int | None] = ContextVar("cpu_limit", default=None)
 
 
 def map_ahead(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
@@ -50,6 +54,22 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def count_usable_cpus() -> int:
     """Counts the CPU cores that this process may use, which are fewer than the machine has in many batch systems."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _CPU_LIMIT.get()
+    return n_cpus if limit is None else min(limit, n_cpus)
+
+
+@contextmanager
+def limit_cpus(n_cpus: int) -> Iterator[None]:
+    """Makes ``count_usable_cpus`` count at most ``n_cpus`` in the block, where other tasks use the other cores.
+
+    Example:
+        >>> with limit_cpus(1):
+        ...     count_usable_cpus()
+        1
+    """
+    token = _CPU_LIMIT.set(n_cpus)
+    try:
+        yield
+    finally:
+        _CPU_LIMIT.reset(token)

@@ -12,7 +12,7 @@ import pytest
 PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 
 LAYERS = (
-    ("errors", "schema", "progress", "prefetch", "version"),
+    ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"),
     ("vision", "labels", "metrics", "simulator"),
     ("storage", "emotic", "datasets", "reporting", "pipeline"),
     ("learning", "yolov5face", "mter"),

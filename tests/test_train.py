@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -635,30 +636,100 @@ def _train_as_program(
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
 
 
-def test_two_processes_give_the_weights_of_one(manifest: Path, tmp_path: Path) -> None:
-    """BatchNorm is frozen and dropout off: on the CPU each process counts its own part of a batch."""
-    same = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
-    same += ("--label-weights", "batch_count")  # of the whole batch, not of each process's part
-    one = _train_as_program(manifest, tmp_path / "one", *same)
-    assert one.returncode == 0, one.stderr
-    two = _train_as_program(manifest, tmp_path / "two", *same, launcher="torchrun")
-    assert two.returncode == 0, two.stderr
+# BatchNorm is frozen and dropout off: on the CPU each process counts its own part of a batch. The label weights are of
+# the whole batch, not of each process's part.
+SHARED = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
+SHARED += ("--label-weights", "batch_count")
+
+
+@pytest.fixture(scope="module")
+def trained_alone(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process with ``SHARED``."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    ended = _train_as_program(manifest, out, *SHARED)
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+def _assert_same_training(alone: Path, shared: Path) -> None:
+    """The weights, losses and mAP of two runs differ by less than a thousandth of what the training has changed."""
     torch.manual_seed(0)
     start = build_model("mter2", predicts_vad=True).state_dict()
-    ours, theirs = _weights(tmp_path / "one"), _weights(tmp_path / "two")
+    ours, theirs = _weights(alone), _weights(shared)
     trained = [name for name, _ in build_model("mter2", predicts_vad=True).named_parameters()]
     moved = {name: float((ours[name] - start[name]).abs().max()) for name in trained}
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in trained}
     assert all(apart[name] <= 1e-3 * moved[name] + 1e-8 for name in trained)
     assert sum(value > 1e-5 for value in moved.values()) > 150 and moved["stream.face.head.bias"] > 5e-4
-    for a, b in zip(_log_without_times(tmp_path / "one"), _log_without_times(tmp_path / "two"), strict=True):
+    for a, b in zip(_log_without_times(alone), _log_without_times(shared), strict=True):
         assert a["val_losses"] == pytest.approx(b["val_losses"], rel=1e-4)
         assert a["train_losses"] == pytest.approx(b["train_losses"], rel=1e-4)
         assert a["val_map"] == pytest.approx(b["val_map"])
+
+
+def test_two_processes_give_the_weights_of_one(manifest: Path, trained_alone: Path, tmp_path: Path) -> None:
+    two = _train_as_program(manifest, tmp_path / "two", *SHARED, launcher="torchrun")
+    assert two.returncode == 0, two.stderr
+    _assert_same_training(trained_alone, tmp_path / "two")
     assert two.stdout.count("best epoch") == 1  # only the first process prints
-    again = _train_as_program(manifest, tmp_path / "again", *same, launcher="fabric")
+    again = _train_as_program(manifest, tmp_path / "again", *SHARED, launcher="fabric")
     assert again.returncode == 0, again.stderr
     assert file_sha256(tmp_path / "again/best.safetensors") == file_sha256(tmp_path / "two/best.safetensors")
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[list[str]]:
+    """Two network namespaces, joined by one cable, in which processes reach each other at 10.77.0.1 and 10.77.0.2.
+
+    The name of a namespace is that of its end of the cable.
+    """
+    names = [f"emo{os.getpid()}{end}" for end in "ab"]
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+
+    try:
+        for name in names:
+            ip("netns", "add", name)
+        ip("link", "add", names[0], "netns", names[0], "type", "veth", "peer", "name", names[1], "netns", names[1])
+        for number, name in enumerate(names, start=1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", name)
+            ip("-n", name, "link", "set", name, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        yield names
+    except FileNotFoundError:
+        pytest.skip("the program ip is not installed: Debian's iproute2")
+    except subprocess.CalledProcessError as error:
+        pytest.skip(f"network namespaces are not permitted, they need root: {error.stderr.strip()}")
+    finally:
+        if shutil.which("ip"):
+            for name in names:
+                subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+def _start_node(names: list[str], number: int, arguments: list[str]) -> subprocess.Popen[str]:
+    """Starts the torchrun of one node in its namespace."""
+    torchrun = [str(PROGRAMS / "torchrun"), "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1"]
+    torchrun += ["--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "emoface", "train"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": names[number]}
+    call = ["ip", "netns", "exec", names[number], *torchrun, *arguments]
+    return subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_nodes_give_the_weights_of_one(
+    manifest: Path, trained_alone: Path, two_nodes: list[str], tmp_path: Path
+) -> None:
+    call = ["--manifest", str(manifest), "--model", "mter2", "--out", str(tmp_path / "run"), "--pretrained", "none"]
+    call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *SHARED]
+    nodes = [_start_node(two_nodes, number, call) for number in (0, 1)]
+    try:
+        ended = [node.communicate(timeout=300) for node in nodes]
+    finally:
+        for node in nodes:
+            node.kill()
+    assert [node.returncode for node in nodes] == [0, 0], ended
+    _assert_same_training(trained_alone, tmp_path / "run")
+    assert ["best epoch" in stdout for stdout, _ in ended] == [True, False]  # only the first node prints
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,7 +36,7 @@ from emoface.datasets.photos import (
     group_photos,
     photo_digest,
 )
-from emoface.errors import ImageError, SettingsError, install_command
+from emoface.errors import ClusterError, ImageError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -46,9 +47,10 @@ from emoface.inference.faces import (
 )
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
+from emoface.ray_tasks import run_on_ray
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.csv_files import csv_text
-from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, write_text
+from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
 from emoface.storage.locks import lock_folder, locked
 from emoface.storage.records import (
     PHOTOS,
@@ -264,26 +266,78 @@ def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPh
         _write_shard(work, detector, number, shard, progress)
 
 
+@dataclass(frozen=True)
+class _RemoteShard:
+    """A shard for another machine, and what must be the same there.
+
+    Attributes:
+        number: The number of the shard.
+        photos: The photos of the shard.
+        code: Fingerprint of the code.
+        files: Digests of the files that all machines share, see ``_digest_files``.
+    """
+
+    number: int
+    photos: list[AnnotatedPhoto]
+    code: str
+    files: dict[str, str]
+
+
 def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
     """Distributes the shards over a Ray cluster whose nodes share the same files."""
+    work = ShardWork(
+        work.config.replace(dir=work.config.dir.absolute(), weights=None),
+        work.folder,
+        replace(work.weights, path=work.weights.path.absolute()),
+        ShardFolder(work.shards.path.absolute()),
+    )
+    code = code_fingerprint(__name__)
     try:
-        import ray
-    except ImportError as error:
-        raise SettingsError(f"--engine ray needs the package ray; install it with {install_command('ray')}") from error
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    remote = ray.remote(_write_shard_remotely)
-    sizes = {remote.remote(work, number, shard): len(shard) for number, shard in pending}
-    waiting = list(sizes)
-    while waiting:
-        done, waiting = ray.wait(waiting)
-        for task in done:
-            ray.get(task)
-            progress.advance(sizes[task])
+        run_on_ray(
+            _write_shard_remotely,
+            work,
+            (_RemoteShard(number, photos, code, _digest_files(work, photos)) for number, photos in pending),
+            lambda shard: progress.advance(len(shard.photos)),
+            lambda shard: f"shard {shard.number} ({shard.photos[0].image} to {shard.photos[-1].image})",
+            progress,
+        )
+    finally:
+        work.shards.remove_leftovers("parquet")  # of worker processes that died while they wrote
 
 
-def _write_shard_remotely(work: ShardWork, number: int, shard: list[AnnotatedPhoto]) -> None:
-    _write_shard(work, _load_detector(work), number, shard, SILENT)
+def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
+    """Writes a shard on any machine of a cluster.
+
+    Raises:
+        ClusterError: This machine has other code or other files than the one where the job was started.
+    """
+    node = socket.gethostname()
+    if _own_code() != shard.code:
+        raise ClusterError(f"node {node}: another version of emoface is installed there; install the same on all nodes")
+    weights = work.weights
+    if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
+        raise ClusterError(f"node {node}: {weights.path} is missing or different there; copy the file to all nodes")
+    here = _digest_files(work, shard.photos)
+    for path, digest in shard.files.items():
+        if here[path] != digest:
+            raise ClusterError(
+                f"node {node}: files of {path} are missing or different there (shard {shard.number}, "
+                f"{shard.photos[0].image} to {shard.photos[-1].image}); all nodes must mount the same folders at the "
+                "same paths, and no file may change while the job runs"
+            )
+    _write_shard(work, _load_detector(work), shard.number, shard.photos, SILENT)
+
+
+_own_code = functools.cache(functools.partial(code_fingerprint, __name__))
+
+
+def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto]) -> dict[str, str]:
+    """Digests of size and time of a shard's files by their folder or path, the same on machines that share them."""
+    people = work.config.dir / "people.parquet"
+    return {
+        str(people): stat_digest(people.parent, [people.name]),
+        str(work.folder.root): photo_digest(work.folder.root, photos),
+    }
 
 
 @functools.lru_cache(maxsize=1)
