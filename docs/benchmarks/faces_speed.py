@@ -9,7 +9,8 @@ same number of threads are given to each of these, every one in a process of its
   a JPEG per face, as ``detect_face.py`` of deepcam-cn/yolov5-face does it, with RGB and one letterbox;
 - job: ``emoface faces``, with the assignment to people and the tables that come on top;
 - start: the job with one photo: loading, hashing of code, writing of tables;
-- decode, network, crop: one part of the job alone, on all threads at once.
+- decode, network, crop: one part of the job alone, on all threads at once;
+- session: the network as before, but one photo after the other on one ONNX Runtime session of all threads.
 
 Prints a Markdown table of photos per second and processor time per photo (medians of the rounds), the speed of the job
 relative to the loop and to what the parts allow together, and how well the faces of job and loop agree. Processor time
@@ -49,7 +50,7 @@ from emoface.vision.threads import one_opencv_thread
 
 SETTINGS = FaceSettings(backend="onnx")
 PARTS = ("decode", "network", "crop")
-MEASURED = ("loop", "job", "start", *PARTS)
+MEASURED = ("loop", "job", "start", *PARTS, "session")
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -80,7 +81,7 @@ def take_first_photos(folder: Path, n_photos: int, out: Path) -> None:
 
 
 def load_torch_network(n_threads: int) -> Any:
-    """The network in torch, which decodes its output itself; BatchNorm is folded in, as the reference repository does."""
+    """The network in torch, which decodes its output itself; BatchNorm is folded in, as the reference does."""
     import torch
 
     from emoface.yolov5face import load_network
@@ -174,7 +175,8 @@ def run_job(folder: Path) -> Callable[[], list[dict[str, Any]]]:
 
 def run_part(part: str, photos: list[Path], n_threads: int) -> Callable[[], None]:
     """One part of the job on all threads; what comes before it is not measured."""
-    detector = load_face_detector(SETTINGS, n_threads=1)
+    is_session = part == "session"
+    detector = load_face_detector(SETTINGS, n_threads=n_threads if is_session else 1)
     distinct = photos if part == "decode" else photos[:: max(1, len(photos) // 32)]  # in memory, so not too many
     pixels = [] if part == "decode" else [read_photo(path) for path in distinct]
     found = [detector.detect([photo])[0] for photo in pixels] if part == "crop" else []
@@ -182,13 +184,13 @@ def run_part(part: str, photos: list[Path], n_threads: int) -> Callable[[], None
     def work(k: int) -> None:
         if part == "decode":
             read_photo(photos[k])
-        elif part == "network":
+        elif part in ("network", "session"):
             detector.detect([pixels[k % len(pixels)]])
         else:
             crop_all_faces(pixels[k % len(pixels)], found[k % len(found)], SETTINGS)
 
     def measured() -> None:
-        with one_opencv_thread(), ThreadPoolExecutor(n_threads) as pool:
+        with one_opencv_thread(), ThreadPoolExecutor(1 if is_session else n_threads) as pool:
             list(pool.map(work, range(len(photos))))
 
     return measured
@@ -256,7 +258,7 @@ def without_start(job: dict[str, Any], start: dict[str, Any]) -> dict[str, Any]:
 def print_table(results: dict[str, list[dict[str, Any]]], n_threads: int) -> None:
     """Prints the table and the ratios."""
     per_photo = [without_start(*pair) for pair in zip(results["job"], results["start"], strict=True)]
-    shown = {"loop": results["loop"], "job": per_photo} | {name: results[name] for name in PARTS}
+    shown = {"loop": results["loop"], "job": per_photo} | {name: results[name] for name in (*PARTS, "session")}
     rate = {name: statistics.median(one["n_photos"] / one["seconds"] for one in many) for name, many in shown.items()}
     cost = {
         name: statistics.median(1000 * one["processor"] / one["n_photos"] for one in many)
