@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -50,6 +51,59 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def in_light_batches(items: Iterable[tuple[T, int]], size: int, max_bytes: int) -> Iterator[tuple[list[T], int]]:
+    """Groups consecutive items into batches of at most ``size`` items and ``max_bytes``, or one item that has more.
+
+    Args:
+        items: Each item with its number of bytes.
+        size: Largest number of items of a batch.
+        max_bytes: Largest number of bytes of a batch of several items.
+
+    Returns:
+        Each batch with its number of bytes.
+
+    Example:
+        >>> list(in_light_batches([("a", 1), ("b", 2), ("c", 9), ("d", 0), ("e", 1)], size=2, max_bytes=3))
+        [(['a', 'b'], 3), (['c'], 9), (['d', 'e'], 1)]
+    """
+    batch: list[T] = []
+    total = 0
+    for item, n_bytes in items:
+        if batch and (len(batch) == size or total + n_bytes > max_bytes):
+            yield batch, total
+            batch, total = [], 0
+        batch.append(item)
+        total += n_bytes
+    if batch:
+        yield batch, total
+
+
+class ByteBudget:
+    """Limits the bytes that several threads hold at the same time.
+
+    Attributes:
+        max_bytes: Largest number of bytes that are held at the same time, unless one thread alone holds more.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._n_held = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, n_bytes: int) -> Iterator[None]:
+        """Waits until so many bytes are free, or none are held, and holds them within the ``with`` block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_held == 0 or self._n_held + n_bytes <= self.max_bytes)
+            self._n_held += n_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_held -= n_bytes
+                self._changed.notify_all()
 
 
 def count_usable_cpus() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from emoface.vision.boxes import box_iou
 from emoface.vision.crops import Photo
 from emoface.vision.detections import Detections
 from emoface.vision.images import read_photo
+from emoface.vision.letterbox import Letterbox
 from emoface.yolov5face import Detector, YoloV5Face, build_detector, load_detector, load_network, save_network
 from emoface.yolov5face.detector import to_network_input
 
@@ -189,6 +191,26 @@ def test_batches_of_an_engine_go_back_to_their_photos(photos: dict[str, Photo], 
         _assert_same_faces(a, b)
 
 
+@pytest.mark.parametrize(("side", "n_halvings"), [(4001, 1), (5123, 2)])
+@pytest.mark.parametrize("name", ["zidane.jpg", "bus.jpg"])
+def test_large_photos_are_halved_first_and_have_the_same_faces(
+    photos: dict[str, Photo],
+    detectors: Callable[..., Detector],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    side: int,
+    n_halvings: int,
+) -> None:
+    height, width = photos[name].shape[:2]
+    factor = side / max(width, height)  # to an odd number, so that halving leaves out a column or row
+    large = np.asarray(cv2.resize(photos[name], None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
+    detector = detectors("yolov5n-face")
+    found = detector.detect([large])[0]
+    assert Letterbox.fit((large.shape[1], large.shape[0]), 640, 32).n_halvings == n_halvings
+    monkeypatch.setattr(Letterbox, "n_halvings", 0)
+    _assert_same_faces(found, detector.detect([large])[0], iou=0.98, conf=0.01)
+
+
 def test_no_photos_and_tiny_photos(detectors: Callable[..., Detector]) -> None:
     detector = detectors("yolov5n-0.5-face")
     assert detector.detect([]) == []
@@ -220,11 +242,13 @@ def test_thresholds_are_obeyed(photos: dict[str, Photo], weights_dir: Path) -> N
 
 
 def test_network_input_is_rgb_between_0_and_1() -> None:
-    image = np.zeros((2, 3, 3), np.uint8)
+    image = np.zeros((32, 64, 3), np.uint8)
     image[1, 2] = (255, 51, 0)
-    stacked = to_network_input([image, image])
-    assert stacked.shape == (2, 3, 2, 3) and stacked.dtype == np.float32
+    letterbox = Letterbox.fit((64, 32), 64, 32)
+    stacked = to_network_input([(letterbox, np.zeros_like(image)), (letterbox, image)])
+    assert stacked.shape == (2, 3, 32, 64) and stacked.dtype == np.float32
     np.testing.assert_allclose(stacked[1, :, 1, 2], [1, 0.2, 0])
+    assert stacked.sum() == pytest.approx(1.2)
 
 
 # settings

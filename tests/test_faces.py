@@ -13,6 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,13 +47,18 @@ MAGENTA = (255, 0, 255)
 
 
 class MagentaDetector:
-    """Finds magenta rectangles; counts the photos it was shown."""
+    """Finds magenta rectangles; counts the photos it was shown, and notes how many threads OpenCV would use."""
 
     def __init__(self) -> None:
         self.n_photos = 0
+        self.uses_one_core = True
+        self.opencv_threads: set[int] = set()
+        self._lock = threading.Lock()
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        self.n_photos += len(images)
+        with self._lock:
+            self.n_photos += len(images)
+            self.opencv_threads.add(cv2.getNumThreads())
         return [self._detect_one(image) for image in images]
 
     def _detect_one(self, image: np.ndarray) -> Detections:
@@ -66,7 +74,7 @@ class MagentaDetector:
 def detector(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MagentaDetector:
     stand_in = MagentaDetector()
     monkeypatch.setattr(faces_inference, "find_weights", lambda *_: _stand_in_weights(tmp_path))
-    monkeypatch.setattr(faces_job, "load_face_detector", lambda *_: stand_in)
+    monkeypatch.setattr(faces_job, "load_face_detector", lambda *_, n_threads: stand_in)
     faces_job._load_detector.cache_clear()
     return stand_in
 
@@ -178,6 +186,80 @@ def test_batch_and_shard_size_do_not_change_the_tables(dataset: Path, detector: 
     whole = _tables(dataset)
     run_faces(FacesConfig(dir=dataset, shard_size=1, batch_size=1))
     assert _tables(dataset) == whole
+
+
+def test_detector_of_one_core_and_of_batches_give_the_same_tables(dataset: Path, detector: MagentaDetector) -> None:
+    run_faces(FacesConfig(dir=dataset, shard_size=3))
+    whole, n_photos = _tables(dataset), detector.n_photos
+    detector.uses_one_core = False
+    for batch_size in (1, 2, 8):
+        faces_job.remove_shards(dataset)
+        run_faces(FacesConfig(dir=dataset, shard_size=3, batch_size=batch_size))
+        assert _tables(dataset) == whole
+    assert detector.n_photos == 4 * n_photos == 4 * 6
+
+
+def test_opencv_starts_no_threads_beside_the_jobs(dataset: Path, detector: MagentaDetector) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        run_faces(FacesConfig(dir=dataset))
+        assert detector.opencv_threads == {1} and cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
+class _BytesInUse:
+    """Counts the bytes of the photos that ``PhotoFolder.read`` returned and that are still in use."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = self.n_read = 0
+        self._lock = threading.RLock()
+        read = PhotoFolder.read
+
+        def read_and_count(folder: PhotoFolder, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
+            photo = read(folder, image, image_wh)
+            self._add(photo.pixels.nbytes)
+            self.n_read += 1
+            weakref.finalize(photo.pixels, self._add, -photo.pixels.nbytes)
+            return photo
+
+        monkeypatch.setattr(PhotoFolder, "read", read_and_count)
+
+    def _add(self, n_bytes: int) -> None:
+        with self._lock:
+            self.now += n_bytes
+            self.most = max(self.most, self.now)
+
+
+@pytest.mark.parametrize("uses_one_core", [True, False])
+@pytest.mark.parametrize(
+    ("n_photos", "budget", "most"),
+    [(12, 4, 4), (40, 4, 4), (12, 0.5, 1)],  # in photos of 300 x 200; more photos or larger ones take no more memory
+)
+def test_memory_of_decoded_photos_is_bounded(
+    tmp_path: Path,
+    detector: MagentaDetector,
+    monkeypatch: pytest.MonkeyPatch,
+    uses_one_core: bool,
+    n_photos: int,
+    budget: float,
+    most: int,
+) -> None:
+    root, out = tmp_path / "photos", tmp_path / "work"
+    for number in range(n_photos):
+        _write_photo(root, f"{number}.png", (300, 200), [FACE])
+    _write_people(out, root, [(f"{number}.png", (300, 200), BODY) for number in range(n_photos)])
+    detector.uses_one_core = uses_one_core
+    n_bytes = 300 * 200 * 3
+    monkeypatch.setattr(faces_job, "_BYTES_IN_FLIGHT", int(budget * n_bytes))
+    monkeypatch.setattr(faces_job, "count_usable_cpus", lambda: 16)
+    crop = faces_job.crop_assigned_faces
+    monkeypatch.setattr(faces_job, "crop_assigned_faces", lambda *args: (time.sleep(0.002), crop(*args))[1])
+    in_use = _BytesInUse(monkeypatch)
+    record = run_faces(FacesConfig(dir=out, shard_size=7))
+    assert record.counts["face_status"]["found"] == in_use.n_read == n_photos
+    assert in_use.now == 0 and (most > 1) * n_bytes < in_use.most <= most * n_bytes
 
 
 def test_second_run_shows_the_detector_nothing(dataset: Path, detector: MagentaDetector) -> None:

@@ -99,7 +99,10 @@ def test_detector_is_loaded_as_the_settings_say(monkeypatch: pytest.MonkeyPatch)
     load_face_detector(settings)
     load_face_detector(settings.replace(detector="elsewhere"), WEIGHTS)
     expected = {"network": "yolov5n-face", "backend": "torch", "image_size": 64}
-    assert calls == [((Path("drawn.bin"),), {**expected, "conf_threshold": 0.1, "iou_threshold": 0.3})] * 2
+    expected = {**expected, "conf_threshold": 0.1, "iou_threshold": 0.3, "n_threads": None}
+    assert calls == [((Path("drawn.bin"),), expected)] * 2
+    load_face_detector(settings, WEIGHTS, n_threads=3)
+    assert calls[2] == ((Path("drawn.bin"),), expected | {"n_threads": 3})
 
 
 def test_people_get_their_faces_or_the_reason() -> None:

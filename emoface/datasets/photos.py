@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from emoface.errors import ImageError, TableError
 from emoface.storage.files import stat_digest
 from emoface.vision.crops import Photo
-from emoface.vision.images import read_photo_and_size
+from emoface.vision.images import read_photo_and_size, read_photo_size
 from emoface.vision.orientation import NO_TURN, Frame, Turn
 from emoface.vision.photo_names import describe_missing
 
@@ -169,6 +169,14 @@ class PhotoFolder:
                 f"{' or '.join(get_args(Frame))}; run 'emoface parse' again"
             )
         return cls(Path(root), frame)
+
+    def count_bytes(self, image: str) -> int:
+        """Reads from a photo's header how many bytes its pixels take; 0 if the photo is missing or cannot be read."""
+        try:
+            width, height = read_photo_size(self.root / image).stored_wh
+        except ImageError:
+            return 0
+        return 3 * width * height
 
     def read(self, image: str, image_wh: tuple[int, int]) -> UprightPhoto:
         """Reads a photo upright.

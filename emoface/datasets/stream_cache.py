@@ -48,6 +48,7 @@ from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 from emoface.vision.orientation import Turn
+from emoface.vision.threads import one_opencv_thread
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
 """Side of the stored square crop of each stream, pixels."""
@@ -310,7 +311,7 @@ def open_stream_cache(
         pending = folder.find_pending(shards, packing.is_current)
         if pending:
             progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
-            with ThreadPoolExecutor(count_usable_cpus()) as pool:
+            with one_opencv_thread(), ThreadPoolExecutor(count_usable_cpus()) as pool:
                 for number, shard in pending:
                     packing.write_shard(number, shard, pool, progress)
         in_use = FolderInUse(folder.path) if shards else None

@@ -108,12 +108,17 @@ def find_detector_weights(settings: DetectorSettings) -> WeightsFile:
     return find_weights(settings.detector, settings.weights)
 
 
-def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None = None) -> Detector:
+def load_face_detector(
+    settings: DetectorSettings, weights: WeightsFile | None = None, n_threads: int | None = None
+) -> Detector:
     """Loads the detector that the settings describe.
 
     Args:
         settings: Settings of the detector.
         weights: Weights of the detector, if they were found before; None looks for them.
+        n_threads: Threads of ONNX Runtime for one photo; None is one per CPU that this process may use, which is the
+            fastest for single photos. For many photos it is faster to find the faces of several at once, one thread
+            for each.
 
     Raises:
         WeightsError: The weights are missing or cannot be read.
@@ -129,6 +134,7 @@ def load_face_detector(settings: DetectorSettings, weights: WeightsFile | None =
         image_size=settings.image_size,
         conf_threshold=settings.conf_threshold,
         iou_threshold=settings.iou_threshold,
+        n_threads=n_threads,
     )
 
 

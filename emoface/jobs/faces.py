@@ -7,12 +7,14 @@ detector, code and photos are unchanged. The shards are then merged in the order
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import shutil
 import socket
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,7 +47,7 @@ from emoface.inference.faces import (
     find_detector_weights,
     load_face_detector,
 )
-from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
+from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, in_light_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.ray_tasks import run_on_ray
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
@@ -67,6 +69,7 @@ from emoface.storage.tables import open_bytes, read_table, vectors_to_array, wri
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
+from emoface.vision.threads import one_opencv_thread
 
 if TYPE_CHECKING:
     from emoface.yolov5face import Detector
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
 _SHARDS_NAME = "faces_shards"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
+_BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
 _NOT_IN_KEY = ("dir", "weights", "engine", "allow_missing")  # settings that do not change the content of a shard
 
 
@@ -90,7 +94,7 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     engine: Literal["local", "ray"] = "local"
     """Where shards are processed: in this process, or on a Ray cluster whose nodes share the same files."""
     batch_size: Count = 8
-    """Number of photos that the detector receives at a time."""
+    """Number of photos that a detector on torch receives at a time; ONNX Runtime gets one photo per core."""
     shard_size: Count = 256
     """Number of photos per shard; a resumed run keeps the finished shards."""
     allow_missing: bool = False
@@ -261,9 +265,7 @@ def _table_path(shards: ShardFolder, number: int) -> Path:
 
 
 def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
-    detector = _load_detector(work)
-    for number, shard in pending:
-        _write_shard(work, detector, number, shard, progress)
+    _write_shards(work, pending, count_usable_cpus(), progress)
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhot
         work.config.replace(dir=work.config.dir.absolute(), weights=None),
         work.folder,
         replace(work.weights, path=work.weights.path.absolute()),
-        ShardFolder(work.shards.path.absolute()),
+        ShardFolder(work.shards.path.absolute(), work.shards.kind),
     )
     code = code_fingerprint(__name__)
     try:
@@ -325,7 +327,7 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
                 f"{shard.photos[0].image} to {shard.photos[-1].image}); all nodes must mount the same folders at the "
                 "same paths, and no file may change while the job runs"
             )
-    _write_shard(work, _load_detector(work), shard.number, shard.photos, SILENT)
+    _write_shards(work, [(shard.number, shard.photos)], count_usable_cpus(), SILENT)
 
 
 _own_code = functools.cache(functools.partial(code_fingerprint, __name__))
@@ -343,24 +345,42 @@ def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto]) -> dict[str, st
 @functools.lru_cache(maxsize=1)
 def _load_detector(work: ShardWork) -> Detector:
     """Loads the run's detector; a worker that processes several shards loads it only once."""
-    return load_face_detector(work.config, work.weights)
+    return load_face_detector(work.config, work.weights, n_threads=1)
+
+
+def _write_shards(
+    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], n_workers: int, progress: Progress
+) -> None:
+    """Processes shards one after the other; the photos are one sequence, so that no core waits between two shards."""
+    digests: dict[int, str] = {}
+
+    def list_photos() -> Iterator[AnnotatedPhoto]:
+        for number, shard in pending:
+            digests[number] = photo_digest(work.folder.root, shard)  # before the first of its photos is read
+            yield from shard
+
+    with closing(_find_faces(work, _load_detector(work), list_photos(), n_workers)) as found:
+        for number, shard in pending:
+            faces = []
+            for one in itertools.islice(found, len(shard)):
+                faces.append(one)
+                progress.advance()
+            _write_shard(work, number, shard, digests[number], faces)
 
 
 def _write_shard(
-    work: ShardWork, detector: Detector, number: int, shard: list[AnnotatedPhoto], progress: Progress
+    work: ShardWork, number: int, shard: list[AnnotatedPhoto], digest: str, faces: list[PhotoFaces]
 ) -> None:
-    """Processes one shard; writes its table first and its summary last, which marks the shard as finished."""
-    digest = photo_digest(work.folder.root, shard)
-    counts: Counter[str] = Counter(photos=len(shard))
+    """Writes a shard's table first and its summary last, which marks the shard as finished."""
+    counts: Counter[str] = Counter(photos=len(faces))
     unreadable: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
-    for photo, faces in zip(shard, _find_faces(work, detector, shard), strict=True):
-        missing += [photo.image] if faces.counts["photos_missing"] else []
-        rows += faces.rows
-        counts += faces.counts
-        unreadable |= faces.unreadable
-        progress.advance()
+    for photo, one in zip(shard, faces, strict=True):
+        missing += [photo.image] if one.counts["photos_missing"] else []
+        rows += one.rows
+        counts += one.counts
+        unreadable |= one.unreadable
     table_path = _table_path(work.shards, number)
     work.shards.unmark(number)
     write_table(table_path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
@@ -373,25 +393,78 @@ def _write_shard(
     work.shards.mark_done(number, json.dumps(summary, indent=1) + "\n")
 
 
-def _find_faces(work: ShardWork, detector: Detector, shard: list[AnnotatedPhoto]) -> Iterator[PhotoFaces]:
-    """Finds the faces of a shard's photos, in order; photos are decoded and cropped on all cores meanwhile."""
-    config = work.config
-    ahead = 2 * config.batch_size
+def _find_faces(
+    work: ShardWork, detector: Detector, photos: Iterable[AnnotatedPhoto], n_workers: int
+) -> Generator[PhotoFaces]:
+    """Finds the faces of photos, in order, on ``n_workers`` threads.
 
-    def read(photo: AnnotatedPhoto) -> tuple[AnnotatedPhoto, PhotoOrStatus]:
-        return photo, work.folder.try_read(photo.image, photo.image_wh)
+    A detector that uses one core is called by all of the threads at once. Any other gets batches from one thread, while
+    the others decode and crop.
+    """
+    with one_opencv_thread(), ThreadPoolExecutor(n_workers) as pool:
+        if detector.uses_one_core:
+            yield from _find_in_workers(work, detector, photos, pool, 4 * n_workers)
+        else:
+            yield from _find_in_batches(work, detector, photos, pool)
 
-    with ThreadPoolExecutor(count_usable_cpus()) as pool:
-        crops: list[Future[PhotoFaces]] = []
-        for batch in in_batches(map_ahead(pool, read, shard, ahead), config.batch_size):
-            found = iter(detector.detect([one.photo.pixels for _, one in batch if one.photo is not None]))
-            for photo, one in batch:
-                detections = Detections.empty() if one.photo is None else next(found)
-                crops.append(pool.submit(_crop_people, config, photo, one, detections))
-            while len(crops) > ahead:
-                yield crops.pop(0).result()
-        for crop in crops:
-            yield crop.result()
+
+def _find_in_workers(
+    work: ShardWork, detector: Detector, photos: Iterable[AnnotatedPhoto], pool: Executor, ahead: int
+) -> Iterator[PhotoFaces]:
+    """Finds the faces of each photo in a thread of the pool, from reading the photo to encoding the crops."""
+    budget = ByteBudget(_BYTES_IN_FLIGHT)
+
+    def find(photo: AnnotatedPhoto) -> PhotoFaces:
+        with budget.hold(work.folder.count_bytes(photo.image)):
+            one = work.folder.try_read(photo.image, photo.image_wh)
+            found = Detections.empty() if one.photo is None else detector.detect([one.photo.pixels])[0]
+            return _crop_people(work.config, photo, one, found)
+
+    return map_ahead(pool, find, photos, ahead)
+
+
+def _find_in_batches(
+    work: ShardWork, detector: Detector, photos: Iterable[AnnotatedPhoto], pool: Executor
+) -> Iterator[PhotoFaces]:
+    """Finds the faces in batches; meanwhile the next batch is decoded and the last one is cropped.
+
+    The batches depend on the photos alone, so a detector whose last digits depend on the batch gives the same results
+    in every run.
+    """
+    config, folder = work.config, work.folder
+
+    def weigh(photo: AnnotatedPhoto) -> tuple[AnnotatedPhoto, int]:
+        return photo, folder.count_bytes(photo.image)
+
+    def detect(batch: list[tuple[AnnotatedPhoto, Future[PhotoOrStatus]]]) -> list[Future[PhotoFaces]]:
+        read = [(photo, future.result()) for photo, future in batch]
+        found = iter(detector.detect([one.photo.pixels for _, one in read if one.photo is not None]))
+        return [
+            pool.submit(_crop_people, config, photo, one, Detections.empty() if one.photo is None else next(found))
+            for photo, one in read
+        ]
+
+    weighed = map_ahead(pool, weigh, photos, 2 * config.batch_size)
+    batches = in_light_batches(weighed, config.batch_size, _BYTES_IN_FLIGHT // 3)
+    following = next(batches, None)
+    decoding: deque[tuple[list[tuple[AnnotatedPhoto, Future[PhotoOrStatus]]], int]] = deque()
+    cropping: deque[tuple[list[Future[PhotoFaces]], int]] = deque()
+    n_held = 0
+    while following or decoding or cropping:
+        while following and len(decoding) < 2 and (n_held == 0 or n_held + following[1] <= _BYTES_IN_FLIGHT):
+            batch, n_bytes = following
+            decoding.append(
+                ([(photo, pool.submit(folder.try_read, photo.image, photo.image_wh)) for photo in batch], n_bytes)
+            )
+            n_held += n_bytes
+            following = next(batches, None)
+        if decoding:
+            cropping.append((detect(decoding[0][0]), decoding.popleft()[1]))
+        while cropping and (len(cropping) > 1 or not decoding):
+            crops, n_bytes = cropping.popleft()
+            for crop in crops:
+                yield crop.result()
+            n_held -= n_bytes
 
 
 def _crop_people(config: FacesConfig, photo: AnnotatedPhoto, one: PhotoOrStatus, found: Detections) -> PhotoFaces:

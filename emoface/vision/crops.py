@@ -51,6 +51,8 @@ def crop_square(photo: Photo, left: int, top: int, side: int) -> Photo:
         (side, side, 3), a copy.
     """
     height, width = photo.shape[:2]
+    if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
+        return photo[top : top + side, left : left + side].copy()
     rows = np.clip(np.arange(top, top + side), 0, height - 1)
     columns = np.clip(np.arange(left, left + side), 0, width - 1)
     square: Photo = photo[rows[:, None], columns[None, :]]

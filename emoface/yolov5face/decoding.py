@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,10 +54,9 @@ def decode_level(head: Float32Array, level: HeadLevel, conf_threshold: float) ->
         Faces in network pixels, before non-maximum suppression, ordered by anchor, row and column.
     """
     planes = head.reshape(len(level.anchors_net), N_OUTPUTS, *head.shape[1:])
-    objectness = sigmoid(planes[:, _OBJECTNESS])  # (anchors, gh, gw)
-    anchor, row, column = np.nonzero(objectness >= conf_threshold)
+    anchor, row, column = np.nonzero(planes[:, _OBJECTNESS] >= _lowest_logit(conf_threshold))
     raw = planes[anchor, :, row, column]  # (n, N_OUTPUTS)
-    conf = objectness[anchor, row, column] * sigmoid(raw[:, _CLASS])
+    conf = sigmoid(raw[:, _OBJECTNESS]) * sigmoid(raw[:, _CLASS])
     is_confident = conf >= conf_threshold
     raw, conf = raw[is_confident], conf[is_confident]
     cell = np.stack((column[is_confident], row[is_confident]), axis=1).astype(np.float32)
@@ -93,6 +93,14 @@ def decode_photo(
     xyxy = clip_boxes(letterbox.to_image(xyxy_net[keep]), letterbox.image_wh)
     faces = Detections(xyxy, letterbox.to_image(landmarks_net), conf[keep])
     return faces[box_areas(xyxy) > 0]
+
+
+def _lowest_logit(probability: float) -> float:
+    """A number that no logit of at least this probability lies below, in spite of rounding."""
+    if probability <= 0:
+        return -math.inf
+    below = min(probability, 1 - 1e-6)  # sigmoid rounds large logits to 1
+    return math.log(below / (1 - below)) - 0.1
 
 
 def sigmoid(x: Float32Array) -> Float32Array:

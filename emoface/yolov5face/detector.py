@@ -36,6 +36,7 @@ class Detector:
         weights_sha256: sha256 of the weight file.
         image_size: Longer side of the network's input in pixels.
         thresholds: Minimum score and suppression overlap.
+        uses_one_core: Whether a call uses one core, so that several threads may call it at the same time.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Detector:
         self.weights_sha256 = weights_sha256
         self.image_size = image_size
         self.thresholds = thresholds
+        self.uses_one_core = engine.uses_one_core
         self._stride = max(weights.architecture.strides)
         self._levels = weights.levels
         self._engine = engine
@@ -76,17 +78,24 @@ class Detector:
         for positions in same_size.values():
             for start in range(0, len(positions), self._engine.max_batch):
                 batch = positions[start : start + self._engine.max_batch]
-                heads = self._engine.run(to_network_input([letterboxes[k].apply(images[k]) for k in batch]))
+                heads = self._engine.run(to_network_input([(letterboxes[k], images[k]) for k in batch]))
                 for place, position in enumerate(batch):
                     own = [head[place] for head in heads]
                     found[position] = decode_photo(own, self._levels, letterboxes[position], self.thresholds)
         return found
 
 
-def to_network_input(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Stacks letterboxed photos of one size, each (h, w, 3) and 0-255, to one array (b, 3, h, w) in 0-1."""
-    stacked = np.stack(images).transpose(0, 3, 1, 2)
-    return np.ascontiguousarray(stacked, dtype=np.float32) / np.float32(255)
+def to_network_input(images: Sequence[tuple[Letterbox, NDArray[np.uint8]]]) -> NDArray[np.float32]:
+    """Letterboxes photos, each (height, width, 3) and 0-255, to one array (b, 3, h, w) in 0-1.
+
+    Args:
+        images: At least one photo with its letterbox; the letterboxes have the same ``net_wh``.
+    """
+    net_width, net_height = images[0][0].net_wh
+    stacked = np.empty((len(images), 3, net_height, net_width), np.float32)
+    for (letterbox, image), planes in zip(images, stacked, strict=True):
+        letterbox.write_input(image, planes)
+    return stacked
 
 
 def load_detector(

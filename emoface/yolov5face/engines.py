@@ -19,9 +19,11 @@ class Engine(Protocol):
 
     Attributes:
         max_batch: Maximum number of images per batch; 1 where larger batches gain no speed, as on CPUs.
+        uses_one_core: Whether a call uses one core, so that several threads may call ``run`` at the same time.
     """
 
     max_batch: int
+    uses_one_core: bool
 
     def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads.
@@ -36,7 +38,7 @@ class Engine(Protocol):
 
 
 class OnnxEngine:
-    """Runs a network with ONNX Runtime on the CPU; torch is not needed."""
+    """Runs a network with ONNX Runtime on the CPU; torch is not needed. Several threads may call ``run`` at once."""
 
     max_batch = 1
 
@@ -48,6 +50,7 @@ class OnnxEngine:
         # Threads that wait actively (spinning) would take CPU time from the threads that decode photos.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.intra_op_num_threads = count_usable_cpus() if n_threads is None else n_threads
+        self.uses_one_core = options.intra_op_num_threads == 1
         self._session: Any = onnxruntime.InferenceSession(to_onnx(weights), options, providers=["CPUExecutionProvider"])
 
     def run(self, images: Float32Array) -> list[Float32Array]:

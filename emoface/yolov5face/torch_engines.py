@@ -13,6 +13,8 @@ from emoface.yolov5face.network import YoloV5Face
 class TorchEngine:
     """Runs a network with torch, on any of its devices, in float32."""
 
+    uses_one_core = False
+
     def __init__(self, network: YoloV5Face, device: torch.device) -> None:
         self._device = device
         self.max_batch = 1 if self._device.type == "cpu" else 16
@@ -28,6 +30,8 @@ class TorchEngine:
 
 class HubEngine:
     """Runs the reference repository's own network, see ``hub.load_reference_network``."""
+
+    uses_one_core = False
 
     def __init__(self, reference: nn.Module, device: torch.device) -> None:
         self._device = device
