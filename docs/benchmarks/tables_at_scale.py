@@ -57,6 +57,7 @@ CROP_SIDE, N_CROPS = 48, 20_000
 WIDTH, HEIGHT = 640, 480
 EVERY_LISTED_AGAIN = 90
 SHARDS = "shards"
+QUANTITIES = (("processor seconds", "work_seconds", ",.1f"), ("peak memory, MiB", "peak_mib", ",.0f"))
 STAGES = ("parse .mat", "parse", "merge faces", "split", "report", "score")
 
 
@@ -112,7 +113,9 @@ def generate_shards(data: Path) -> None:
     crops = [encode_noise(random) for _ in range(N_CROPS)]
     for number, shard in enumerate(list_shards(read_people(data))):
         rows = []
-        for row, person_id in ((row, one) for photo in shard for row, one in zip(photo.rows, photo.person_ids)):
+        for row, person_id in (
+            (row, one) for photo in shard for row, one in zip(photo.rows, photo.person_ids, strict=True)
+        ):
             has_face = random.random() < SHARE_WITH_FACE
             x, y, side = random.integers((0, 0, 20), (500, 300, 90)).tolist()
             face = {"bytes": crops[int(random.integers(N_CROPS))], "path": f"{person_id}.jpg"}
@@ -161,7 +164,8 @@ def merge_faces(data: Path) -> None:
     """Merges the shards as the faces job does once all of them are finished."""
     people = read_people(data)
     tables = [data / "faces.parquet", data / "empty_faces.csv"]
-    faces_job._merge_shards(tables[0], ShardFolder(data / SHARDS), list_shards(people))
+    shards = list_shards(people)
+    faces_job._merge_shards(tables[0], ShardFolder(data / SHARDS), shards)
     statuses = faces_job._write_empty_faces(data, people)
     finish_job(
         "faces",
@@ -261,7 +265,7 @@ def print_table(figures: list[dict[str, Any]], exponents: dict[str, dict[str, fl
     sizes = sorted({one["times"] for one in figures})
     n_people = read_card("emotic")["published"]["people"]
     found = {(one["stage"], one["times"]): one for one in figures}
-    for title, name, form in (("processor seconds", "work_seconds", ".1f"), ("peak memory, MiB", "peak_mib", ",.0f")):
+    for title, name, form in QUANTITIES:
         print(f"\n| {title} | {' | '.join(f'{n_people * times:,}' for times in sizes)} | exponent |")
         print(f"|---|{'---:|' * (len(sizes) + 1)}")
         for stage in STAGES:
@@ -309,13 +313,15 @@ def main() -> None:
     if options.step:
         list_steps(options.work, options.times[0], options.draws)[options.step]()
         return
-    figures = [one for times in sorted(options.times) for one in measure(options, times)]
-    exponents = fit_exponents(figures)
+    figures: list[dict[str, Any]] = []
+    for times in sorted(options.times):
+        figures += measure(options, times)
+        exponents = fit_exponents(figures)
+        if options.out:
+            result = {"draws": options.draws, "figures": figures, "exponents": exponents}
+            (options.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            draw(options.out / "scale.svg", figures)
     print_table(figures, exponents)
-    if options.out:
-        result = {"draws": options.draws, "figures": figures, "exponents": exponents}
-        (options.out / "scale.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        draw(options.out / "scale.svg", figures)
 
 
 if __name__ == "__main__":
