@@ -303,7 +303,7 @@ def draw(path: Path, figures: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="Folder for generated files, 1 GB per 500,000 people.")
+    parser.add_argument("--work", type=Path, required=True, help="Folder for generated files, 2 GB per 500,000 people.")
     parser.add_argument("--times", type=int, nargs="+", default=[1, 3, 10], help="Sizes, in times of EMOTIC's people.")
     parser.add_argument("--draws", type=int, default=20, help="Bootstrap resamples of score.")
     parser.add_argument("--out", type=Path, help="Folder for scale.json and scale.svg.")
