@@ -380,11 +380,12 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
     ):
         for start in range(0, n_people, _ROWS_PER_GROUP):
             part = slice(start, start + _ROWS_PER_GROUP)
-            needed = np.unique(shard_of[part])
-            tables = [read_shard(int(number)) for number in needed]
-            first_row = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])[:-1]])
-            place = first_row[np.searchsorted(needed, shard_of[part])] + place_in_shard[part]
-            writer.write_table(pa.concat_tables(tables).take(place))
+            by_shard = np.argsort(shard_of[part], kind="stable")
+            numbers, starts = np.unique(shard_of[part][by_shard], return_index=True)
+            places = np.split(place_in_shard[part][by_shard], starts[1:])
+            # Only the rows that are needed are kept of each shard, as they may be of all shards.
+            rows = [read_shard(int(number)).take(place) for number, place in zip(numbers, places, strict=True)]
+            writer.write_table(pa.concat_tables(rows).take(np.argsort(by_shard)))
 
 
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
