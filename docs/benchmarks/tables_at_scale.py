@@ -295,6 +295,11 @@ def draw(path: Path, figures: list[dict[str, Any]]) -> None:
                 ends, 1.3 * low * ends / ends[0], color="#7b8794", linewidth=0.9, linestyle=":", label="linear"
             )
             panel.set(xlabel="people", title=title)
+            panel.set_xticks(x, [f"{value:,}" for value in x.tolist()], rotation=20)
+            panel.yaxis.set_major_formatter("{x:,g}")
+            panel.minorticks_off()
+            panel.set_yticks([value * 10**power for power in range(5) for value in (1, 2, 3, 5)])
+            panel.set_ylim(low, 1.1 * max(one[name] for one in figures))
             panel.grid(color="#e4e7eb", linewidth=0.7)
             panel.spines[:].set_visible(False)
         panel.legend(frameon=False, fontsize=8)

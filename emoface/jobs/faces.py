@@ -384,8 +384,8 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
             numbers, starts = np.unique(shard_of[part][by_shard], return_index=True)
             places = np.split(place_in_shard[part][by_shard], starts[1:])
             # Only the rows that are needed are kept of each shard, as they may be of all shards.
-            rows = [read_shard(int(number)).take(place) for number, place in zip(numbers, places, strict=True)]
-            writer.write_table(pa.concat_tables(rows).take(np.argsort(by_shard)))
+            taken = [read_shard(int(number)).take(place) for number, place in zip(numbers, places, strict=True)]
+            writer.write_table(pa.concat_tables(taken).take(np.argsort(by_shard)))
 
 
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
