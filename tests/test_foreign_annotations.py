@@ -47,10 +47,24 @@ def _read(path: Path) -> list[PhotoAnnotation]:
     return read_annotations(AnnotationFiles(None, {"train": path}))
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_may_end_in_any_way_and_fields_may_hold_line_ends(tmp_path: Path, line_end: str) -> None:
+    path = tmp_path / "train.csv"
+    rows = [ROW | {"Categorical_Labels": f"['Engagement'{line_end} 'Happiness']"}, ROW | {"Filename": "\u2028b.jpg"}]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator=line_end)
+        writer.writeheader()
+        writer.writerows(rows)
+    first, second = _read(path)
+    assert first.people == second.people == _read(_write(tmp_path / "usual.csv", {}))[0].people
+    assert (first.image, second.image) == ("mscoco/images/a.jpg", "mscoco/images/b.jpg")
+
+
 @pytest.mark.parametrize(
     "box",
     [
         "[750 42 1110 720]",
+        " [750 ,42.0, 1110.00,720] ",
         "[ 750.   42. 1110.  720.]",
         "[np.float64(750.0), np.float64(42.0), np.float64(1110.0), np.float64(720.0)]",
         "array([ 750.,   42., 1110.,  720.])",

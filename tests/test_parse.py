@@ -291,6 +291,19 @@ def _write_csv_files(folder: Path, photos: list[PhotoAnnotation]) -> Path:
     return folder
 
 
+def test_rows_are_the_same_however_many_are_converted_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = [_person("Peace", body_bbox=box) for box in ((1, 2, 30, 40), (5, 6, 30, 40), (), (1, 2, 30, 40))]
+    root = _write_root(tmp_path, [_photo(f"mscoco/images/{k}.jpg", "train", *people) for k in range(3)])
+    _parse(root, tmp_path / "whole")
+    monkeypatch.setattr("emoface.jobs.parse._ROWS_PER_BLOCK", 5)
+    rows = _parse(root, tmp_path / "blocks")
+    assert rows["same_person_as"].fillna(-1).astype(int).tolist() == [-1, -1, -1, 0, -1, -1, -1, 4, -1, -1, -1, 8]
+    whole, blocks = ((tmp_path / name / "people.parquet").read_bytes() for name in ("whole", "blocks"))
+    assert blocks == whole
+
+
 def test_both_forms_give_the_same_table_but_for_the_votes(tmp_path: Path) -> None:
     vad = (math.nan, 2, 12)
     odd = dataclasses.replace(

@@ -28,7 +28,7 @@ UNREADABLE_PHOTOS = "unreadable_photos"
 _NEARLY_ALL = 0.95  # share of missing photos from which the folder, not the single photo, is taken to be the fault
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PhotoRows:
     """One photo and the rows of its people in a table.
 

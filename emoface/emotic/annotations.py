@@ -11,7 +11,7 @@ Vad = tuple[float, ...]
 _LONGEST_SIDE = 2**31 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PersonAnnotation:
     """One annotated person, as stored.
 
@@ -39,7 +39,7 @@ class PersonAnnotation:
     unreadable: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PhotoAnnotation:
     """One photo with its people, as stored.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import lru_cache
 
 from emoface.emotic.annotations import PersonAnnotation
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS, N_CATEGORIES
@@ -139,13 +138,13 @@ def correct_person(
         note("categories_uncombined", "", combined)
     if not combined:
         note("categories_missing", person.categories, "")
-    votes = np.sum([_to_indicator(names) for names in chosen], axis=0, dtype=int)
+    votes = tuple(map(sum, zip(*map(_to_indicator, chosen), strict=True)))
     return (
         CorrectedPerson(
             body_bbox=body_bbox,
             categories=combined,
             labels=_to_indicator(combined),
-            annotator_votes=tuple(int(vote) for vote in votes) if chosen else None,
+            annotator_votes=votes if chosen else None,
             n_annotators=len(chosen) or None,
             vad=_correct_dimensions(person, note),
             gender=_correct_word("gender", person.gender, GENDERS, note),
@@ -183,7 +182,7 @@ def _correct_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[st
     """EMOTIC's categories among ``names``; words that an annotator in ``noted`` wrote too are not noted again."""
     known: list[str] = []
     for name in names:
-        found = _SPELLINGS.get(_plain(name))
+        found = _find_category(name)
         is_noted = any(name in others for others in noted)
         if found is None:
             if not is_noted:
@@ -234,6 +233,12 @@ def _correct_word(name: str, word: str | None, known: tuple[str, ...], note: Not
 
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+@lru_cache(maxsize=1024)
+def _find_category(name: str) -> str | None:
+    """EMOTIC's spelling of a category; None if the word is none. Nearly all words of a file are the same few."""
+    return _SPELLINGS.get(_plain(name))
 
 
 _SPELLINGS = {_plain(name): name for name in CATEGORIES} | {"doubt": "Doubt/Confusion", "confusion": "Doubt/Confusion"}

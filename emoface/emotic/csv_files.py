@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 import csv
-import io
 import math
 import re
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +44,10 @@ _MIN_ROWS = 5
 """A smaller number of rows does not tell a file of another form from single faulty rows."""
 
 _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
+_NUMBER = r"\s*(?:-?(?:0|[1-9]\d*)\.\d+|0|-?[1-9]\d*)\s*"
+_PLAIN_NUMBERS = re.compile(rf"\[({_NUMBER}(?:,{_NUMBER})*)\]", re.ASCII)
+"""A list of numbers as Python prints it, without exponents: nearly all lists of numbers."""
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
@@ -90,41 +94,41 @@ def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
 
 def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
     try:
-        with io.StringIO(read_text(path, AnnotationsError, "CSV file"), newline="") as stream:
-            rows = csv.DictReader(stream, restval="")
-            found = rows.fieldnames or ()
-            if missing := [name for name in COLUMNS[1:] if name not in found]:
-                raise AnnotationsError(
-                    f"{path}: columns {', '.join(missing)} are missing, found {', '.join(found) or 'none'}; "
-                    f"expected {', '.join(COLUMNS)}"
-                )
-            for (folder, filename), rows_of_photo in groupby(rows, _photo_key):
-                people_rows = list(rows_of_photo)
-                size = _to_numbers(people_rows[0]["Image Size"], "Image Size", [])
-                is_transposed = folder.split("/")[0] == _TRANSPOSED_SOURCE
-                if is_transposed:
-                    size = size[::-1]
-                yield PhotoAnnotation(
-                    filename=filename,
-                    folder=folder,
-                    image_wh=to_image_wh(*size) if len(size) == 2 else None,
-                    source_split=split,
-                    database_name=folder.split("/")[0],
-                    people=tuple(_to_person(row, split) for row in people_rows),
-                    is_size_doubtful=is_transposed,
-                )
+        text = read_text(path, AnnotationsError, "CSV file")
+        rows = csv.DictReader((line[0] for line in _LINE.finditer(text)), restval="")
+        found = rows.fieldnames or ()
+        if missing := [name for name in COLUMNS[1:] if name not in found]:
+            raise AnnotationsError(
+                f"{path}: columns {', '.join(missing)} are missing, found {', '.join(found) or 'none'}; "
+                f"expected {', '.join(COLUMNS)}"
+            )
+        for (folder, filename), rows_of_photo in groupby(rows, _photo_key):
+            people_rows = list(rows_of_photo)
+            size = _to_numbers(people_rows[0]["Image Size"], "Image Size", [])
+            is_transposed = folder.split("/")[0] == _TRANSPOSED_SOURCE
+            if is_transposed:
+                size = size[::-1]
+            yield PhotoAnnotation(
+                filename=filename,
+                folder=folder,
+                image_wh=to_image_wh(*size) if len(size) == 2 else None,
+                source_split=split,
+                database_name=sys.intern(folder.split("/")[0]),
+                people=tuple(_to_person(row, split) for row in people_rows),
+                is_size_doubtful=is_transposed,
+            )
     except (OSError, csv.Error) as error:
         raise AnnotationsError(f"{path}: not a readable CSV file ({error})") from error
 
 
 def _photo_key(row: dict[str, str]) -> tuple[str, str]:
-    return to_folder(row["Folder"]), row["Filename"].strip()
+    return sys.intern(to_folder(row["Folder"])), row["Filename"].strip()
 
 
 def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
     unreadable: list[str] = []
     labels = _to_list(row["Categorical_Labels"], "Categorical_Labels", unreadable)
-    categories = tuple(str(name) for name in labels)
+    categories = tuple(sys.intern(str(name)) for name in labels)
     vad = _to_numbers(row["Continuous_Labels"], "Continuous_Labels", unreadable)
     vad = vad if len(vad) == len(DIMENSIONS) else (math.nan,) * len(DIMENSIONS)
     return PersonAnnotation(
@@ -133,8 +137,8 @@ def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
         annotator_vad=(vad,) if split == "train" else (),
         categories=categories,
         vad=vad,
-        gender=row["Gender"].strip() or None,
-        age=row["Age"].strip() or None,
+        gender=sys.intern(row["Gender"].strip()) or None,
+        age=sys.intern(row["Age"].strip()) or None,
         unreadable=tuple(unreadable),
     )
 
@@ -162,6 +166,8 @@ def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
 
 
 def _to_numbers(text: str, column: str, unreadable: list[str]) -> tuple[float, ...]:
+    if plain := _PLAIN_NUMBERS.fullmatch(text.strip()):
+        return tuple(map(float, plain[1].split(",")))
     values = _to_list(text, column, unreadable)
     if any(not isinstance(value, int | float | None) for value in values):
         unreadable.append(f"{column} {text}")

@@ -60,6 +60,8 @@ def find_same_people(
     for row, image in enumerate(images):
         rows_of.setdefault(image, []).append(row)
     for rows in rows_of.values():
+        if len(rows) == 1:
+            continue
         iou = box_iou(body_xyxy[rows], body_xyxy[rows])
         for later in range(1, len(rows)):
             for earlier in range(later):

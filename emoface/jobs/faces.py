@@ -101,7 +101,7 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     """Go on although at least 95 % of the photos are missing; their people get the status image_missing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class AnnotatedPhoto(PhotoRows):
     """One photo with its annotated people.
 
@@ -525,30 +525,26 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
     ):
         for start in range(0, n_people, _ROWS_PER_GROUP):
             part = slice(start, start + _ROWS_PER_GROUP)
-            needed = np.unique(shard_of[part])
-            tables = [read_shard(int(number)) for number in needed]
-            first_row = np.concatenate([[0], np.cumsum([table.num_rows for table in tables])[:-1]])
-            place = first_row[np.searchsorted(needed, shard_of[part])] + place_in_shard[part]
-            writer.write_table(pa.concat_tables(tables).take(place))
+            by_shard = np.argsort(shard_of[part], kind="stable")
+            numbers, starts = np.unique(shard_of[part][by_shard], return_index=True)
+            places = np.split(place_in_shard[part][by_shard], starts[1:])
+            # Only the rows that are needed are kept of each shard, as they may be of all shards.
+            taken = [read_shard(int(number)).take(place) for number, place in zip(numbers, places, strict=True)]
+            writer.write_table(pa.concat_tables(taken).take(np.argsort(by_shard)))
 
 
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     """Writes ``empty_faces.csv`` and counts the rows of each status."""
-    import pandas as pd
+    import pyarrow.compute as pc
 
     remedy = "rebuild it with 'emoface faces DIR'"
     status = read_table(out / "faces.parquet", FACES_SCHEMA, remedy, ["face_status"])["face_status"]
-    table = pd.DataFrame(
-        {
-            "index": people["index"].to_numpy(),
-            "person_id": people["person_id"].to_pylist(),
-            "image": people["image"].to_pylist(),
-            "face_status": status.to_pylist(),
-        }
-    )
-    empty = table.loc[table["face_status"] != FACE_FOUND, list(EMPTY_FACE_COLUMNS)]
-    write_text(out / "empty_faces.csv", csv_text(EMPTY_FACE_COLUMNS, empty.itertuples(index=False)))
-    return {name: int((table["face_status"] == name).sum()) for name in FACE_STATUSES}
+    table = people.append_column("face_status", status)
+    empty = table.select(EMPTY_FACE_COLUMNS).filter(pc.not_equal(status, FACE_FOUND))
+    rows = zip(*(empty[name].to_pylist() for name in EMPTY_FACE_COLUMNS), strict=True)
+    write_text(out / "empty_faces.csv", csv_text(EMPTY_FACE_COLUMNS, rows))
+    n_of = {one["values"]: one["counts"] for one in pc.value_counts(status).to_pylist()}
+    return {name: n_of.get(name, 0) for name in FACE_STATUSES}
 
 
 def _sum_counts(shards: ShardFolder, n_shards: int) -> dict[str, int]:

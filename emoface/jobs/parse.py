@@ -6,17 +6,17 @@ annotations are in ``emoface.emotic.corrections``.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import describe_missing_photos
 from emoface.emotic import (
     PEOPLE_NOTES,
@@ -40,12 +40,13 @@ from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
 from emoface.storage.settings import Folder, Settings
-from emoface.storage.tables import write_table
+from emoface.storage.tables import vectors_to_array, write_table
 from emoface.vision.images import read_photo_size
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
 from emoface.vision.photo_names import find_similar
 
 _UNKNOWN_WH = (0, 0)
+_ROWS_PER_BLOCK = 10_000
 _THREADS_PER_CORE = 4
 """More than one, because reading a photo's header mostly waits for the disk."""
 
@@ -90,11 +91,12 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     headers = _read_headers(image_root, photos, progress)
     frame = find_usual_frame(_find_frames(photos, headers)) if config.frame == "auto" else config.frame
     people = _collect_people(photos, headers, frame)
-    _mark_same_people(people)
+    del photos  # the largest part of the memory
+    table = _mark_same_people(people.to_table(), people.notes)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # so that it never describes tables of two runs
-    write_table(people_path, pa.table(people.columns, schema=PEOPLE_SCHEMA), PEOPLE_SCHEMA)
+    write_table(people_path, table, PEOPLE_SCHEMA)
     rows = ((note.person_id, note.what, note.before, note.after) for note in people.notes)
     write_text(notes_path, csv_text(PARSE_NOTE_COLUMNS, rows))
     return finish_job(
@@ -102,9 +104,9 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         config,
         config.out,
         module=__name__,
-        inputs={**hash_inputs([*files.absent, *files.paths]), **photo_inputs(image_root, people.columns["image"])},
+        inputs={**hash_inputs([*files.absent, *files.paths]), **photo_inputs(image_root, headers)},
         outputs=[people_path, notes_path],
-        counts=_count(people, headers),
+        counts=_count(table, people.notes, headers),
         info={
             "image_root": str(image_root),
             "undecided_frame": frame,
@@ -125,12 +127,35 @@ class _Header:
 _MISSING = _Header(None, "photo_missing")
 
 
-@dataclass
 class _People:
-    """The columns of ``people.parquet`` and the notes on irregularities."""
+    """The rows of ``people.parquet``, which are converted to Arrow in blocks to take less memory, and the notes.
 
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in PEOPLE_SCHEMA.names})
-    notes: list[Note] = field(default_factory=list)
+    Attributes:
+        n_rows: Number of rows so far.
+        notes: The notes on irregularities.
+    """
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.notes: list[Note] = []
+        self._waiting: list[dict[str, Any]] = []
+        self._blocks: list[pa.Table] = []
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Adds a row."""
+        self.n_rows += 1
+        self._waiting.append(row)
+        if len(self._waiting) >= _ROWS_PER_BLOCK:
+            self._convert()
+
+    def to_table(self) -> pa.Table:
+        """All rows, as one table."""
+        self._convert()
+        return pa.concat_tables(self._blocks).combine_chunks()
+
+    def _convert(self) -> None:
+        self._blocks.append(pa.Table.from_pylist(self._waiting, schema=PEOPLE_SCHEMA))
+        self._waiting = []
 
 
 def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress: Progress) -> dict[str, _Header]:
@@ -265,15 +290,15 @@ def _add_people(
     first: int,
 ) -> None:
     """Adds a row for each person of one entry of a photo, numbered from ``first``; ``clip_wh`` clips boxes."""
-    columns = people.columns
+    image = photo.image
     for number, person in enumerate(photo.people, start=first):
-        person_id = f"{photo.image}#{number}"
+        person_id = f"{image}#{number}"
         corrected, notes = correct_person(person, person_id, clip_wh)
         people.notes += notes
         row = {
-            "index": len(columns["index"]),
+            "index": people.n_rows,
             "person_id": person_id,
-            "image": photo.image,
+            "image": image,
             "source": source,
             "source_split": photo.source_split,
             "image_wh": image_wh or _UNKNOWN_WH,
@@ -287,44 +312,43 @@ def _add_people(
             "age": corrected.age,
             "same_person_as": None,
         }
-        for name, value in row.items():
-            columns[name].append(value)
+        people.add(row)
 
 
-def _mark_same_people(people: _People) -> None:
+def _mark_same_people(table: pa.Table, notes: list[Note]) -> pa.Table:
     """Fills ``same_person_as`` and notes each person who is listed again."""
-    columns = people.columns
-    boxes = [box or (math.nan,) * 4 for box in columns["body_bbox"]]
-    body_xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-    same = find_same_people(columns["image"], body_xyxy, columns["gender"], columns["age"])
-    for row, first in enumerate(same.first_row.tolist()):
-        if first != row:
-            columns["same_person_as"][row] = first
-            what = "person_nearly_repeated" if same.is_near[row] else "person_repeated"
-            people.notes.append(Note(columns["person_id"][row], what, "", columns["person_id"][first]))
+    images, genders, ages = (table[name].to_pylist() for name in ("image", "gender", "age"))
+    same = find_same_people(images, vectors_to_array(table["body_bbox"], 4), genders, ages)
+    is_first = same.first_row == np.arange(table.num_rows)
+    for row in np.flatnonzero(~is_first).tolist():
+        what = "person_nearly_repeated" if same.is_near[row] else "person_repeated"
+        person_id, first_id = (table["person_id"][one].as_py() for one in (row, int(same.first_row[row])))
+        notes.append(Note(person_id, what, "", first_id))
+    field = PEOPLE_SCHEMA.field("same_person_as")
+    return table.set_column(
+        table.column_names.index(field.name), field, pa.array(same.first_row, field.type, mask=is_first)
+    )
 
 
 def _format_wh(image_wh: tuple[int, int] | None) -> str:
     return "" if image_wh is None else f"{image_wh[0]} {image_wh[1]}"
 
 
-def _count_same_people(columns: dict[str, list[Any]]) -> dict[str, int]:
+def _count_same_people(table: pa.Table) -> dict[str, int]:
     """Rows whose person an earlier row is too: how many, and in which splits the two are."""
-    same_as = enumerate(columns["same_person_as"])
-    first_row = np.array([row if first is None else first for row, first in same_as], np.int64)
-    pairs = count_split_pairs(first_row, columns["source_split"])
+    pairs = count_split_pairs(find_first_rows(table), table["source_split"].to_pylist())
     return {"rows": sum(pairs.values()), **pairs}
 
 
-def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:
-    columns = people.columns
-    by_split, by_source = Counter(columns["source_split"]), Counter(columns["source"])
-    photos_of_split = Counter(split for _, split in set(zip(columns["image"], columns["source_split"], strict=True)))
-    noted = Counter(note.what for note in people.notes)
+def _count(table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]) -> dict[str, Any]:
+    splits = table["source_split"].to_pylist()
+    by_split, by_source = Counter(splits), Counter(table["source"].to_pylist())
+    photos_of_split = Counter(split for _, split in set(zip(table["image"].to_pylist(), splits, strict=True)))
+    noted = Counter(note.what for note in notes)
     problems = Counter(header.problem for header in headers.values())
     published = read_card("emotic")["published"]
     return {
-        "people": len(columns["index"]),
+        "people": table.num_rows,
         "photos": len(headers),
         "published": {"people": published["people"], "photos": published["photos"]},
         "people_by_split": {split: by_split[split] for split in SPLITS},
@@ -334,7 +358,7 @@ def _count(people: _People, headers: dict[str, _Header]) -> dict[str, Any]:
         },
         "photos_missing": problems["photo_missing"],
         "photos_unreadable": problems["photo_unreadable"],
-        "people_without_box": columns["body_bbox"].count(None),
-        "people_annotated_again": _count_same_people(columns),
+        "people_without_box": table["body_bbox"].null_count,
+        "people_annotated_again": _count_same_people(table),
         "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *PEOPLE_NOTES) if noted[what]},
     }

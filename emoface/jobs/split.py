@@ -8,7 +8,7 @@ more people out, only from train, and lists them in ``capped.csv``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,22 +132,22 @@ class People:
     """
 
     index: NDArray[np.int64]
-    person_ids: list[str]
-    images: list[str]
+    person_ids: pa.ChunkedArray
+    images: pa.ChunkedArray
     photo: NDArray[np.int64]
-    source_splits: list[str]
+    source_splits: pa.ChunkedArray
     indicator: NDArray[np.uint8]
     first_row: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.bool_]) -> People:
         """Some of the people; ``photo`` and ``first_row`` stay as they are."""
-        chosen = np.flatnonzero(rows).tolist()
+        chosen = pa.array(rows)
         return People(
             index=self.index[rows],
-            person_ids=[self.person_ids[row] for row in chosen],
-            images=[self.images[row] for row in chosen],
+            person_ids=self.person_ids.filter(chosen),
+            images=self.images.filter(chosen),
             photo=self.photo[rows],
-            source_splits=[self.source_splits[row] for row in chosen],
+            source_splits=self.source_splits.filter(chosen),
             indicator=self.indicator[rows],
             first_row=self.first_row[rows],
         )
@@ -237,16 +237,14 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
 def _read_people(path: Path) -> People:
     columns = ["index", "person_id", "image", "source_split", "labels", "same_person_as"]
     table = read_table(path, PEOPLE_SCHEMA, _PEOPLE_REMEDY, columns)
-    images = table["image"].to_pylist()
-    number_of: dict[str, int] = {}
-    photo = [number_of.setdefault(image, len(number_of)) for image in images]
+    photo = table["image"].combine_chunks().dictionary_encode().indices
     labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return People(
         index=table["index"].to_numpy(),
-        person_ids=table["person_id"].to_pylist(),
-        images=images,
-        photo=np.array(photo, dtype=np.int64),
-        source_splits=table["source_split"].to_pylist(),
+        person_ids=table["person_id"],
+        images=table["image"],
+        photo=photo.to_numpy().astype(np.int64),
+        source_splits=table["source_split"],
         indicator=labels.reshape(-1, N_CATEGORIES),
         first_row=find_first_rows(table),
     )
@@ -267,13 +265,16 @@ def _choose_rows(people: People, config: SplitConfig) -> NDArray[np.int64]:
 
 def _source_splits(people: People, config: SplitConfig) -> NDArray[np.int64]:
     """(n,) the position in ``SPLITS`` of each row's own split in EMOTIC."""
-    unknown = sorted(set(people.source_splits) - set(SPLITS))
+    import pyarrow.compute as pc
+
+    unknown = sorted(set(people.source_splits.unique().to_pylist()) - set(SPLITS))
     if unknown and config.by == "emotic":
         raise TableError(
             f"{config.dir / 'people.parquet'}: source_split '{unknown[0]}' is none of {', '.join(SPLITS)}; "
             "use --by stratified"
         )
-    return np.array([SPLITS.index(name) if name in SPLITS else _TRAIN for name in people.source_splits], np.int64)
+    position = pc.index_in(people.source_splits, pa.array(SPLITS)).fill_null(_TRAIN)
+    return np.asarray(position.to_numpy(), np.int64)
 
 
 def _split_people(
@@ -294,7 +295,7 @@ def _write_left_out(people: People, chosen: NDArray[np.int64], config: SplitConf
     path = config.dir / "left_out.csv"
     left_out = np.flatnonzero(chosen != np.arange(len(chosen)))
     kept_index = people.index[chosen]
-    rows = [(people.index[row], people.person_ids[row], people.images[row], kept_index[row]) for row in left_out]
+    rows = zip(*_name_rows(people, left_out), kept_index[left_out], strict=True)
     write_text(path, csv_text(LEFT_OUT_COLUMNS, rows))
     return {
         "rule": config.leaks,
@@ -304,6 +305,11 @@ def _write_left_out(people: People, chosen: NDArray[np.int64], config: SplitConf
         "file": path.name,
         "sha256": file_sha256(path),
     }
+
+
+def _name_rows(people: People, rows: NDArray[np.int64]) -> tuple[Iterable[Any], ...]:
+    """The ``index``, ``person_id`` and ``image`` of some rows."""
+    return people.index[rows], people.person_ids.take(rows).to_pylist(), people.images.take(rows).to_pylist()
 
 
 def _cap_train(
@@ -381,6 +387,8 @@ class _SplitWriter:
 
 def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
     """Reads both tables in parallel and yields, for each part, its first row number and its joined rows."""
+    import pyarrow.compute as pc
+
     faces_path = out / "faces.parquet"
     with (
         open_table(out / "people.parquet", PEOPLE_SCHEMA, _PEOPLE_REMEDY) as people_file,
@@ -396,7 +404,7 @@ def _join_tables(out: Path, people: People) -> Iterator[tuple[int, pa.Table]]:
         for batch in faces_file.read_batches(_ROWS_PER_GROUP, FACES_SCHEMA.names):
             part = slice(start, start + batch.num_rows)
             is_same = (batch["index"].to_numpy() == people.index[part]) & (
-                np.array(batch["person_id"].to_pylist()) == np.array(people.person_ids[part])
+                pc.equal(batch["person_id"], people.person_ids.slice(start, batch.num_rows)).to_numpy()
             )
             if not is_same.all():
                 row = int(np.argmin(is_same))
@@ -429,8 +437,7 @@ def _write_balance(
         write_table(weights_path, table, SAMPLING_WEIGHTS_SCHEMA)
         return {"rule": config.balance, "file": weights_path.name, "sha256": file_sha256(weights_path)}
     left_out = np.flatnonzero((kept == _LEFT_OUT) & (split != _LEFT_OUT))
-    rows = [(people.index[row], people.person_ids[row], people.images[row]) for row in left_out]
-    write_text(capped_path, csv_text(CAPPED_COLUMNS, rows))
+    write_text(capped_path, csv_text(CAPPED_COLUMNS, zip(*_name_rows(people, left_out), strict=True)))
     return {
         "rule": config.balance,
         "file": capped_path.name,

@@ -334,14 +334,28 @@ def code_fingerprint(module: str) -> str:
         name, path = waiting.pop()
         if name in seen or path is None:
             continue
-        source = path.read_text(encoding="utf-8")
-        tree = ast.parse(source)
-        waiting.extend((imported, _module_path(imported)) for imported in _imported_modules(tree))
-        seen[name] = "\0".join(_code_tokens(source, tree))
+        code = _parse_code(path.read_text(encoding="utf-8"))
+        waiting.extend((imported, _module_path(imported)) for imported in code.imports)
+        seen[name] = code.tokens
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\0{seen[name]}\0".encode())
     return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _ModuleCode:
+    """The tokens of a module that affect its behaviour, and the names of the modules that it imports."""
+
+    tokens: str
+    imports: tuple[str, ...]
+
+
+@cache
+def _parse_code(source: str) -> _ModuleCode:
+    """Parses the source of a module; most modules are part of several fingerprints."""
+    tree = ast.parse(source)
+    return _ModuleCode("\0".join(_code_tokens(source, tree)), tuple(_imported_modules(tree)))
 
 
 def _find_module(name: str) -> Path:
