@@ -54,6 +54,7 @@ from emoface.mter.runs import read_weights
 from emoface.storage.array_files import read_arrays
 from emoface.vision.images import read_photo_size
 from emoface.yolov5face import build_network
+from emoface.yolov5face.folding import network_weights
 from emoface.yolov5face.loading import load_network, save_network
 from emoface.yolov5face.onnx_files import to_onnx
 
@@ -412,7 +413,7 @@ def _network_bytes(suffix: str) -> bytes:
     torch.manual_seed(0)
     network = build_network("yolov5n-0.5-face").eval()
     if suffix == ".onnx":
-        return to_onnx(network)
+        return to_onnx(network_weights(network))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"network{suffix}"
         save_network(network, path)

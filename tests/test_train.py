@@ -603,10 +603,10 @@ def test_wrong_values_in_the_state_of_a_training_are_one_line(
     change(state)
     torch.save(state, out / "last.pt")
     config = _config(manifest, out, recipe=AVERAGING)
-    with pytest.raises(WeightsError, match=r"last\.pt: not the state of this training \(.*remove the file to train"):
+    with pytest.raises(WeightsError, match=r"last\.pt: not the state of (this|a) training.*remove the file to train"):
         run_train(config)
     (out / "last.pt").write_bytes((one_epoch / "last.pt").read_bytes()[:5000])
-    with pytest.raises(WeightsError, match=r"last\.pt: not the state of this training"):
+    with pytest.raises(WeightsError, match=r"last\.pt: not a readable torch file .*remove the file to train"):
         run_train(config)
 
 

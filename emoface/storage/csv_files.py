@@ -22,8 +22,11 @@ def csv_text(columns: Sequence[str], rows: Iterable[Iterable[Any]], separator: s
         separator: What separates the fields.
 
     Example:
-        >>> csv_text(["label", "people"], [["Anger", 2], ["Doubt/Confusion, both", None], ["=1+1", -1]])
-        "label,people\nAnger,2\n\"Doubt/Confusion, both\",\n'=1+1,-1\n"
+        >>> print(csv_text(["label", "people"], [["Anger", 2], ["Doubt/Confusion, both", None], ["=1+1", -1]]), end="")
+        label,people
+        Anger,2
+        "Doubt/Confusion, both",
+        '=1+1,-1
     """
     stream = io.StringIO()
     usual = csv.writer(stream, delimiter=separator, lineterminator="\n")
