@@ -271,5 +271,6 @@ def _parse_arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     found = kill_anywhere(**vars(_parse_arguments()))
-    print("\n".join(found))
+    for line in found:
+        print(line)
     sys.exit(1 if found else 0)
