@@ -92,7 +92,7 @@ def test_data_set_is_built_scored_and_compared_without_torch(folder: Path) -> No
 
 
 def test_detector_finds_the_same_faces_with_torch_and_without(folder: Path) -> None:
-    pytest.importorskip("torch", reason="torch is not installed (make test-oldest)")
+    pytest.importorskip("torch", reason="torch is not installed (make test-light)")
     import pyarrow.parquet as pq
 
     from emoface.inference.faces import DetectorSettings, load_face_detector

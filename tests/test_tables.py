@@ -1,6 +1,6 @@
 """Tables: the types of their columns, tables of earlier versions, and values that are not allowed.
 
-``make test-oldest`` runs this file with the oldest versions of the packages that read and write tables.
+``make test-light`` runs this file with the oldest versions of the packages that read and write tables.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def test_damaged_pages_are_named(tmp_path: Path) -> None:
 
 
 def test_oldest_versions_are_those_that_the_package_allows() -> None:
-    """The versions of ``make test-oldest`` are the lower bounds of pyproject.toml."""
+    """The versions of ``make test-light`` are the lower bounds of pyproject.toml."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     lines = [*project["dependencies"], *extras["heic"], *extras["dev"]]
