@@ -416,9 +416,12 @@ def _find_in_workers(
 
     def find(photo: AnnotatedPhoto) -> PhotoFaces:
         with budget.hold(work.folder.count_bytes(photo.image)):
-            one = work.folder.try_read(photo.image, photo.image_wh)
-            found = Detections.empty() if one.photo is None else detector.detect([one.photo.pixels])[0]
-            return _crop_people(work.config, photo, one, found)
+            return find_held(photo)
+
+    def find_held(photo: AnnotatedPhoto) -> PhotoFaces:  # its pixels are gone when it returns, before others may start
+        one = work.folder.try_read(photo.image, photo.image_wh)
+        found = Detections.empty() if one.photo is None else detector.detect([one.photo.pixels])[0]
+        return _crop_people(work.config, photo, one, found)
 
     return map_ahead(pool, find, photos, ahead)
 
