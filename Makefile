@@ -9,8 +9,8 @@ OLDEST_VENV ?= .venv-oldest
 OTHER_PYTHONS ?= python3.12 python3.13
 LIGHT_PACKAGES := datasets duckdb polars pytest pytest-xdist
 LIGHT_TESTS := $(addprefix tests/test_,light_start.py tables.py split.py)
-# One process more than cores, because some tests wait; each needs up to 1.5 GB of memory.
-TEST_PROCESSES ?= $(shell $(PYTHON) -c 'import os; print(min(8, os.cpu_count() + 1))')
+# Processes of the tests; each needs up to 1.5 GB of memory.
+TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
 
 .PHONY: demo test light-environments test-light lint docs clean
