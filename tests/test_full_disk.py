@@ -257,7 +257,8 @@ def test_error_line_says_what_to_do() -> None:
 
 def test_evaluation_names_the_file_and_goes_on(manifest: Path, tmp_path: Path) -> None:
     run = write_finished_run(tmp_path / "run", manifest, "task2")
-    open_stream_cache(read_manifest(manifest), "test")  # its shards are larger than the limit
+    for split in ("val", "test"):
+        open_stream_cache(read_manifest(manifest), split)  # its shards are larger than the limit
     full = _emoface("evaluate", run, "--draws", "5", "--device", "cpu", limit=64 * KIB)
     assert full.returncode == 1
     assert full.stderr.splitlines()[-1].startswith(f"Error: {run / 'eval/test/'}"), full.stderr
