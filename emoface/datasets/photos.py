@@ -64,20 +64,20 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
     ]
 
 
-def describe_missing_photos(image_root: Path, images: Sequence[str]) -> str:
+def describe_missing_photos(image_root: Path, missing: Sequence[str], n_photos: int) -> str:
     """Says that so many photos are missing that their folder was probably moved, or its disk is not mounted.
 
     Args:
         image_root: The folder that the ``image`` paths are relative to.
-        images: The photos, each once.
+        missing: The photos that are missing, each once.
+        n_photos: Number of all photos.
 
     Returns:
         How many photos are missing, and one of them; empty if fewer than 95 % are missing.
     """
-    missing = [image for image in images if not (image_root / image).is_file()]
-    if not missing or len(missing) < _NEARLY_ALL * len(images):
+    if not missing or len(missing) < _NEARLY_ALL * n_photos:
         return ""
-    return f"{image_root}: {len(missing):,} of {len(images):,} photos are missing, such as {missing[0]}"
+    return f"{image_root}: {len(missing):,} of {n_photos:,} photos are missing, such as {missing[0]}"
 
 
 def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:

@@ -168,10 +168,10 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
-    missing = describe_missing_photos(folder.root, [photo.image for photo in photos])
-    if missing and not config.allow_missing:
+    missing = [photo.image for photo in photos if not (folder.root / photo.image).is_file()]
+    if not config.allow_missing and (said := describe_missing_photos(folder.root, missing, len(photos))):
         raise ImageError(
-            f"{missing}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
+            f"{said}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
             "photos have moved; '--allow-missing' goes on without them"
         )
     people_sha256 = file_sha256(people_path)

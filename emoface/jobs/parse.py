@@ -173,9 +173,10 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
-    if missing := describe_missing_photos(image_root, images):
-        progress.note(f"{missing}; their annotated sizes are used. If the photos are elsewhere, give --images DIR")
-    similar = [one for one in headers.items() if one[1].problem == _MISSING.problem and one[1].reason]
+    missing = {image: header for image, header in headers.items() if header.problem == _MISSING.problem}
+    if said := describe_missing_photos(image_root, list(missing), len(images)):
+        progress.note(f"{said}; their annotated sizes are used. If the photos are elsewhere, give --images DIR")
+    similar = [one for one in missing.items() if one[1].reason]
     if similar:
         image, header = similar[0]
         progress.note(

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
@@ -26,6 +26,7 @@ from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
+from emoface.storage.settings import describe_fault
 from emoface.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ LAST_NAME = "last.pt"
 LOG_NAME = "log.jsonl"
 _LARGEST_SIDE = 4096
 """Side of a stream's input, pixels, above which a network would not fit into memory."""
-_MOST_SHOWN = 60
 _PACKAGES = ("torch", "lightning-fabric", "numpy", "opencv-python-headless")
 
 
@@ -214,7 +214,7 @@ class Run:
                 lines += check_epochs([parse_json(text)])
             except ValueError as error:
                 raise SettingsError(
-                    f"{path}: line {number} is not the description of an epoch ({_first_fault(error)}); restore the "
+                    f"{path}: line {number} is not the description of an epoch ({describe_fault(error)}); restore the "
                     "file, or train again in another folder"
                 ) from error
         return lines
@@ -238,7 +238,7 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
         _RunFile.model_validate(settings)
     except ValueError as error:
         raise SettingsError(
-            f"{path}: not the description of a run ({_first_fault(error)}); restore the file, or train again in "
+            f"{path}: not the description of a run ({describe_fault(error)}); restore the file, or train again in "
             "another folder"
         ) from error
     run = Run(run_dir, settings)
@@ -249,20 +249,6 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
             f"'emoface train --manifest {run.manifest_path} --model {run.model_name} --out {run_dir}'"
         )
     return run
-
-
-def _first_fault(error: ValueError) -> str:
-    """Says which value of a JSON file is wrong, what was found and what was expected."""
-    if not isinstance(error, ValidationError):
-        return f"not JSON: {error}"
-    fault = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in fault["loc"])
-    message = fault["msg"][:1].lower() + fault["msg"][1:]
-    if fault["type"] == "missing":
-        return f"{name} is missing"
-    found = repr(fault["input"])
-    shown = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}..."
-    return f"{name} is {shown}: {message}" if name else f"{shown}: {message}"
 
 
 def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:

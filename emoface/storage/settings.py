@@ -18,6 +18,9 @@ from pydantic.fields import FieldInfo
 
 from emoface.errors import SettingsError, did_you_mean
 
+_MOST_SHOWN = 60
+"""Number of characters of a wrong value that an error message shows."""
+
 
 @dataclass(frozen=True)
 class PathKind:
@@ -89,6 +92,20 @@ class Settings(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as JSON values; paths become strings."""
         return self.model_dump(mode="json")
+
+
+def describe_fault(error: ValueError) -> str:
+    """Says which value of a JSON file is wrong, what was found and what was expected."""
+    if not isinstance(error, ValidationError):
+        return f"not JSON: {error}"
+    fault = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"][:1].lower() + fault["msg"][1:]
+    if fault["type"] == "missing":
+        return f"{name} is missing"
+    found = repr(fault["input"])
+    shown = found if len(found) <= _MOST_SHOWN else f"{found[:_MOST_SHOWN]}..."
+    return f"{name} is {shown}: {message}" if name else f"{shown}: {message}"
 
 
 def describe_error(config: type[BaseModel], error: ValidationError) -> str:

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import parse_json, remove_leftovers, write_text
 from emoface.storage.locks import is_in_use
+from emoface.storage.settings import describe_fault
 
 Shard = TypeVar("Shard", bound=Sequence[Any])
 Summary = dict[str, Any]
@@ -81,7 +82,7 @@ class ShardFolder:
             self.kind.model_validate(summary)
         except ValueError as error:
             raise TableError(
-                f"{path}: not the summary of a shard ({_first_fault(error)}); delete '{self.path}' and run again"
+                f"{path}: not the summary of a shard ({describe_fault(error)}); delete '{self.path}' and run again"
             ) from error
         return summary
 
@@ -151,11 +152,3 @@ class ShardFolder:
                 progress.note(f"{other}: of other data or code, left because a running process reads it")
             else:
                 shutil.rmtree(other)
-
-
-def _first_fault(error: ValueError) -> str:
-    """Says which value of a summary is wrong."""
-    if not isinstance(error, ValidationError):
-        return f"not JSON: {error}"
-    fault = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg']}"
