@@ -77,6 +77,7 @@ LIST_LENGTHS: dict[str, int] = {
     "body_bbox": 4,
     "face_bbox": 4,
     "landmarks": 10,
+    "points": 399,
     "annotator_votes": N_CATEGORIES,
     **{f"{stream}_probabilities": N_CATEGORIES for stream in _STREAMS},
 }
@@ -96,7 +97,7 @@ VALUE_RANGES: dict[str, tuple[float, float]] = {
     "same_person_as": (0, 2**63 - 1),
     "labels": (0, 1),
     "image_wh": (0, 2**31 - 1),
-    **dict.fromkeys(("body_bbox", "face_bbox", "landmarks", "conf"), FINITE),
+    **dict.fromkeys(("body_bbox", "face_bbox", "landmarks", "points", "conf"), FINITE),
     **dict.fromkeys(DIMENSIONS, (1, 10)),
     "weight": (0, _LARGEST),
 }
@@ -198,6 +199,21 @@ SPLIT_SCHEMA = pa.schema(
 The library ``datasets`` reads its features from the metadata.
 """
 
+POSE_SCHEMA = pa.schema(
+    [
+        *_PERSON_KEY,
+        pa.field("points", _nullable_vector(pa.float32())),
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("provider_sha256", pa.string()),
+    ]
+)
+"""``pose.parquet``: the points of each person's body, in the order of ``people.parquet``, none left out.
+
+``points`` are 133 times x, y and confidence, in the frame and the order of ``emoface.vision.whole_body``; null where the
+photo cannot be read or the person has no box. ``provider`` is the name of what found them, ``provider_sha256`` the digest
+of its model file, null for a provider without one.
+"""
+
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
 )
@@ -244,6 +260,7 @@ GROUND_TRUTH_SCHEMA = pa.schema(
         pa.field("body_bbox", _nullable_vector(pa.float32())),
         pa.field("face_bbox", _nullable_vector(pa.float32())),
         pa.field("landmarks", _nullable_vector(pa.float32())),
+        pa.field("points", _nullable_vector(pa.float32())),
         pa.field("face_visible", pa.bool_(), nullable=False),
         pa.field("hidden_by", pa.string()),
         pa.field("expression", pa.string()),

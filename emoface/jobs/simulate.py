@@ -421,6 +421,7 @@ def _to_truth(person: DrawnPerson, image: str) -> dict[str, Any]:
         "body_bbox": list(person.body_xyxy),
         "face_bbox": None if person.face_xyxy is None else list(person.face_xyxy),
         "landmarks": None if person.landmarks is None else person.landmarks.ravel().tolist(),
+        "points": np.round(person.points, 2).ravel().tolist(),
         "face_visible": not person.hidden_by,
         "hidden_by": person.hidden_by or None,
         "expression": cause.expression,

@@ -40,6 +40,10 @@ HAIR_STYLES = ("short", "long", "bob", "bun", "curly", "bald", "fringe")
 IRISES: tuple[Color, ...] = ((60, 40, 26), (90, 62, 34), (74, 96, 60), (70, 104, 140), (60, 60, 64))
 
 EYE_X, EYE_Y, NOSE_Y, MOUTH_Y, MOUTH_X = 0.175, -0.09, 0.12, 0.285, 0.13
+UPPER_LIP, LOWER_LIP = 0.038, 0.055
+_ALL_AROUND = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+_LEAST_OPEN = 0.015
+"""A mouth that is open less than this is drawn closed."""
 
 
 @dataclass(frozen=True)
@@ -189,12 +193,12 @@ def face_points(style: FaceStyle) -> tuple[NDArray[np.float64], NDArray[np.float
         [
             (x(-EYE_X), EYE_Y),
             (x(EYE_X), EYE_Y),
-            (x(0) + style.yaw * 0.05, NOSE_Y),
+            (nose_x(style), NOSE_Y),
             (x(-MOUTH_X), MOUTH_Y),
             (x(MOUTH_X), MOUTH_Y),
         ]
     )
-    return _outline(style), landmarks
+    return face_outline(style, _ALL_AROUND), landmarks
 
 
 def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: float) -> None:
@@ -207,11 +211,11 @@ def draw_head(brush: Brush, style: FaceStyle, expression: Expression, light: flo
         light: Direction that the light comes from, -1 (viewer's left) to 1 (viewer's right).
     """
     for side in (-1, 1):
-        ear_x = side * (style.half_width + 0.01) - style.yaw * 0.06
+        x = ear_x(style, side)
         if side * style.yaw < 0.5:
-            brush.ellipse(ear_x, 0.02, 0.055, 0.11, shade(style.skin, 0.86))
-            brush.ellipse(ear_x, 0.02, 0.03, 0.07, shade(style.skin, 0.72))
-    outline = _outline(style)
+            brush.ellipse(x, 0.02, 0.055, 0.11, shade(style.skin, 0.86))
+            brush.ellipse(x, 0.02, 0.03, 0.07, shade(style.skin, 0.72))
+    outline = face_outline(style, _ALL_AROUND)
     brush.polygon(outline, style.skin)
     if style.beard:
         _draw_beard(brush, style)
@@ -264,8 +268,18 @@ def _turned_x(style: FaceStyle) -> Callable[[float], float]:
     return turned
 
 
-def _outline(style: FaceStyle) -> NDArray[np.float64]:
-    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+def nose_x(style: FaceStyle) -> float:
+    """The x of the tip of the nose."""
+    return _turned_x(style)(0) + style.yaw * 0.05
+
+
+def ear_x(style: FaceStyle, side: int) -> float:
+    """The x of the middle of an ear; ``side`` is -1 for the viewer's left, 1 for the viewer's right."""
+    return side * (style.half_width + 0.01) - style.yaw * 0.06
+
+
+def face_outline(style: FaceStyle, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (n, 2) on the outline of a face: angle 0 is on the viewer's right, a quarter turn further is the chin."""
     x, y = np.cos(angles), np.sin(angles)
     narrowing = np.where(y > 0, 1 - (1 - style.jaw) * np.clip(y, 0, 1) ** 1.7, 1.0)
     squared = np.sign(x) * np.abs(x) ** 0.9
@@ -274,7 +288,7 @@ def _outline(style: FaceStyle) -> NDArray[np.float64]:
 
 def _shade_face(brush: Brush, style: FaceStyle, light: float) -> None:
     """Shades the face so that it looks round: darker away from the light and towards the edges."""
-    outline = brush.to_canvas(_outline(style))
+    outline = brush.to_canvas(face_outline(style, _ALL_AROUND))
     height, width = brush.canvas.shape[:2]
     x1, y1 = np.maximum(np.floor(outline.min(axis=0)).astype(int), 0)
     x2, y2 = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 1, (width, height))
@@ -297,10 +311,50 @@ def _shade_face(brush: Brush, style: FaceStyle, light: float) -> None:
     part[:] = np.clip(part * (1 + (factor - 1) * inside), 0, 255).astype(np.uint8)
 
 
-def _draw_eye(brush: Brush, style: FaceStyle, expression: Expression, side: int) -> None:
-    x = _turned_x(style)(side * EYE_X)
+def eye_ellipse(style: FaceStyle, expression: Expression, side: int) -> tuple[float, float, float]:
+    """The x of the centre of an eye, whose y is ``EYE_Y``, half its width, and half its height.
+
+    Args:
+        style: Look of the head.
+        expression: Expression of the face.
+        side: -1 for the viewer's left, 1 for the viewer's right.
+    """
     squeeze = 1 - 0.35 * max(0.0, side * style.yaw)
-    rx, ry = 0.085 * style.eye_size * squeeze, 0.042 * style.eye_size * expression.eye_open
+    half_width, half_height = 0.085 * style.eye_size * squeeze, 0.042 * style.eye_size * expression.eye_open
+    return _turned_x(style)(side * EYE_X), half_width, half_height
+
+
+def brow_curve(style: FaceStyle, expression: Expression, side: int) -> list[tuple[float, float]]:
+    """Inner end, middle and outer end of a brow; ``side`` as in ``eye_ellipse``."""
+    turned = _turned_x(style)
+    y = EYE_Y - 0.105 - expression.brow_height + side * expression.brow_skew * -1
+    inner, outer = turned(side * 0.085), turned(side * 0.285)
+    middle = turned(side * 0.19)
+    tilt = expression.brow_tilt
+    return [(inner, y - tilt + 0.012), (middle, y - 0.022 - tilt * 0.15), (outer, y + 0.02 + tilt * 0.5)]
+
+
+def mouth_curves(
+    style: FaceStyle, expression: Expression
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Left corner, middle and right corner of the line between the lips: its upper and its lower part.
+
+    They differ where the mouth is open.
+    """
+    turned = _turned_x(style)
+    half = MOUTH_X * expression.mouth_width
+    left, right = turned(-half), turned(half)
+    middle = (left + right) / 2
+    curve, skew = expression.mouth_curve, expression.mouth_skew
+    opening = expression.mouth_open if expression.mouth_open > _LEAST_OPEN else 0.0
+    ends = (left, MOUTH_Y - curve * 0.6 + skew), (right, MOUTH_Y - curve * 0.6 - skew)
+    low_y = MOUTH_Y + curve * 0.6
+    upper = [ends[0], (middle, low_y - opening * 0.35), ends[1]]
+    return upper, [ends[0], (middle, low_y + opening * 0.75), ends[1]]
+
+
+def _draw_eye(brush: Brush, style: FaceStyle, expression: Expression, side: int) -> None:
+    x, rx, ry = eye_ellipse(style, expression, side)
     lid = shade(style.skin, 0.55)
     dark = (30.0, 22.0, 20.0)
     if expression.eye_bags:
@@ -330,17 +384,12 @@ def _draw_eye(brush: Brush, style: FaceStyle, expression: Expression, side: int)
 
 
 def _draw_brow(brush: Brush, style: FaceStyle, expression: Expression, side: int) -> None:
-    turned = _turned_x(style)
-    y = EYE_Y - 0.105 - expression.brow_height + side * expression.brow_skew * -1
-    inner, outer = turned(side * 0.085), turned(side * 0.285)
-    middle = turned(side * 0.19)
-    tilt = expression.brow_tilt
-    points = [(inner, y - tilt + 0.012), (middle, y - 0.022 - tilt * 0.15), (outer, y + 0.02 + tilt * 0.5)]
+    points = brow_curve(style, expression, side)
     brush.curve(points, style.brow_width, mix(style.hair, (40, 28, 22), 0.45))
 
 
 def _draw_nose(brush: Brush, style: FaceStyle, expression: Expression) -> None:
-    x = _turned_x(style)(0) + style.yaw * 0.05
+    x = nose_x(style)
     size = style.nose_size
     dark, light = shade(style.skin, 0.66), shade(style.skin, 1.18)
     side = -1 if style.yaw > 0 else 1
@@ -362,17 +411,14 @@ def _draw_nose(brush: Brush, style: FaceStyle, expression: Expression) -> None:
 
 
 def _draw_mouth(brush: Brush, style: FaceStyle, expression: Expression) -> None:
-    turned = _turned_x(style)
+    above, below = mouth_curves(style, expression)
+    (left, left_y), (middle, _), (right, right_y) = above
+    curve, opening = expression.mouth_curve, expression.mouth_open
     half = MOUTH_X * expression.mouth_width
-    left, right = turned(-half), turned(half)
-    middle = (left + right) / 2
-    curve, opening, skew = expression.mouth_curve, expression.mouth_open, expression.mouth_skew
-    left_y, right_y = MOUTH_Y - curve * 0.6 + skew, MOUTH_Y - curve * 0.6 - skew
     low_y = MOUTH_Y + curve * 0.6
     dark = (70.0, 24.0, 26.0)
-    if opening > 0.015:
-        top = bend([(left, left_y), (middle, low_y - opening * 0.35), (right, right_y)])
-        bottom = bend([(right, right_y), (middle, low_y + opening * 0.75), (left, left_y)])
+    if opening > _LEAST_OPEN:
+        top, bottom = bend(above), bend(below[::-1])
         brush.polygon(np.vstack([top, bottom]), dark)
         if expression.shows_teeth:
             inner = bend([(left + 0.02, left_y), (middle, low_y - opening * 0.32), (right - 0.02, right_y)])
@@ -383,9 +429,9 @@ def _draw_mouth(brush: Brush, style: FaceStyle, expression: Expression) -> None:
         brush.line(top, 0.024, style.lips)
         brush.line(bottom, 0.03, style.lips)
     else:
-        line = bend([(left, left_y), (middle, low_y), (right, right_y)])
-        lower = bend([(right, right_y), (middle, low_y + 0.055), (left, left_y)])
-        upper = bend([(right, right_y), (middle, low_y - 0.038), (left, left_y)])
+        line = bend(above)
+        lower = bend([(right, right_y), (middle, low_y + LOWER_LIP), (left, left_y)])
+        upper = bend([(right, right_y), (middle, low_y - UPPER_LIP), (left, left_y)])
         brush.polygon(np.vstack([line, upper]), shade(style.lips, 0.9))
         brush.polygon(np.vstack([line, lower]), style.lips)
         brush.line(line, 0.014, shade(style.lips, 0.42))
@@ -399,7 +445,7 @@ def _draw_mouth(brush: Brush, style: FaceStyle, expression: Expression) -> None:
 
 
 def _draw_beard(brush: Brush, style: FaceStyle) -> None:
-    outline = _outline(style)
+    outline = face_outline(style, _ALL_AROUND)
     low = outline[outline[:, 1] > 0.2]
     low = low[np.argsort(-low[:, 0])]
     color = mix(style.skin, style.hair, 0.35 + 0.5 * style.beard)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emoface.simulator.bodies import SLUMPED_DROOP, draw_arm, draw_body, draw_headwear
 from emoface.simulator.brush import Brush, new_canvas, paste, shade
 from emoface.simulator.faces import FACES, draw_hair_behind, draw_head, draw_head_from_behind, face_points
+from emoface.simulator.joints import whole_body_points
 from emoface.simulator.plans import PersonPlan, PhotoPlan
 from emoface.simulator.scenes import draw_object, draw_place
 from emoface.vision.crops import Photo
@@ -23,6 +24,7 @@ MIN_HIDDEN = 0.75
 """A face is clearly hidden if at least this share of it is covered or outside the photo."""
 
 _LEAST_SCALE = 56
+_HORIZON, _NEAREST_GROUND, _NEAREST_FACE = 0.45, 0.4, 0.5
 _REACH_X, _REACH_UP, _REACH_DOWN = 2.9, 1.35, 6.9
 
 
@@ -35,6 +37,7 @@ class DrawnPerson:
         body_xyxy: Box around everything that is drawn of the person, clipped to the photo.
         face_xyxy: Box of the face, forehead to chin, not clipped; None if no face is drawn.
         landmarks: (5, 2) points; None if no face is drawn.
+        points: (133, 3) x, y and confidence of the points of the body, see ``joints``; 0 for those outside the photo.
         hidden_by: What hides the face; empty if it is visible.
         is_clear: Whether the face is clearly visible or clearly hidden.
     """
@@ -43,15 +46,24 @@ class DrawnPerson:
     body_xyxy: tuple[float, float, float, float]
     face_xyxy: tuple[float, float, float, float] | None
     landmarks: NDArray[np.float64] | None
+    points: NDArray[np.float64]
     hidden_by: str
     is_clear: bool
 
 
 @dataclass(frozen=True)
 class DrawnPhoto:
-    """A photo and the truth about its people, in the order of the plan."""
+    """A photo and the truth about it.
+
+    Attributes:
+        photo: (height, width, 3), RGB.
+        nearness: (height, width) uint8, how near what is drawn is: 0 is the horizon, 255 is a person whose face is half
+            as high as the photo, and proportional to the height of the face between both.
+        people: The people in the order of the plan.
+    """
 
     photo: Photo
+    nearness: NDArray[np.uint8]
     people: tuple[DrawnPerson, ...]
 
 
@@ -67,6 +79,7 @@ class _Layer:
         face_area: Sum of ``face`` if nothing covers the face and all of it is in the photo.
         outline: (n, 2) outline of the face in pixels of the photo.
         landmarks: (5, 2) landmarks of the face in pixels of the photo.
+        points: (133, 3) points of the body in pixels of the photo, with confidence.
     """
 
     canvas: NDArray[np.uint8]
@@ -76,6 +89,7 @@ class _Layer:
     face_area: float
     outline: NDArray[np.float64]
     landmarks: NDArray[np.float64]
+    points: NDArray[np.float64]
 
 
 def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | None = None) -> DrawnPhoto:
@@ -90,6 +104,7 @@ def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | No
     if photo is None:
         photo = draw_place(rng, plan.place, plan.width, plan.height)
         draw_object(rng, photo, plan.object)
+    nearness = _ground_nearness(plan.width, plan.height)
     layers: list[_Layer | None] = []
     for person in plan.people:
         layer = _draw_layer(plan, person)
@@ -98,10 +113,11 @@ def draw_photo(rng: np.random.Generator, plan: PhotoPlan, background: Photo | No
                 _cover(earlier, layer)
         if layer is not None:
             paste(photo, layer.canvas, layer.left, layer.top)
+            _paste_nearness(nearness, layer, person.face_height / (_NEAREST_FACE * plan.height))
         layers.append(layer)
     finished = _finish(rng, photo, plan)
     drawn = [_to_truth(plan, person, layer) for person, layer in zip(plan.people, layers, strict=True)]
-    return DrawnPhoto(finished, tuple(person for person in drawn if person is not None))
+    return DrawnPhoto(finished, nearness, tuple(person for person in drawn if person is not None))
 
 
 def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
@@ -119,6 +135,10 @@ def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
     brush = Brush(canvas, np.array([[unit * finer, 0.0, offset[0]], [0.0, unit * finer, offset[1]]]))
     head = _draw_person(brush, person, plan.light)
     outline, landmarks = (head.to_canvas(points) / finer + (left, top) for points in face_points(person.face))
+    body_points = whole_body_points(person, brush, head)
+    body_points[:, :2] = body_points[:, :2] / finer + (left, top)
+    is_inside = ((body_points[:, :2] >= 0) & (body_points[:, :2] < (plan.width, plan.height))).all(axis=1)
+    body_points[~is_inside | (body_points[:, 2] == 0)] = 0
     part = cv2.boundingRect(np.ascontiguousarray(canvas[..., 3]))
     x1, y1, x2, y2 = (
         part[0] // finer,
@@ -145,7 +165,22 @@ def _draw_layer(plan: PhotoPlan, person: PersonPlan) -> _Layer | None:
         face_area=max(float(cv2.contourArea(outline.astype(np.float32))), 1e-6),
         outline=outline,
         landmarks=landmarks,
+        points=body_points,
     )
+
+
+def _ground_nearness(width: int, height: int) -> NDArray[np.uint8]:
+    """The nearness of an empty scene: 0 above the horizon, from there growing to the lower border."""
+    rows = np.linspace(0, 1, height)
+    nearness = np.clip((rows - _HORIZON) / (1 - _HORIZON), 0, 1) * _NEAREST_GROUND
+    return np.tile(np.round(255 * nearness).astype(np.uint8)[:, None], (1, width))
+
+
+def _paste_nearness(nearness: NDArray[np.uint8], layer: _Layer, value: float) -> None:
+    """Sets the nearness of a person's pixels."""
+    height, width = layer.canvas.shape[:2]
+    part = nearness[layer.top : layer.top + height, layer.left : layer.left + width]
+    part[layer.canvas[..., 3] > 127] = round(255 * min(1.0, value))
 
 
 def _draw_person(brush: Brush, person: PersonPlan, light: float) -> Brush:
@@ -243,6 +278,7 @@ def _to_truth(plan: PhotoPlan, person: PersonPlan, layer: _Layer | None) -> Draw
         body_xyxy=tuple(float(value) for value in body),  # type: ignore[arg-type]
         face_xyxy=(float(x1), float(y1), float(x2), float(y2)) if has_face else None,
         landmarks=layer.landmarks if has_face else None,
+        points=layer.points,
         hidden_by=hidden_by,
         is_clear=is_clear,
     )

@@ -39,7 +39,7 @@ def draw_varied_photo(rng: np.random.Generator) -> DrawnPhoto:
     for _ in range(int(rng.integers(0, 6))):
         _draw_distractor(rng, background)
     drawn = draw_photo(rng, plan, background)
-    return DrawnPhoto(_vary_tones(rng, drawn.photo), drawn.people)
+    return replace(drawn, photo=_vary_tones(rng, drawn.photo))
 
 
 def _vary_person(rng: np.random.Generator, person: PersonPlan) -> PersonPlan:

@@ -1,0 +1,156 @@
+"""The 133 points of a whole body, and the parts of it that other formats and models use.
+
+The order is that of COCO-WholeBody: 17 joints, 6 points of the feet, 68 points of the face and 21 of each hand. Left and
+right are those of the person, but the points of the face run from the viewer's left to the right, as in 300-W.
+
+Source: Jin et al. 2020, "Whole-Body Human Pose Estimation in the Wild"; Sagonas et al. 2013, "300 Faces in-the-Wild".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emoface.vision.arrays import Float32Array
+
+JOINTS: tuple[str, ...] = (
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+)
+"""The 17 joints of COCO, the first of the 133 points."""
+FEET: tuple[str, ...] = (
+    "left_big_toe",
+    "left_small_toe",
+    "left_heel",
+    "right_big_toe",
+    "right_small_toe",
+    "right_heel",
+)
+N_POINTS = 133
+N_FACE_POINTS = 68
+FACE_START = len(JOINTS) + len(FEET)
+FACE_PART = slice(FACE_START, FACE_START + N_FACE_POINTS)
+"""The 68 points of the face among the 133."""
+POINT_INDEX: dict[str, int] = {name: number for number, name in enumerate((*JOINTS, *FEET))}
+
+BODY_25: tuple[str, ...] = (
+    "nose",
+    "neck",
+    *("right_shoulder", "right_elbow", "right_wrist"),
+    *("left_shoulder", "left_elbow", "left_wrist"),
+    "mid_hip",
+    *("right_hip", "right_knee", "right_ankle"),
+    *("left_hip", "left_knee", "left_ankle"),
+    *("right_eye", "left_eye", "right_ear", "left_ear"),
+    *("left_big_toe", "left_small_toe", "left_heel"),
+    *("right_big_toe", "right_small_toe", "right_heel"),
+)
+"""The 25 joints of OpenPose, in its order."""
+
+_MIDDLES = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+_EYE_POINTS = (slice(36, 42), slice(42, 48))  # of the 68: the eye on the viewer's left, the other one
+_NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
+
+
+def no_points() -> Float32Array:
+    """Returns the points of a person of whom nothing was found: (133, 3) zeros, so that every confidence is 0."""
+    return np.zeros((N_POINTS, 3), np.float32)
+
+
+def points_of_joints(joints: Float32Array) -> Float32Array:
+    """Completes 17 joints to 133 points; the others have confidence 0.
+
+    Args:
+        joints: (17, 3) x, y and confidence in the order of ``JOINTS``.
+    """
+    points = no_points()
+    points[: len(JOINTS)] = joints
+    return points
+
+
+def points_of_landmarks(landmarks: Float32Array, conf: float) -> Float32Array:
+    """Places the five landmarks of a face detector among the 133 points; the others have confidence 0.
+
+    All six points of an eye are put at its centre, because the landmark is the centre; the eyes and the nose are also
+    joints.
+
+    Args:
+        landmarks: (5, 2) eyes, nose, corners of the mouth, left and right as the viewer sees them.
+        conf: Score of the detector, 0-1, which becomes the confidence of the points.
+    """
+    points = no_points()
+    face = points[FACE_PART]
+    for part, (x, y) in zip((*_EYE_POINTS, _NOSE_TIP, *_MOUTH_CORNERS), landmarks, strict=True):
+        face[part] = (x, y, conf)
+    points[POINT_INDEX["right_eye"]] = (*landmarks[0], conf)  # a person who faces the viewer has it on the left
+    points[POINT_INDEX["left_eye"]] = (*landmarks[1], conf)
+    points[POINT_INDEX["nose"]] = (*landmarks[2], conf)
+    return points
+
+
+def to_body_25(points: Float32Array) -> Float32Array:
+    """Takes the 25 joints of OpenPose from whole bodies.
+
+    Neck and middle of the hips are the middles of both sides, with the lower of their confidences.
+
+    Args:
+        points: (n, 133, 3) x, y and confidence.
+
+    Returns:
+        (n, 25, 3); x and y are 0 where the confidence is 0.
+
+    Example:
+        >>> points = no_points()[None]
+        >>> points[0, POINT_INDEX["left_hip"]], points[0, POINT_INDEX["right_hip"]] = (8, 6, 0.5), (4, 2, 1.0)
+        >>> to_body_25(points)[0, BODY_25.index("mid_hip")].tolist()
+        [6.0, 4.0, 0.5]
+    """
+    joints = np.zeros((len(points), len(BODY_25), 3), np.float32)
+    for number, name in enumerate(BODY_25):
+        if name in _MIDDLES:
+            left, right = (points[:, POINT_INDEX[side]] for side in _MIDDLES[name])
+            joints[:, number, :2] = (left[:, :2] + right[:, :2]) / 2
+            joints[:, number, 2] = np.minimum(left[:, 2], right[:, 2])
+        else:
+            joints[:, number] = points[:, POINT_INDEX[name]]
+    joints[joints[..., 2] <= 0] = 0
+    return joints
+
+
+def to_box_shares(points: Float32Array, xyxy: Float32Array) -> Float32Array:
+    """Converts x and y from pixels to shares of each person's box; points of confidence 0 become 0.
+
+    Args:
+        points: (n, k, 3) x, y and confidence.
+        xyxy: (n, 4) a box for each person, pixels; the points of a box that is not finite or empty become 0.
+
+    Returns:
+        (n, k, 3); x and y are 0 at the left and upper side of the box, 1 at the others, and may be outside.
+
+    Example:
+        >>> to_box_shares(np.array([[[30, 20, 0.5]]], np.float32), np.array([[20, 10, 40, 50]], np.float32)).tolist()
+        [[[0.5, 0.25, 0.5]]]
+    """
+    sides = xyxy[:, 2:] - xyxy[:, :2]
+    is_box: NDArray[np.bool_] = np.isfinite(xyxy).all(axis=1) & (sides > 0).all(axis=1)
+    corner, sides = np.where(is_box[:, None], xyxy[:, :2], 0), np.where(is_box[:, None], sides, 1)
+    shares = points.astype(np.float32, copy=True)
+    shares[..., :2] = (points[..., :2] - corner[:, None]) / sides[:, None]
+    shares[~is_box] = 0
+    shares[shares[..., 2] <= 0] = 0
+    return shares
