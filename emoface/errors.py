@@ -80,6 +80,7 @@ _EXTRA_OF = {
     "tensorboard": "train",
     "ray": "ray",
     "pillow_heif": "heic",
+    "ai_edge_litert": "pose",
 }
 """The extra of emoface that installs a package which ``pip install emoface`` leaves out, by the name to import."""
 

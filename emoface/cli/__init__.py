@@ -32,7 +32,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.split, dataset.report, dataset.verify):
+for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose):
+    main.add_command(_command)
+for _command in (dataset.split, dataset.report, dataset.verify):
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)

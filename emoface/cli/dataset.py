@@ -1,4 +1,4 @@
-"""The commands that build and check a data set: simulate, parse, faces, split, report, verify."""
+"""The commands that build and check a data set: simulate, parse, faces, pose, split, report, verify."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from emoface.cli.options import job_command
 if TYPE_CHECKING:
     from emoface.jobs.faces import FacesConfig
     from emoface.jobs.parse import ParseConfig
+    from emoface.jobs.pose import PoseConfig
     from emoface.jobs.report import ReportConfig
     from emoface.jobs.simulate import SimulateConfig
     from emoface.jobs.split import SplitConfig
@@ -61,6 +62,22 @@ def faces(config: FacesConfig, rebuild: bool) -> None:
         remove_shards(config.dir)
     warn_of_demonstration(config.detector, config.weights)
     run_job(run_faces, config)
+
+
+@job_command(config="emoface.jobs.pose:PoseConfig", arguments=("dir",))
+def pose(config: PoseConfig) -> None:
+    """Finds the points of every person's body, face and feet: writes DIR/pose.parquet.
+
+    It is an input of the model emoticon. Without a model the points are the five landmarks of the face detector.
+
+    \b
+    Example:
+      emoface pose work --provider movenet-lightning
+      emoface pose work --weights rtmw-l-256x192.onnx
+    """
+    from emoface.jobs.pose import run_pose
+
+    run_job(run_pose, config)
 
 
 @job_command(config="emoface.jobs.split:SplitConfig", arguments=("dir",))

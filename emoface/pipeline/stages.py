@@ -69,6 +69,7 @@ JOBS: dict[str, Job] = {
     ),
     "parse": Job("emoface.jobs.parse", "ParseConfig", "run_parse", "out", ("people.parquet",)),
     "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
+    "pose": Job("emoface.jobs.pose", "PoseConfig", "run_pose", "dir", ("pose_shards",), ("pose_shards",)),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
     "train": Job(

@@ -22,7 +22,7 @@ from emoface.storage.cards import read_card
 from emoface.storage.downloads import download_file
 from emoface.storage.files import atomic_path, file_sha256
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".param", ".bin")
+SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx", ".tflite", ".param", ".bin")
 DEMONSTRATION_DETECTOR = "emoface-yolov5n-0.5"
 """The detector inside the package, trained only on drawn photos."""
 
@@ -60,7 +60,7 @@ class WeightsCard:
     Attributes:
         name: Name of the weights, such as ``yolov5n-face``.
         network: Name of the network that the weights belong to.
-        task: ``detector`` or ``backbone``.
+        task: ``detector``, ``backbone`` or ``pose``.
         licence: Licence of the weights.
         format: File format of the weights.
         origin: Who published the weights, as text.

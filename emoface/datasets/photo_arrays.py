@@ -1,0 +1,140 @@
+"""Arrays that are computed from each photo of a data set, in shards that an interrupted run continues.
+
+A shard has one ``.npy`` file with the arrays of its photos one after the other, and a summary with the number of rows of
+each photo. The content of a shard depends on its photos and on what the key of its folder was made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from emoface.datasets.photos import (
+    CHANGED_DIGEST,
+    IMAGE_MISSING,
+    PhotoFolder,
+    PhotoRows,
+    UprightPhoto,
+    confirm_digest,
+    photo_digest,
+)
+from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, map_ahead
+from emoface.progress import SILENT, Progress
+from emoface.storage.files import atomic_path, file_sha256
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel
+from emoface.vision.threads import one_opencv_thread
+
+PhotoT = TypeVar("PhotoT", bound=PhotoRows)
+
+PHOTOS_PER_SHARD = 256
+_BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
+
+
+class ArraysSummary(SummaryModel):
+    """The summary of a shard: digests of its photos and its file, the rows and the status of each photo."""
+
+    photo_digest: str
+    sha256: str
+    n_rows: list[int]
+    statuses: list[str]
+
+
+@dataclass(frozen=True)
+class PhotoArrays(Generic[PhotoT]):
+    """The arrays of all photos of a data set.
+
+    Attributes:
+        shards: The folder of the shards.
+        photos: The folder of the photos.
+        compute: Computes the rows of one photo, (k, *row_shape) for any k; several threads call it at the same time.
+        row_shape: Shape of a row.
+        dtype: Type of the values.
+    """
+
+    shards: ShardFolder
+    photos: PhotoFolder
+    compute: Callable[[PhotoT, UprightPhoto], NDArray[Any]]
+    row_shape: tuple[int, ...]
+    dtype: DTypeLike
+
+    def complete(self, photos: Sequence[PhotoT], progress: Progress = SILENT) -> bool:
+        """Computes the shards that are missing, that are damaged, or whose photos have changed.
+
+        Args:
+            photos: All photos of the data set, in order.
+            progress: Receives one step per photo.
+
+        Returns:
+            Whether no photo changed while it was read; if one did, its shard is computed again by the next run.
+        """
+        shards = list(in_batches(photos, PHOTOS_PER_SHARD))
+        self.shards.remove_leftovers("npy")
+        pending = self.shards.find_pending(shards, self._is_current, progress)
+        with one_opencv_thread(), ThreadPoolExecutor(count_usable_cpus()) as pool:
+            for number, shard in pending:
+                self._write_shard(number, shard, pool, progress)
+        summaries = (self.shards.read_summary(number) for number in range(len(shards)))
+        return all(summary["photo_digest"] != CHANGED_DIGEST for summary in summaries)
+
+    def read(self, photos: Sequence[PhotoT]) -> Iterator[tuple[PhotoT, str, NDArray[Any]]]:
+        """Reads the result of ``complete``: each photo, its status, and its rows.
+
+        Args:
+            photos: As for ``complete``.
+
+        Returns:
+            The status is empty, or ``image_missing`` or ``image_unreadable``; without a photo there are no rows.
+        """
+        for number, shard in enumerate(in_batches(photos, PHOTOS_PER_SHARD)):
+            summary = self.shards.read_summary(number)
+            rows = np.load(self.shards.file_path(number, "npy"), mmap_mode="r")
+            ends = np.cumsum(summary["n_rows"])[:-1]
+            yield from zip(shard, summary["statuses"], np.split(rows, ends), strict=True)
+
+    def _is_current(self, number: int, shard: list[PhotoT], summary: Summary) -> bool:
+        if summary["photo_digest"] != photo_digest(self.photos.root, shard) or len(summary["n_rows"]) != len(shard):
+            return False
+        path = self.shards.file_path(number, "npy")
+        return path.is_file() and bool(summary["sha256"] == file_sha256(path))
+
+    def _write_shard(self, number: int, shard: list[PhotoT], pool: ThreadPoolExecutor, progress: Progress) -> None:
+        """Writes a shard's rows first and its summary last."""
+        digest = photo_digest(self.photos.root, shard)
+        budget = ByteBudget(_BYTES_IN_FLIGHT)
+        rows: list[NDArray[Any]] = []
+        statuses: list[str] = []
+        for status, computed in map_ahead(
+            pool, functools.partial(self._compute_held, budget), shard, 4 * count_usable_cpus()
+        ):
+            rows.append(computed)
+            statuses.append(status)
+            progress.advance()
+        self.shards.unmark(number)
+        path = self.shards.file_path(number, "npy")
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(rows))
+        missing = [photo.image for photo, status in zip(shard, statuses, strict=True) if status == IMAGE_MISSING]
+        summary = {
+            "photo_digest": confirm_digest(digest, self.photos.root, shard, missing),
+            "sha256": file_sha256(path),
+            "n_rows": [len(one) for one in rows],
+            "statuses": statuses,
+        }
+        self.shards.mark_done(number, json.dumps(summary) + "\n")
+
+    def _compute_held(self, budget: ByteBudget, photo: PhotoT) -> tuple[str, NDArray[Any]]:
+        with budget.hold(self.photos.count_bytes(photo.image)):
+            one = self.photos.try_read(photo.image, photo.image_wh)
+            if one.photo is None:
+                return one.status, np.zeros((0, *self.row_shape), self.dtype)
+            computed = np.asarray(self.compute(photo, one.photo), self.dtype)
+        if computed.shape[1:] != self.row_shape:
+            raise ValueError(f"{photo.image}: rows of {computed.shape[1:]} were computed, expected {self.row_shape}")
+        return "", computed

@@ -1,0 +1,222 @@
+"""The pose job: finds the points of every annotated person's body; ``people.parquet`` to ``pose.parquet``.
+
+Photos are processed in shards, see ``emoface.datasets.photo_arrays``, so an interrupted run continues.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays
+from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, PhotoRows, UprightPhoto, group_photos
+from emoface.errors import SettingsError, TableError
+from emoface.inference.pose import LANDMARKS, PoseProvider, find_people, load_pose_provider
+from emoface.progress import SILENT, Progress
+from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEMA
+from emoface.storage.files import file_sha256
+from emoface.storage.locks import locked
+from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, photo_inputs
+from emoface.storage.settings import File, Folder, Settings
+from emoface.storage.shards import ShardFolder, shards_key
+from emoface.storage.tables import read_table, vectors_to_array, write_table
+from emoface.vision.arrays import Float32Array
+from emoface.vision.whole_body import N_POINTS, no_points, points_of_landmarks
+
+POINTS_FILE = "points file"
+"""Name of the provider where the points come from a table that something else wrote."""
+_SHARDS_NAME = "pose_shards"
+_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
+_POINTS_SCHEMA = pa.schema([pa.field("person_id", pa.string()), pa.field("points", pa.list_(pa.float32()))])
+_ROWS_AT_A_TIME = 10_000
+
+
+class PoseConfig(Settings):
+    """Settings of the pose job."""
+
+    dir: Folder
+    """Folder with ``people.parquet``; ``pose.parquet`` is written to it."""
+    provider: str = LANDMARKS
+    """What finds the points: landmarks takes the five landmarks of the face detector from faces.parquet and has no pose;
+    any other is the name of the weights of a model, such as movenet-lightning (17 joints)."""
+    weights: File | None = None
+    """A model file, instead of looking the provider up: MoveNet for one person (.tflite), or RTMPose or RTMW (.onnx, 17
+    or 133 points)."""
+    points: File | None = None
+    """A parquet file with the columns person_id and points, found by something else: 133 times x, y and confidence, in
+    the frame of body_bbox. The ground_truth.parquet of a simulation is one."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        given = [
+            name
+            for name, is_given in (
+                ("provider", self.provider != LANDMARKS),
+                ("weights", self.weights is not None),
+                ("points", self.points is not None),
+            )
+            if is_given
+        ]
+        if "points" in given and len(given) > 1:
+            raise SettingsError(f"points is given together with {' and '.join(given[:-1])}; give only one of them")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Bodies(PhotoRows):
+    """One photo with the body boxes of its people, (n, 4) in the frame of the annotations, nan where there is none."""
+
+    body_xyxy: Float32Array
+
+
+@locked("dir")
+def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
+    """Finds the points of every person's body.
+
+    Args:
+        config: Settings of the job.
+        progress: Receives one step per photo that is read.
+
+    Returns:
+        The job's record. The job writes ``pose.parquet``, one row per row of ``people.parquet``.
+
+    Raises:
+        TableError: A table is missing or damaged.
+        WeightsError: The model is missing, damaged, or finds no body points.
+    """
+    people_path = config.dir / "people.parquet"
+    columns = ["index", "person_id", "image", "image_wh", "body_bbox"]
+    people = read_table(people_path, PEOPLE_SCHEMA, _REMEDY, columns)
+    inputs = {str(people_path): file_sha256(people_path)}
+    sha256: str | None = None
+    if config.points is not None:
+        name, sha256 = POINTS_FILE, file_sha256(config.points)
+        inputs[str(config.points)] = sha256
+        points = _read_points(config.points, people)
+    elif config.provider == LANDMARKS and config.weights is None:
+        name, faces_path = LANDMARKS, config.dir / "faces.parquet"
+        points = _take_landmarks(faces_path, people)
+        inputs[str(faces_path)] = file_sha256(faces_path)
+    else:
+        provider = load_pose_provider(config.provider, config.weights)
+        name, sha256 = provider.name, provider.sha256
+        folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+        points, changed = _find_points(config.dir, people, folder, provider, progress)
+        inputs |= photo_inputs(folder.root, dict.fromkeys(people["image"].to_pylist()))
+        if changed:
+            inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
+            progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface pose' again for them")
+    path = config.dir / "pose.parquet"
+    _write_points(path, people, points, name, sha256)
+    return finish_job(
+        "pose",
+        config,
+        config.dir,
+        module=__name__,
+        inputs=inputs,
+        outputs=[path],
+        counts=_count(points),
+        info={"provider": name, "provider_sha256": sha256},
+    )
+
+
+def _find_points(
+    out: Path, people: pa.Table, folder: PhotoFolder, provider: PoseProvider, progress: Progress
+) -> tuple[Float32Array, bool]:
+    """Finds the points of all people, (n, 133, 3), nan where a photo cannot be read, and whether photos changed."""
+    boxes = vectors_to_array(people["body_bbox"], 4)
+    photos = [
+        _Bodies(photo.image, photo.image_wh, photo.rows, boxes[photo.rows])
+        for photo in group_photos(people["image"].to_pylist(), vectors_to_array(people["image_wh"], 2))
+    ]
+
+    def compute(photo: _Bodies, upright: UprightPhoto) -> NDArray[Any]:
+        found = find_people(provider, upright.pixels, upright.turn.to_upright(photo.body_xyxy))
+        found[..., :2] = upright.turn.points_to_stored(found[..., :2])
+        found[found[..., 2] <= 0] = 0
+        return found
+
+    key = shards_key([provider.sha256, folder.undecided_frame, _digest_boxes(people), code_fingerprint(__name__)])
+    shards = ShardFolder(out / _SHARDS_NAME / key, ArraysSummary)
+    arrays = PhotoArrays(shards, folder, compute, (N_POINTS, 3), np.float32)
+    progress.start("pose", len(photos))
+    is_same = arrays.complete(photos, progress)
+    points = np.full((people.num_rows, N_POINTS, 3), np.nan, np.float32)
+    for photo, status, rows in arrays.read(photos):
+        if not status:
+            points[photo.rows] = rows
+    points[~np.isfinite(boxes).all(axis=1)] = np.nan
+    shards.remove_other_keys()
+    return points, not is_same
+
+
+def _digest_boxes(people: pa.Table) -> str:
+    boxes = vectors_to_array(people["body_bbox"], 4)
+    images = "\n".join(people["image"].to_pylist()).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(images + boxes.tobytes()).hexdigest()
+
+
+def _take_landmarks(path: Path, people: pa.Table) -> Float32Array:
+    """The points of the detector's landmarks, (n, 133, 3); of a person without a face ``no_points``."""
+    faces = read_table(path, FACES_SCHEMA, "run 'emoface faces' first", ["person_id", "landmarks", "conf"])
+    if faces["person_id"].to_pylist() != people["person_id"].to_pylist():
+        raise TableError(f"{path}: lists other people than people.parquet; run 'emoface faces' again")
+    landmarks = vectors_to_array(faces["landmarks"], LIST_LENGTHS["landmarks"]).reshape(-1, 5, 2)
+    conf = faces["conf"].to_numpy()
+    points = np.tile(no_points(), (people.num_rows, 1, 1))
+    for row in np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2))).tolist():
+        points[row] = points_of_landmarks(landmarks[row], float(conf[row]))
+    return points
+
+
+def _read_points(path: Path, people: pa.Table) -> Float32Array:
+    """The points of a table that something else wrote, (n, 133, 3); nan for a person that it does not have."""
+    remedy = "give a parquet file with person_id and 399 values of points per person"
+    table = read_table(path, _POINTS_SCHEMA, remedy, ["person_id", "points"])
+    known = table.filter(table["person_id"].is_valid())
+    row_of = {person: row for row, person in enumerate(known["person_id"].to_pylist())}
+    rows = [row_of.get(person, -1) for person in people["person_id"].to_pylist()]
+    if people.num_rows and max(rows) < 0:
+        first = people["person_id"][0].as_py()
+        raise TableError(f"{path}: has nobody of people.parquet, such as {first!r}; {remedy} of this data set")
+    values = vectors_to_array(known["points"], N_POINTS * 3).reshape(-1, N_POINTS, 3)
+    points = np.full((people.num_rows, N_POINTS, 3), np.nan, np.float32)
+    is_known = np.array(rows, np.int64) >= 0
+    points[is_known] = values[np.array(rows, np.int64)[is_known]]
+    return points
+
+
+def _write_points(path: Path, people: pa.Table, points: Float32Array, name: str, sha256: str | None) -> None:
+    """Writes ``pose.parquet``; x and y are rounded to a hundredth of a pixel, which halves the file."""
+    is_known = np.isfinite(points).all(axis=(1, 2))
+    rounded = np.round(points, 2).reshape(len(points), -1)
+    lists = [row if known else None for row, known in zip(rounded, is_known, strict=True)]
+    table = pa.table(
+        {
+            "index": people["index"],
+            "person_id": people["person_id"],
+            "points": pa.array(lists, POSE_SCHEMA.field("points").type),
+            "provider": pa.array([name] * len(lists), pa.string()),
+            "provider_sha256": pa.array([sha256] * len(lists), pa.string()),
+        }
+    )
+    write_table(path, table, POSE_SCHEMA, _ROWS_AT_A_TIME)
+
+
+def _count(points: Float32Array) -> dict[str, int]:
+    """Counts people, those without points, and those of whom something was found."""
+    is_known = np.isfinite(points).all(axis=(1, 2))
+    confident = np.where(is_known[:, None], points[..., 2] > 0, False)
+    return {
+        "people": len(points),
+        "without_points": int((~is_known).sum()),
+        "with_joints": int(confident[:, :17].any(axis=1).sum()),
+        "with_face_points": int(confident[:, 23:91].any(axis=1).sum()),
+    }
