@@ -209,9 +209,23 @@ POSE_SCHEMA = pa.schema(
 )
 """``pose.parquet``: the points of each person's body, in the order of ``people.parquet``, none left out.
 
-``points`` are 133 times x, y and confidence, in the frame and the order of ``emoface.vision.whole_body``; null where the
-photo cannot be read or the person has no box. ``provider`` is the name of what found them, ``provider_sha256`` the digest
-of its model file, null for a provider without one.
+``points`` are 133 times x, y and confidence in the order of ``emoface.vision.whole_body`` and the frame of
+``body_bbox``; null where the photo cannot be read or the person has no box. ``provider`` is the name of what found
+them, ``provider_sha256`` the digest of its model file, null for a provider without one.
+"""
+
+DEPTH_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("nearness", FACE_IMAGE),
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("provider_sha256", pa.string()),
+    ]
+)
+"""``depth.parquet``: one row per photo of ``people.parquet``, in order of first appearance.
+
+``nearness`` is a PNG of 256 x 256 pixels with 8 bits, the whole upright photo scaled to a square: 0 is the farthest
+point of the photo and 255 the nearest; null where the photo cannot be read. ``provider`` as in ``pose.parquet``.
 """
 
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(

@@ -1,4 +1,4 @@
-"""The commands that build and check a data set: simulate, parse, faces, pose, split, report, verify."""
+"""The commands that build and check a data set: simulate, parse, faces, pose, depth, split, report, verify."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from emoface.cli.console import run_job, warn_of_demonstration
 from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
+    from emoface.jobs.depth import DepthConfig
     from emoface.jobs.faces import FacesConfig
     from emoface.jobs.parse import ParseConfig
     from emoface.jobs.pose import PoseConfig
@@ -78,6 +79,21 @@ def pose(config: PoseConfig) -> None:
     from emoface.jobs.pose import run_pose
 
     run_job(run_pose, config)
+
+
+@job_command(config="emoface.jobs.depth:DepthConfig", arguments=("dir",))
+def depth(config: DepthConfig) -> None:
+    """Finds how near each part of every photo is: writes DIR/depth.parquet.
+
+    It is an input of the model emoticon. Without a model it is drawn from the people's body boxes.
+
+    \b
+    Example:
+      emoface depth work --weights depth_anything_v2_vits.onnx
+    """
+    from emoface.jobs.depth import run_depth
+
+    run_job(run_depth, config)
 
 
 @job_command(config="emoface.jobs.split:SplitConfig", arguments=("dir",))

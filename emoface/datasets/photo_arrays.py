@@ -1,19 +1,21 @@
 """Arrays that are computed from each photo of a data set, in shards that an interrupted run continues.
 
-A shard has one ``.npy`` file with the arrays of its photos one after the other, and a summary with the number of rows of
-each photo. The content of a shard depends on its photos and on what the key of its folder was made of.
+A shard has one ``.npy`` file with the arrays of its photos one after the other, and a summary with the number of rows
+of each photo. The content of a shard depends on its photos and on what the key of its folder was made of.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from emoface.datasets.photos import (
@@ -23,12 +25,15 @@ from emoface.datasets.photos import (
     PhotoRows,
     UprightPhoto,
     confirm_digest,
+    group_photos,
     photo_digest,
 )
 from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import atomic_path, file_sha256
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel
+from emoface.storage.tables import vectors_to_array
+from emoface.vision.arrays import Float32Array
 from emoface.vision.threads import one_opencv_thread
 
 PhotoT = TypeVar("PhotoT", bound=PhotoRows)
@@ -44,6 +49,35 @@ class ArraysSummary(SummaryModel):
     sha256: str
     n_rows: list[int]
     statuses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoBodies(PhotoRows):
+    """One photo with the body boxes of its people, (n, 4) in the frame of the annotations, nan where there is none."""
+
+    body_xyxy: Float32Array
+
+
+def list_bodies(people: pa.Table) -> list[PhotoBodies]:
+    """Lists the photos of ``people.parquet`` in order of first appearance, each with the boxes of all its people.
+
+    Args:
+        people: Columns ``image``, ``image_wh`` and ``body_bbox``.
+    """
+    boxes = vectors_to_array(people["body_bbox"], 4)
+    return [
+        PhotoBodies(photo.image, photo.image_wh, photo.rows, boxes[photo.rows])
+        for photo in group_photos(people["image"].to_pylist(), vectors_to_array(people["image_wh"], 2))
+    ]
+
+
+def digest_bodies(photos: Iterable[PhotoBodies]) -> str:
+    """Computes a digest of the photos' names, the size of their frames, and the boxes."""
+    digest = hashlib.sha256()
+    for photo in photos:
+        digest.update(f"{photo.image}\n{photo.image_wh}\n".encode("utf-8", "surrogateescape"))
+        digest.update(photo.body_xyxy.tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Providers of the points of people's bodies: which model finds them, and how its input is cropped from the photo.
 
-All of them return the 133 points of ``emoface.vision.whole_body``; those that a provider does not know have confidence 0.
+All of them return the 133 points of ``emoface.vision.whole_body``; those that a provider does not know have confidence
+0.
 """
 
 from __future__ import annotations

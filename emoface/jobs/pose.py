@@ -5,8 +5,6 @@ Photos are processed in shards, see ``emoface.datasets.photo_arrays``, so an int
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays
-from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, PhotoRows, UprightPhoto, group_photos
+from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays, PhotoBodies, digest_bodies, list_bodies
+from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, UprightPhoto
 from emoface.errors import SettingsError, TableError
 from emoface.inference.pose import LANDMARKS, PoseProvider, find_people, load_pose_provider
 from emoface.progress import SILENT, Progress
@@ -44,8 +42,8 @@ class PoseConfig(Settings):
     dir: Folder
     """Folder with ``people.parquet``; ``pose.parquet`` is written to it."""
     provider: str = LANDMARKS
-    """What finds the points: landmarks takes the five landmarks of the face detector from faces.parquet and has no pose;
-    any other is the name of the weights of a model, such as movenet-lightning (17 joints)."""
+    """What finds the points: landmarks takes those of the face detector from faces.parquet, without a pose; any other
+    is the name of the weights of a model, such as movenet-lightning (17 joints)."""
     weights: File | None = None
     """A model file, instead of looking the provider up: MoveNet for one person (.tflite), or RTMPose or RTMW (.onnx, 17
     or 133 points)."""
@@ -67,13 +65,6 @@ class PoseConfig(Settings):
         if "points" in given and len(given) > 1:
             raise SettingsError(f"points is given together with {' and '.join(given[:-1])}; give only one of them")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class _Bodies(PhotoRows):
-    """One photo with the body boxes of its people, (n, 4) in the frame of the annotations, nan where there is none."""
-
-    body_xyxy: Float32Array
 
 
 @locked("dir")
@@ -131,19 +122,15 @@ def _find_points(
     out: Path, people: pa.Table, folder: PhotoFolder, provider: PoseProvider, progress: Progress
 ) -> tuple[Float32Array, bool]:
     """Finds the points of all people, (n, 133, 3), nan where a photo cannot be read, and whether photos changed."""
-    boxes = vectors_to_array(people["body_bbox"], 4)
-    photos = [
-        _Bodies(photo.image, photo.image_wh, photo.rows, boxes[photo.rows])
-        for photo in group_photos(people["image"].to_pylist(), vectors_to_array(people["image_wh"], 2))
-    ]
+    photos = list_bodies(people)
 
-    def compute(photo: _Bodies, upright: UprightPhoto) -> NDArray[Any]:
+    def compute(photo: PhotoBodies, upright: UprightPhoto) -> NDArray[Any]:
         found = find_people(provider, upright.pixels, upright.turn.to_upright(photo.body_xyxy))
         found[..., :2] = upright.turn.points_to_stored(found[..., :2])
         found[found[..., 2] <= 0] = 0
         return found
 
-    key = shards_key([provider.sha256, folder.undecided_frame, _digest_boxes(people), code_fingerprint(__name__)])
+    key = shards_key([provider.sha256, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)])
     shards = ShardFolder(out / _SHARDS_NAME / key, ArraysSummary)
     arrays = PhotoArrays(shards, folder, compute, (N_POINTS, 3), np.float32)
     progress.start("pose", len(photos))
@@ -152,15 +139,9 @@ def _find_points(
     for photo, status, rows in arrays.read(photos):
         if not status:
             points[photo.rows] = rows
-    points[~np.isfinite(boxes).all(axis=1)] = np.nan
+            points[photo.rows[~np.isfinite(photo.body_xyxy).all(axis=1)]] = np.nan
     shards.remove_other_keys()
     return points, not is_same
-
-
-def _digest_boxes(people: pa.Table) -> str:
-    boxes = vectors_to_array(people["body_bbox"], 4)
-    images = "\n".join(people["image"].to_pylist()).encode("utf-8", "surrogateescape")
-    return hashlib.sha256(images + boxes.tobytes()).hexdigest()
 
 
 def _take_landmarks(path: Path, people: pa.Table) -> Float32Array:

@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import AfterValidator, Field
 
@@ -66,6 +67,11 @@ PHOTO_IRREGULARITIES: dict[str, float] = {
 
 Only photos of train are listed again, in val, with the same people: 1.6 % of all photos.
 """
+
+NEARNESS_NAME = "depth"
+"""Folder of the true nearness of the photos' pixels, beside ``emotic``."""
+NEARNESS_SIDE = 256
+"""Longer side of these maps, pixels."""
 
 _SPLIT_SHARES = (0.7, 0.1, 0.2)
 _PHOTOS_PER_SHARD = 40
@@ -142,7 +148,8 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
 
     Returns:
         The job's record. ``OUT/emotic/`` holds the photos, ``OUT/Annotations/Annotations.mat`` the annotations with
-        their irregularities, and ``OUT/ground_truth.parquet`` the truth.
+        their irregularities, ``OUT/ground_truth.parquet`` the truth, and ``OUT/depth/`` the nearness of the photos'
+        pixels.
 
     Raises:
         SettingsError: ``out`` holds files that are not a simulation.
@@ -153,7 +160,10 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
     shards = list(in_batches(range(config.images), _PHOTOS_PER_SHARD))
 
     def has_all_photos(_number: int, _shard: list[int], summary: Summary) -> bool:
-        return all((config.out / "emotic" / name).is_file() for name in summary["files"])
+        return all(
+            (config.out / "emotic" / name).is_file() and nearness_path(config.out, name).is_file()
+            for name in summary["files"]
+        )
 
     progress.start("simulate", config.images)
     pending = folder.find_pending(shards, has_all_photos, progress)
@@ -161,6 +171,7 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
         folder.remove_leftovers()
         for source in SOURCE_SHARES:
             remove_leftovers(config.out / "emotic" / source / "images" / "*.jpg")
+            remove_leftovers(config.out / NEARNESS_NAME / source / "images" / "*.png")
         _draw_shards(config, folder, pending, progress)
 
     photos: list[PhotoAnnotation] = []
@@ -187,6 +198,19 @@ def run_simulate(config: SimulateConfig, progress: Progress = SILENT) -> JobReco
     )
 
 
+def nearness_path(out: Path, image: str) -> Path:
+    """Returns the path of the true nearness of a photo's pixels, an 8-bit PNG as ``emoface depth --maps`` reads it."""
+    return out / NEARNESS_NAME / Path(image).with_suffix(".png")
+
+
+def _encode_nearness(nearness: NDArray[np.uint8]) -> bytes:
+    size = NEARNESS_SIDE / max(nearness.shape)
+    scaled = cv2.resize(nearness, None, fx=size, fy=size, interpolation=cv2.INTER_AREA)
+    is_encoded, png = cv2.imencode(".png", scaled)
+    assert is_encoded
+    return png.tobytes()
+
+
 def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
     """Opens the folder of finished shards; a simulation with other settings or older code is removed."""
     key = shards_key([config.images, config.seed, config.varied, code])
@@ -194,11 +218,11 @@ def _prepare(config: SimulateConfig, code: str) -> ShardFolder:
     if marker.is_file():
         if _read_key(marker) == key:
             return folder
-        for older in (config.out / "emotic", config.out / "Annotations", folder.path):
+        for older in (*(config.out / name for name in ("emotic", "Annotations", NEARNESS_NAME)), folder.path):
             if older.exists():
                 shutil.rmtree(older)
         (config.out / "ground_truth.parquet").unlink(missing_ok=True)
-    elif any((config.out / name).exists() for name in ("emotic", "Annotations", "ground_truth.parquet")):
+    elif any((config.out / name).exists() for name in ("emotic", "Annotations", NEARNESS_NAME, "ground_truth.parquet")):
         raise SettingsError(
             f"{config.out}: holds an 'emotic' or 'Annotations' that no simulation wrote; choose an empty folder"
         )
@@ -268,6 +292,7 @@ def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, 
         if jpeg is not None:
             file = f"{listings[0]['folder']}/{listings[0]['filename']}"
             write_bytes(config.out / "emotic" / file, jpeg)
+            write_bytes(nearness_path(config.out, file), _encode_nearness(drawn.nearness))
             files.append(file)
     summary = {"photos": photos, "truths": truths, "irregularities": irregularities, "files": files}
     folder.mark_done(shard_number, json.dumps(summary))

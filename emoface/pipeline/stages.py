@@ -70,6 +70,7 @@ JOBS: dict[str, Job] = {
     "parse": Job("emoface.jobs.parse", "ParseConfig", "run_parse", "out", ("people.parquet",)),
     "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
     "pose": Job("emoface.jobs.pose", "PoseConfig", "run_pose", "dir", ("pose_shards",), ("pose_shards",)),
+    "depth": Job("emoface.jobs.depth", "DepthConfig", "run_depth", "dir", ("depth_shards",), ("depth_shards",)),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
     "train": Job(

@@ -1,7 +1,7 @@
 """The 133 points of a whole body, and the parts of it that other formats and models use.
 
-The order is that of COCO-WholeBody: 17 joints, 6 points of the feet, 68 points of the face and 21 of each hand. Left and
-right are those of the person, but the points of the face run from the viewer's left to the right, as in 300-W.
+The order is that of COCO-WholeBody: 17 joints, 6 points of the feet, 68 points of the face and 21 of each hand. Left
+and right are those of the person, but the points of the face run from the viewer's left to the right, as in 300-W.
 
 Source: Jin et al. 2020, "Whole-Body Human Pose Estimation in the Wild"; Sagonas et al. 2013, "300 Faces in-the-Wild".
 """
