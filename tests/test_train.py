@@ -43,6 +43,7 @@ from emoface.storage.locks import lock_folder
 
 SMALL = {"epochs": 3, "batch_size": 8}
 AVERAGING = {**SMALL, "epochs": 2, "ema_decay": 0.9}
+SMALL_STREAMS = ("--person-size", "64", "--context-size", "64")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +60,7 @@ def _config(manifest: Path, out: Path, model: str = "task2", **changes: Any) -> 
     config = TrainConfig(
         manifest=manifest, model=model, out=out, recipe=SMALL, pretrained="none", workers=0, device="cpu"
     )
-    return config.replace(**{"context_size": 64, **changes})
+    return config.replace(**{"person_size": 64, "context_size": 64, **changes})
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -631,7 +632,7 @@ def _train_as_program(
     manifest: Path, out: Path, *options: str, launcher: str = "none"
 ) -> subprocess.CompletedProcess[str]:
     call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out)]
-    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
+    call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
 
@@ -720,7 +721,7 @@ def test_two_nodes_give_the_weights_of_one(
     manifest: Path, trained_alone: Path, two_nodes: list[str], tmp_path: Path
 ) -> None:
     call = ["--manifest", str(manifest), "--model", "mter2", "--out", str(tmp_path / "run"), "--pretrained", "none"]
-    call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *SHARED]
+    call += ["--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *SHARED]
     nodes = [_start_node(two_nodes, number, call) for number in (0, 1)]
     try:
         ended = [node.communicate(timeout=300) for node in nodes]
@@ -737,7 +738,7 @@ def test_two_nodes_give_the_weights_of_one(
 def test_no_process_outlives_a_killed_training(manifest: Path, tmp_path: Path, launcher: str) -> None:
     out = tmp_path / "run"
     call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "task2", "--out", str(out)]
-    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", "--workers", "2"]
+    call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([*call, "--epochs", "5000"], env=environment, stderr=subprocess.DEVNULL)
     try:
