@@ -119,7 +119,9 @@ def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
 
 def test_readme_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
     recipe = [f"{stage}.recipe.{value}" for stage in ("task1", "mter2") for value in ("epochs=1", "batch_size=4")]
-    small = "".join(f" --set {setting}" for setting in ("person_size=64", "context_size=64", "pretrained=none", *recipe))
+    small = "".join(
+        f" --set {setting}" for setting in ("person_size=64", "context_size=64", "pretrained=none", *recipe)
+    )
     photo = next((folder / "EMOTIC/emotic/mscoco/images").glob("*.jpg"))
     shutil.copy(photo, folder / "photo.jpg")
     for line in _shell_lines(REPO / "README.md"):
