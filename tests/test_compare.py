@@ -162,6 +162,7 @@ def test_names_and_errors(tmp_path: Path) -> None:
     assert answer.exit_code == 1 and "is not a training run" in answer.stderr
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_changed_style_or_later_evaluation_makes_stale(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_changed_style_or_later_evaluation_makes_stale(
     assert check_stage(stage).reasons == ("predictions.parquet is new",)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_command(runs: Path, tmp_path: Path) -> None:
     words = ["compare", str(runs / "a"), str(runs / "b"), "--draws", "10", "--out", str(tmp_path / "out")]
     answer = CliRunner().invoke(main, words)

@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import jinja2.meta
+from typing import TYPE_CHECKING, Any
 
 from emoface.storage.records import hash_inputs
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
 
@@ -41,6 +41,8 @@ def list_template_files(template: str) -> list[Path]:
     Raises:
         ValueError: A file is missing, or the name of an included file is known only when the page is rendered.
     """
+    from jinja2.meta import find_referenced_templates
+
     environment = _build_environment(TEMPLATES_DIR)
     found: dict[str, Path] = {}
     waiting = [template]
@@ -52,7 +54,7 @@ def list_template_files(template: str) -> list[Path]:
         if not path.is_file():
             raise ValueError(f"{path}: no such template")
         found[name] = path
-        for included in jinja2.meta.find_referenced_templates(environment.parse(path.read_text(encoding="utf-8"))):
+        for included in find_referenced_templates(environment.parse(path.read_text(encoding="utf-8"))):
             if included is None:
                 raise ValueError(f"{path}: includes a file whose name is no plain text, so it cannot be hashed")
             waiting.append(included)
@@ -67,6 +69,8 @@ def hash_template(template: str) -> dict[str, str]:
 @cache
 def _build_environment(folder: Path, filters: tuple[tuple[str, Callable[..., Any]], ...] = ()) -> jinja2.Environment:
     """Builds the environment that compiles templates; it keeps those it has compiled, as long as their files stay."""
+    import jinja2  # only what writes or hashes a page needs it
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
