@@ -96,6 +96,7 @@ def _run_line(line: str, folder: Path, weights_dir: Path) -> str:
     return answer.stdout + answer.stderr
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
     page = REPO / "docs" / "tutorial.md"
     lines = [line for line in _shell_lines(page) if not line.startswith(_NOT_HERE)]
@@ -117,6 +118,7 @@ def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
     assert re.search(r"\d+ people of train have a face; \w+/images/.*#\d+ shows\n\['.+'\] \(\d+, \d+\)", answer.stdout)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_readme_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
     recipe = [f"{stage}.recipe.{value}" for stage in ("task1", "mter2") for value in ("epochs=1", "batch_size=4")]
     small = "".join(

@@ -6,7 +6,7 @@ import base64
 import csv
 import json
 import re
-import subprocess
+import runpy
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -415,6 +415,7 @@ def test_data_set_without_repeated_people_says_so(reported: Path) -> None:
     assert _read_audit(reported)["annotated_again"]["rows"] == 0
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_sheet(tmp_path: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(60)]
     _write_faces(tmp_path, _write_people(tmp_path, people), ["found"] * 60)
@@ -465,11 +466,12 @@ def test_charts_of_nothing_and_same_bytes_twice(tmp_path: Path) -> None:
     assert ">some<" in (tmp_path / "a.svg").read_text(encoding="utf-8").replace("\n", "")
 
 
-def test_emotic_rows_show_the_thesis_figure(shared_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("plain_charts")
+def test_emotic_rows_show_the_thesis_figure(shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figure 4-1: Engagement far ahead, then Anticipation and Happiness; a long tail below 1,000."""
     script = Path(__file__).parents[1] / "docs" / "benchmarks" / "audit_emotic.py"
-    command = [sys.executable, str(script), str(shared_dir / "emotic"), "--out", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", [str(script), str(shared_dir / "emotic"), "--out", str(tmp_path)])
+    runpy.run_path(str(script), run_name="__main__")
     counts = _read_audit(tmp_path)["labels"]["before"]["label_counts"]
     order = sorted(counts, key=lambda name: -counts[name])
     assert order[:5] == ["Engagement", "Anticipation", "Happiness", "Excitement", "Confidence"]

@@ -642,7 +642,7 @@ LAUNCHERS = {
 def _train_as_program(
     manifest: Path, out: Path, *options: str, launcher: str = "none"
 ) -> subprocess.CompletedProcess[str]:
-    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", SHARED_MODEL, "--out", str(out)]
+    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out)]
     call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
@@ -652,8 +652,6 @@ def _train_as_program(
 # the whole batch, not of each process's part.
 SHARED = ("--epochs", "2", "--freeze-norms", "--dropout", "0", "--learning-rate", "0.01", "--predict-vad")
 SHARED += ("--label-weights", "batch_count")
-SHARED_MODEL = "task1+task2"
-"""Two streams with their fusion, one of them absent for people without a face."""
 
 
 @pytest.fixture(scope="module")
@@ -668,9 +666,9 @@ def trained_alone(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def _assert_same_training(alone: Path, shared: Path) -> None:
     """The weights, losses and mAP of two runs differ by less than a thousandth of what the training has changed."""
     torch.manual_seed(0)
-    start = build_model(SHARED_MODEL, predicts_vad=True).state_dict()
+    start = build_model("mter2", predicts_vad=True).state_dict()
     ours, theirs = _weights(alone), _weights(shared)
-    trained = [name for name, _ in build_model(SHARED_MODEL, predicts_vad=True).named_parameters()]
+    trained = [name for name, _ in build_model("mter2", predicts_vad=True).named_parameters()]
     moved = {name: float((ours[name] - start[name]).abs().max()) for name in trained}
     apart = {name: float((ours[name] - theirs[name]).abs().max()) for name in trained}
     assert all(apart[name] <= 1e-3 * moved[name] + 1e-8 for name in trained)
@@ -733,16 +731,7 @@ def _start_node(names: list[str], number: int, arguments: list[str]) -> subproce
 def test_two_nodes_give_the_weights_of_one(
     manifest: Path, trained_alone: Path, two_nodes: list[str], tmp_path: Path
 ) -> None:
-    call = [
-        "--manifest",
-        str(manifest),
-        "--model",
-        SHARED_MODEL,
-        "--out",
-        str(tmp_path / "run"),
-        "--pretrained",
-        "none",
-    ]
+    call = ["--manifest", str(manifest), "--model", "mter2", "--out", str(tmp_path / "run"), "--pretrained", "none"]
     call += ["--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *SHARED]
     nodes = [_start_node(two_nodes, number, call) for number in (0, 1)]
     try:
