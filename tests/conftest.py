@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from emoface.yolov5face import YoloV5Face
 
 _REPO = Path(__file__).parents[1]
@@ -62,14 +60,9 @@ def random_network() -> Callable[..., YoloV5Face]:
 
 
 @pytest.fixture
-def plain_charts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes every chart as an empty picture, for tests of the numbers and words around it: drawing takes seconds."""
-    from emoface.storage.files import write_bytes
+def plain_charts() -> Iterator[None]:
+    """Charts are not drawn, see ``plain_charts.py``."""
+    from plain_charts import without_drawing
 
-    def write_empty(_: Figure, stem: Path) -> list[Path]:
-        paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".png", ".svg")]
-        for path in paths:
-            write_bytes(path, b"")
-        return paths
-
-    monkeypatch.setattr("emoface.reporting.charts._write_figure", write_empty)
+    with without_drawing():
+        yield
