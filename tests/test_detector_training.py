@@ -210,7 +210,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(drawn: Path, out: Path, epochs: int = 3) -> TrainDetectorConfig:
+def _config(drawn: Path, out: Path, epochs: int = 2) -> TrainDetectorConfig:
     return TrainDetectorConfig(
         train=(drawn,), val=drawn, out=out, image_size=64, epochs=epochs, batch_size=4, warmup_steps=2, device="cpu"
     )

@@ -142,13 +142,13 @@ def test_commands_that_need_torch_say_how_to_install_it(folder: Path) -> None:
         "detector train sim --val sim --out detector",
     )
     (folder / "weights.pth").write_bytes(b"PK\3\4")
-    for line, result in zip(lines, _run(lines, folder), strict=True):
+    *results, of_file = _run((*lines, "faces work --weights weights.pth"), folder)
+    for line, result in zip(lines, results, strict=True):
         assert result["exit_code"] == 1, f"{line}: {result}"
         last = result["stderr"].splitlines()[-1]
         assert last.startswith("Error: this needs the package "), f"{line}: {result['stderr']}"
         assert last.endswith("which is not installed; install it with pip install 'emoface[train]'")
-    (result,) = _run(("faces work --weights weights.pth",), folder)
-    assert result["stderr"].splitlines()[-1] == (
+    assert of_file["stderr"].splitlines()[-1] == (
         "Error: weights.pth: this needs the package torch, which is not installed; install it with "
         "pip install 'emoface[train]', or convert the file with 'emoface detector export' where torch is installed"
     )
@@ -167,7 +167,7 @@ print(json.dumps(loaded))
 """
 _HEAVY = {
     *("torch", "lightning_fabric", "tensorboard", "safetensors", "onnx", "onnxruntime", "ray"),
-    *("pandas", "scipy", "sklearn", "matplotlib", "rich"),
+    *("pandas", "scipy", "sklearn", "matplotlib", "rich", "jinja2"),
 }
 _NOT_FOR_THE_LIST = {*_HEAVY, "numpy", "pyarrow", "pydantic", "cv2", "PIL"}
 
