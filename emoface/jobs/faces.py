@@ -36,7 +36,7 @@ from emoface.datasets.photos import (
     confirm_digest,
     describe_missing_photos,
     group_photos,
-    photo_digest,
+    read_ahead,
 )
 from emoface.errors import ClusterError, ImageError
 from emoface.inference.faces import (
@@ -54,14 +54,15 @@ from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
 from emoface.storage.locks import lock_folder, locked
+from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.records import (
     PHOTOS,
     JobRecord,
     code_fingerprint,
     finish_job,
     need_record,
-    photo_inputs,
     record_path,
+    state_inputs,
 )
 from emoface.storage.settings import Count, Folder, Settings
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
@@ -160,6 +161,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         TableError: ``people.parquet`` is missing or has other columns.
         WeightsError: The detector's weights are missing or damaged.
         ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
+        StoreError: The photos are in an object store, which does not answer or refuses to; the finished shards stay.
     """
     people_path = config.dir / "people.parquet"
     people = read_table(
@@ -168,8 +170,8 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
-    missing = [photo.image for photo in photos if not (folder.root / photo.image).is_file()]
-    if not config.allow_missing and (said := describe_missing_photos(folder.root, missing, len(photos))):
+    states = folder.read_states(photo.image for photo in photos)
+    if not config.allow_missing and (said := describe_missing_photos(folder.root, states.missing, len(photos))):
         raise ImageError(
             f"{said}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
             "photos have moved; '--allow-missing' goes on without them"
@@ -178,7 +180,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     inputs = {
         str(people_path): people_sha256,
         str(weights.path): weights.sha256,
-        **photo_inputs(folder.root, (photo.image for photo in photos)),
+        **state_inputs(folder.root, states, (photo.image for photo in photos)),
     }
     code = code_fingerprint(__name__)
     key = _shards_key(config, folder, weights.sha256, people_sha256, code)
@@ -190,10 +192,10 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     for path in (*tables, record_path(config.dir, "faces")):
         remove_leftovers(path)
     progress.start("faces", len(photos))
-    pending = work.shards.find_pending(shards, functools.partial(_is_whole, work), progress)
+    pending = work.shards.find_pending(shards, functools.partial(_is_whole, work, states), progress)
     if pending:
         run_shards = _run_shards_ray if config.engine == "ray" else _run_shards_local
-        run_shards(work, pending, progress)
+        run_shards(work, pending, states, progress)
 
     if any(work.shards.read_summary(number)["photo_digest"] == CHANGED_DIGEST for number in range(len(shards))):
         inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
@@ -252,9 +254,9 @@ def _shards_key(config: FacesConfig, folder: PhotoFolder, weights_sha256: str, p
     return shards_key([settings, folder.undecided_frame, weights_sha256, people_sha256, code])
 
 
-def _is_whole(work: ShardWork, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
+def _is_whole(work: ShardWork, states: PhotoStates, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
     """Tells whether a finished shard's photos are unchanged and its table is the one that its summary describes."""
-    if summary["photo_digest"] != photo_digest(work.folder.root, shard):
+    if summary["photo_digest"] != states.digest(photo.image for photo in shard):
         return False
     path = _table_path(work.shards, number)
     return path.is_file() and bool(summary["table_sha256"] == file_sha256(path))
@@ -264,8 +266,10 @@ def _table_path(shards: ShardFolder, number: int) -> Path:
     return shards.file_path(number, "parquet")
 
 
-def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
-    _write_shards(work, pending, count_usable_cpus(), progress)
+def _run_shards_local(
+    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], states: PhotoStates, progress: Progress
+) -> None:
+    _write_shards(work, pending, states, count_usable_cpus(), progress)
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,9 @@ class _RemoteShard:
     files: dict[str, str]
 
 
-def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
+def _run_shards_ray(
+    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], states: PhotoStates, progress: Progress
+) -> None:
     """Distributes the shards over a Ray cluster whose nodes share the same files."""
     work = ShardWork(
         work.config.replace(dir=work.config.dir.absolute(), weights=None),
@@ -298,7 +304,7 @@ def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhot
         run_on_ray(
             _write_shard_remotely,
             work,
-            (_RemoteShard(number, photos, code, _digest_files(work, photos)) for number, photos in pending),
+            (_RemoteShard(number, photos, code, _digest_files(work, photos, states)) for number, photos in pending),
             lambda shard: progress.advance(len(shard.photos)),
             lambda shard: f"shard {shard.number} ({shard.photos[0].image} to {shard.photos[-1].image})",
             progress,
@@ -319,7 +325,8 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
     weights = work.weights
     if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
         raise ClusterError(f"node {node}: {weights.path} is missing or different there; copy the file to all nodes")
-    here = _digest_files(work, shard.photos)
+    states = work.folder.read_states(photo.image for photo in shard.photos)
+    here = _digest_files(work, shard.photos, states)
     for path, digest in shard.files.items():
         if here[path] != digest:
             raise ClusterError(
@@ -327,18 +334,18 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
                 f"{shard.photos[0].image} to {shard.photos[-1].image}); all nodes must mount the same folders at the "
                 "same paths, and no file may change while the job runs"
             )
-    _write_shards(work, [(shard.number, shard.photos)], count_usable_cpus(), SILENT)
+    _write_shards(work, [(shard.number, shard.photos)], states, count_usable_cpus(), SILENT)
 
 
 _own_code = functools.cache(functools.partial(code_fingerprint, __name__))
 
 
-def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto]) -> dict[str, str]:
+def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto], states: PhotoStates) -> dict[str, str]:
     """Digests of size and time of a shard's files by their folder or path, the same on machines that share them."""
     people = work.config.dir / "people.parquet"
     return {
         str(people): stat_digest(people.parent, [people.name]),
-        str(work.folder.root): photo_digest(work.folder.root, photos),
+        str(work.folder.root): work.folder.digest_before(photos, states),
     }
 
 
@@ -349,14 +356,18 @@ def _load_detector(work: ShardWork) -> Detector:
 
 
 def _write_shards(
-    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], n_workers: int, progress: Progress
+    work: ShardWork,
+    pending: list[tuple[int, list[AnnotatedPhoto]]],
+    states: PhotoStates,
+    n_workers: int,
+    progress: Progress,
 ) -> None:
     """Processes shards one after the other; the photos are one sequence, so that no core waits between two shards."""
     digests: dict[int, str] = {}
 
     def list_photos() -> Iterator[AnnotatedPhoto]:
         for number, shard in pending:
-            digests[number] = photo_digest(work.folder.root, shard)  # before the first of its photos is read
+            digests[number] = work.folder.digest_before(shard, states)  # before the first of its photos is read
             yield from shard
 
     with closing(_find_faces(work, _load_detector(work), list_photos(), n_workers)) as found:
@@ -401,11 +412,12 @@ def _find_faces(
     A detector that uses one core is called by all of the threads at once. Any other gets batches from one thread, while
     the others decode and crop.
     """
-    with one_opencv_thread(), ThreadPoolExecutor(n_workers) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(n_workers) as pool, read_ahead(work.folder, photos) as (folder, ahead):
+        work = replace(work, folder=folder)
         if detector.uses_one_core:
-            yield from _find_in_workers(work, detector, photos, pool, 4 * n_workers)
+            yield from _find_in_workers(work, detector, ahead, pool, 4 * n_workers)
         else:
-            yield from _find_in_batches(work, detector, photos, pool)
+            yield from _find_in_batches(work, detector, ahead, pool)
 
 
 def _find_in_workers(

@@ -31,6 +31,7 @@ from emoface.storage.records import (
     to_settings,
 )
 from emoface.storage.tables import read_table
+from emoface.storage.urls import Place, is_url
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
 """The states of a stage: up to date; out of date; started but not finished; never run."""
@@ -184,8 +185,7 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     """
     recorded = {_locate(stage, record, name): value for name, value in record.inputs.items()}
     present = {
-        path: value if value.startswith(PHOTOS) else cached_sha256(path) if path.is_file() else ABSENT
-        for path, value in recorded.items()
+        place: value if value.startswith(PHOTOS) else _hash_file(Path(place)) for place, value in recorded.items()
     }
     if present == recorded:
         for root in (path for path, value in recorded.items() if value.startswith(PHOTOS)):
@@ -193,14 +193,20 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     return {str(path): value for path, value in present.items()}
 
 
-def _locate(stage: Stage, record: JobRecord, name: str) -> Path:
-    """The present path of an input; an input inside the job's folder moves with the folder."""
+def _hash_file(path: Path) -> str:
+    return cached_sha256(path) if path.is_file() else ABSENT
+
+
+def _locate(stage: Stage, record: JobRecord, name: str) -> Place:
+    """The present path of an input, or its URL; an input inside the job's folder moves with the folder."""
+    if is_url(name):
+        return name
     path = Path(name)
     folder = record.settings.get(stage.job.folder)
     return stage.out / path.relative_to(folder) if folder and path.is_relative_to(folder) else path.resolve()
 
 
-def _digest_photos(stage: Stage, image_root: Path) -> str:
+def _digest_photos(stage: Stage, image_root: Place) -> str:
     """The photos' present digest, as in ``JobRecord.inputs``; ``ABSENT`` if the table that lists them is missing."""
     job, schema = stage.job, PEOPLE_SCHEMA
     path = stage.out / "people.parquet"
@@ -228,9 +234,10 @@ def find_pending_writers(status: StageStatus, before: Sequence[StageStatus]) -> 
     return [one.stage.name for one in before if one.state != CURRENT and _writes_any(one, inputs)]
 
 
-def _writes_any(status: StageStatus, paths: set[Path]) -> bool:
+def _writes_any(status: StageStatus, places: set[Place]) -> bool:
     """Whether a stage wrote one of the files; for a stage that never finished, whether one is in its folder."""
     out = status.stage.out
+    paths = {place for place in places if isinstance(place, Path)}
     if status.record is None:
         return any(path.is_relative_to(out) for path in paths)
     return not paths.isdisjoint((out / name).resolve() for name in status.record.outputs)
