@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from emoface.storage import photo_stores
+from emoface.storage import objects
 
 _REQUEST = re.compile(r'"\S*?([A-Z]+) (\S+) HTTP')
 
@@ -70,15 +70,14 @@ def upload(folder: Path, url: str) -> None:
     bucket = url.removeprefix("s3://").partition("/")[0]
     if not filesystem.exists(bucket):
         filesystem.mkdir(bucket)
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            filesystem.pipe_file(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    filesystem.pipe({f"{url}/{name}": path.read_bytes() for name, path in files.items()})
 
 
 def forget_clients() -> None:
     """Lets the next command make its client anew, with the environment of that time."""
     S3FileSystem.clear_instance_cache()
     MemoryFileSystem.clear_instance_cache()
-    photo_stores._make_filesystem.cache_clear()
-    photo_stores._SEEN_BUCKETS.clear()
-    photo_stores._FOLDER_SIZES.clear()
+    objects._make_filesystem.cache_clear()
+    objects._SEEN_BUCKETS.clear()
+    objects.FOLDER_SIZES.clear()

@@ -7,6 +7,7 @@ detector, code and photos are unchanged. The shards are then merged in the order
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -17,13 +18,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import InstanceOf
+from pydantic import InstanceOf, model_validator
 
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import (
@@ -38,7 +39,7 @@ from emoface.datasets.photos import (
     group_photos,
     read_ahead,
 )
-from emoface.errors import ClusterError, ImageError
+from emoface.errors import ClusterError, ImageError, SettingsError, TableError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -65,8 +66,9 @@ from emoface.storage.records import (
     state_inputs,
 )
 from emoface.storage.settings import Count, Folder, Settings
-from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
-from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
+from emoface.storage.shards import ShardFolder, ShardObjects, Shards, Summary, SummaryModel, shards_key
+from emoface.storage.tables import bytes_to_table, open_bytes, read_table, table_to_bytes, vectors_to_array
+from emoface.storage.urls import is_url
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
@@ -76,10 +78,12 @@ if TYPE_CHECKING:
     from emoface.yolov5face import Detector
 
 _SHARDS_NAME = "faces_shards"
+_TABLE = "parquet"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
 _BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
-_NOT_IN_KEY = ("dir", "weights", "engine", "allow_missing")  # settings that do not change the content of a shard
+_NOT_IN_KEY = ("dir", "weights", "engine", "shards", "allow_missing")
+"""Settings that do not change the content of a shard."""
 
 
 class _DataSetFolder(Settings):
@@ -98,8 +102,19 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     """Number of photos that a detector on torch receives at a time; ONNX Runtime gets one photo per core."""
     shard_size: Count = 256
     """Number of photos per shard; a resumed run keeps the finished shards."""
+    shards: str | None = None
+    """URL in an object store for the shards, such as s3://bucket/shards, where machines without a common disk share
+    them; by default they are in DIR/faces_shards."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos are missing; their people get the status image_missing."""
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        if self.shards is not None and not is_url(self.shards):
+            raise SettingsError(
+                f"shards is '{self.shards}', expected a URL in an object store such as s3://bucket/shards"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +157,7 @@ class ShardWork:
     config: FacesConfig
     folder: PhotoFolder
     weights: WeightsFile
-    shards: ShardFolder
+    shards: Shards
 
 
 @locked("dir")
@@ -184,11 +199,11 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     }
     code = code_fingerprint(__name__)
     key = _shards_key(config, folder, weights.sha256, people_sha256, code)
-    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary))
+    work = ShardWork(config, folder, weights, _open_shards(config, key))
     shards = list(in_batches(photos, config.shard_size))
     tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
 
-    work.shards.remove_leftovers("parquet")
+    work.shards.remove_leftovers(_TABLE)
     for path in (*tables, record_path(config.dir, "faces")):
         remove_leftovers(path)
     progress.start("faces", len(photos))
@@ -220,10 +235,26 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     )
 
 
-def remove_shards(out: Path) -> None:
-    """Removes the shards in ``out``, so that the next run starts from the beginning; finished tables are kept."""
-    with lock_folder(out):
-        shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
+def remove_shards(config: FacesConfig) -> None:
+    """Removes the shards of a run, so that it starts from the beginning; finished tables are kept.
+
+    In an object store only the shards of these settings, this data set and this code are removed.
+    """
+    with lock_folder(config.dir):
+        people_path = config.dir / "people.parquet"
+        if config.shards is None:
+            shutil.rmtree(config.dir / _SHARDS_NAME, ignore_errors=True)
+        elif people_path.is_file():
+            folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+            sha256 = find_detector_weights(config).sha256
+            key = _shards_key(config, folder, sha256, file_sha256(people_path), code_fingerprint(__name__))
+            _open_shards(config, key).remove()
+
+
+def _open_shards(config: FacesConfig, key: str) -> Shards:
+    if config.shards is None:
+        return ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary)
+    return ShardObjects(f"{config.shards.rstrip('/')}/{key}", _FacesSummary)
 
 
 def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
@@ -258,12 +289,7 @@ def _is_whole(work: ShardWork, states: PhotoStates, number: int, shard: list[Ann
     """Tells whether a finished shard's photos are unchanged and its table is the one that its summary describes."""
     if summary["photo_digest"] != states.digest(photo.image for photo in shard):
         return False
-    path = _table_path(work.shards, number)
-    return path.is_file() and bool(summary["table_sha256"] == file_sha256(path))
-
-
-def _table_path(shards: ShardFolder, number: int) -> Path:
-    return shards.file_path(number, "parquet")
+    return bool(summary["table_sha256"] == work.shards.hash_file(number, _TABLE))
 
 
 def _run_shards_local(
@@ -297,7 +323,7 @@ def _run_shards_ray(
         work.config.replace(dir=work.config.dir.absolute(), weights=None),
         work.folder,
         replace(work.weights, path=work.weights.path.absolute()),
-        ShardFolder(work.shards.path.absolute(), work.shards.kind),
+        work.shards if not isinstance(work.shards, ShardFolder) else _absolute(work.shards),
     )
     code = code_fingerprint(__name__)
     try:
@@ -310,7 +336,7 @@ def _run_shards_ray(
             progress,
         )
     finally:
-        work.shards.remove_leftovers("parquet")  # of worker processes that died while they wrote
+        work.shards.remove_leftovers(_TABLE)  # of worker processes that died while they wrote
 
 
 def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
@@ -341,12 +367,18 @@ _own_code = functools.cache(functools.partial(code_fingerprint, __name__))
 
 
 def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto], states: PhotoStates) -> dict[str, str]:
-    """Digests of size and time of a shard's files by their folder or path, the same on machines that share them."""
+    """Digests of size and time of a shard's files by their folder or path, the same on machines that share them.
+
+    Machines that share shards and photos by an object store need no file of the data set's folder.
+    """
     people = work.config.dir / "people.parquet"
-    return {
-        str(people): stat_digest(people.parent, [people.name]),
-        str(work.folder.root): work.folder.digest_before(photos, states),
-    }
+    is_shared = isinstance(work.shards, ShardFolder)
+    tables = {str(people): stat_digest(people.parent, [people.name])} if is_shared else {}
+    return {**tables, str(work.folder.root): work.folder.digest_before(photos, states)}
+
+
+def _absolute(shards: ShardFolder) -> ShardFolder:
+    return ShardFolder(shards.path.absolute(), shards.kind)
 
 
 @functools.lru_cache(maxsize=1)
@@ -392,12 +424,12 @@ def _write_shard(
         rows += one.rows
         counts += one.counts
         unreadable |= one.unreadable
-    table_path = _table_path(work.shards, number)
+    table = table_to_bytes(pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
     work.shards.unmark(number)
-    write_table(table_path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
+    work.shards.write_file(number, _TABLE, table)
     summary = {
         "photo_digest": confirm_digest(digest, work.folder.root, shard, missing),
-        "table_sha256": file_sha256(table_path),
+        "table_sha256": hashlib.sha256(table).hexdigest(),
         "counts": dict(counts),
         "unreadable": unreadable,
     }
@@ -517,7 +549,7 @@ def _to_row(row: int, person_id: str, person: PersonFace, turn: Turn) -> dict[st
     }
 
 
-def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPhoto]]) -> None:
+def _merge_shards(path: Path, folder: Shards, shards: list[list[AnnotatedPhoto]]) -> None:
     """Writes the rows of all shards in the order of ``index``, one row group at a time.
 
     All people of a photo are in one shard, even if EMOTIC lists the photo in two places, so a row group may need rows
@@ -531,7 +563,7 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
 
     @functools.lru_cache(maxsize=4)
     def read_shard(number: int) -> pa.Table:
-        return read_table(_table_path(folder, number), FACES_SCHEMA, f"delete '{_SHARDS_NAME}' and run again")
+        return _read_shard(folder, number)
 
     with (
         atomic_path(path) as temporary,
@@ -548,6 +580,14 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
             writer.write_table(pa.concat_tables(taken).take(np.argsort(by_shard)))
 
 
+def _read_shard(shards: Shards, number: int) -> pa.Table:
+    """Reads the table of a shard, which another run may have replaced since in an object store."""
+    place, data = shards.place(number, _TABLE), shards.read_file(number, _TABLE)
+    if data is None or hashlib.sha256(data).hexdigest() != shards.read_summary(number)["table_sha256"]:
+        raise TableError(f"{place}: changed while it was read; run 'emoface faces' again, one run at a time")
+    return bytes_to_table(data, place, FACES_SCHEMA, f"delete '{place.rpartition('/')[0]}' and run again")
+
+
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     """Writes ``empty_faces.csv`` and counts the rows of each status."""
     import pyarrow.compute as pc
@@ -562,14 +602,14 @@ def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     return {name: n_of.get(name, 0) for name in FACE_STATUSES}
 
 
-def _sum_counts(shards: ShardFolder, n_shards: int) -> dict[str, int]:
+def _sum_counts(shards: Shards, n_shards: int) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for number in range(n_shards):
         counts += Counter(shards.read_summary(number)["counts"])
     return dict(sorted(counts.items()))
 
 
-def _list_unreadable(shards: ShardFolder, n_shards: int, progress: Progress) -> dict[str, dict[str, str]]:
+def _list_unreadable(shards: Shards, n_shards: int, progress: Progress) -> dict[str, dict[str, str]]:
     """Lists what is wrong with each photo that is there and cannot be read, by image; nothing if there is none."""
     unreadable: dict[str, str] = {}
     for number in range(n_shards):

@@ -54,6 +54,19 @@ def name_of(place: Place) -> str:
     return place.name if isinstance(place, Path) else PurePosixPath(place).name
 
 
+def find_below(place: Place, root: Place) -> str | None:
+    """The path of a file below a folder, with ``/`` between its parts; None if it is elsewhere.
+
+    Example:
+        >>> find_below("s3://bucket/emotic/a/b.jpg", "s3://bucket/emotic"), find_below("s3://c/b.jpg", "s3://bucket")
+        ('a/b.jpg', None)
+    """
+    if isinstance(place, str) or isinstance(root, str):
+        return str(place).removeprefix(f"{root}/") if str(place).startswith(f"{root}/") else None
+    path = place.resolve()
+    return path.relative_to(root.resolve()).as_posix() if path.is_relative_to(root.resolve()) else None
+
+
 def parent_of(place: Place) -> Place:
     """The folder of a path or URL; a bucket is its own.
 
