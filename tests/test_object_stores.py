@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
@@ -20,15 +24,22 @@ from s3_server import S3Server, forget_clients, upload
 from s3fs import S3FileSystem
 
 from emoface.cli import main
+from emoface.datasets.manifest import read_manifest
 from emoface.datasets.photos import IMAGE_MISSING, IMAGE_UNREADABLE, PhotoFolder, group_photos, photo_digest
+from emoface.datasets.stream_cache import CACHE_SIZES, open_stream_cache, scale_square
 from emoface.errors import ImageError, SettingsError, StoreError, TableError
 from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
+from emoface.jobs.predict import PredictConfig, _predict_annotated
 from emoface.jobs.simulate import SimulateConfig, run_simulate
+from emoface.jobs.split import SplitConfig, run_split
+from emoface.jobs.verify import VerifyConfig, run_verify
 from emoface.progress import Silent
-from emoface.storage.photo_stores import PhotoStore, UrlStore, open_ahead, open_store
+from emoface.reporting.thumbnails import thumbnail_of_body
+from emoface.storage.photo_stores import PhotoStore, UrlStore, hash_photos, open_ahead, open_store, read_photo_at
 from emoface.storage.shards import ShardObjects
+from emoface.vision.crops import Photo
 
 N_PHOTOS = 8
 URL = "s3://photos/emotic"
@@ -52,24 +63,31 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def s3(server: S3Server, simulation: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3FileSystem]:
+@pytest.fixture(scope="module")
+def bucket(server: S3Server, simulation: Path) -> Iterator[S3FileSystem]:
     """The photos of the simulation in a bucket, and a client that changes them."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        forget_clients()
+        upload(simulation / "sim/emotic", URL)
+        run_parse(ParseConfig(emotic_root=simulation / "sim", out=simulation / "parsed", images=URL))
+        yield S3FileSystem(use_listings_cache=False)
     forget_clients()
-    upload(simulation / "sim/emotic", URL)
+
+
+@pytest.fixture
+def s3(bucket: S3FileSystem, server: S3Server, simulation: Path) -> Iterator[S3FileSystem]:
+    """The bucket; what a test has changed in it is undone."""
     server.take_requests()
-    yield S3FileSystem(use_listings_cache=False)
-    S3FileSystem().rm("s3://photos", recursive=True)
-    forget_clients()
+    yield bucket
+    upload(simulation / "sim/emotic", URL)
 
 
 @pytest.fixture
 def work(s3: S3FileSystem, simulation: Path, tmp_path: Path) -> Path:
     """A data set folder that was parsed from the bucket."""
-    run_parse(ParseConfig(emotic_root=simulation / "sim", out=tmp_path / "work", images=URL))
-    return tmp_path / "work"
+    return Path(shutil.copytree(simulation / "parsed", tmp_path / "work"))
 
 
 def _jpeg(width: int = 60, height: int = 40, orientation: int = 1, n_filler: int = 0) -> bytes:
@@ -97,12 +115,10 @@ def _error(*words: str) -> str:
 
 @pytest.fixture
 def memory() -> Iterator[MemoryFileSystem]:
-    forget_clients()
     filesystem = MemoryFileSystem()
     filesystem.store.clear()
     yield filesystem
     filesystem.store.clear()
-    forget_clients()
 
 
 def _stores(memory: MemoryFileSystem, folder: Path, files: dict[str, bytes]) -> tuple[PhotoStore, PhotoStore]:
@@ -221,7 +237,11 @@ def test_only_some_settings_may_be_urls() -> None:
 TABLES = ("people.parquet", "parse_notes.csv", "faces.parquet", "empty_faces.csv")
 
 
-def test_same_bytes_as_from_a_folder_with_one_request_per_photo(server: S3Server, work: Path, simulation: Path) -> None:
+def test_same_bytes_as_from_a_folder_with_one_request_per_photo(
+    s3: S3FileSystem, server: S3Server, simulation: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    run_parse(ParseConfig(emotic_root=simulation / "sim", out=work, images=f"{URL}/"))
     requests = server.take_requests()
     assert requests["GET"] == N_PHOTOS and requests["HEAD"] <= 6 and requests["LIST"] <= 8  # 4 folders
     record = run_faces(FacesConfig(dir=work, **SETTINGS))
@@ -231,6 +251,73 @@ def test_same_bytes_as_from_a_folder_with_one_request_per_photo(server: S3Server
     for name in TABLES:
         assert (work / name).read_bytes() == (simulation / "local" / name).read_bytes(), name
     assert json.loads((work / "records/parse.json").read_text())["info"]["image_root"] == URL
+
+
+def _read_in_child(image: str) -> tuple[int, ...]:
+    return PhotoFolder(URL).read(image, (9, 9)).pixels.shape
+
+
+def test_child_process_that_was_forked_makes_its_own_connection(s3: S3FileSystem) -> None:
+    image = s3.find(URL)[0].removeprefix("photos/emotic/")
+    shape = _read_in_child(image)  # this process has a connection and a thread before it forks
+    with ProcessPoolExecutor(1, get_context("fork")) as pool:
+        assert pool.submit(_read_in_child, image).result(timeout=60) == shape
+
+
+class _ShapeOnly:
+    """A predictor that predicts nothing."""
+
+    def predict_people(self, photo: Photo, people: list[Any]) -> list[Any]:
+        assert people
+        return []
+
+
+def test_later_commands_read_photos_from_the_store(s3: S3FileSystem, work: Path) -> None:
+    run_faces(FacesConfig(dir=work, **SETTINGS))
+    run_split(SplitConfig(dir=work))
+    manifest = read_manifest(work / "manifest.json")
+    assert manifest.photos == PhotoFolder(URL)
+    assert not run_verify(VerifyConfig(dir=work)).info["differences"]
+    cache = open_stream_cache(manifest, "train")
+    table = pq.read_table(work / "train.parquet").to_pylist()
+    assert cache.counts["usable"] == len(table) > 0
+    photo = read_photo_at(f"{URL}/{table[0]['image']}")
+    assert np.array_equal(cache.read_person(0).context, scale_square(photo, CACHE_SIZES["context"]))
+    url = f"{URL}/{table[0]['image']}"
+    assert PredictConfig(run="run", images=(url, "a.jpg")).images == (url, Path("a.jpg"))
+    assert _predict_annotated(_ShapeOnly(), manifest, url)[0].shape == photo.shape  # type: ignore[arg-type]
+    with pytest.raises(TableError, match=f"^s3://other/a.jpg: not below '{URL}', the image root of"):
+        _predict_annotated(_ShapeOnly(), manifest, "s3://other/a.jpg")  # type: ignore[arg-type]
+    assert hash_photos([url, f"{URL}/none.jpg"]) == {url: hashlib.sha256(s3.cat_file(url)).hexdigest()}
+    s3.rm_file(url)
+    (changed, missing) = run_verify(VerifyConfig(dir=work)).info["differences"][-2:]
+    assert changed.endswith(f"photos below {URL} changed")
+    assert f"{URL}: 1 of {N_PHOTOS} photos are missing, first {table[0]['image']}" in missing
+    assert open_stream_cache(manifest, "train").counts["image_missing"] >= 1
+    person, other = (next(one for one in table if (one["image"] == table[0]["image"]) == is_gone) for is_gone in (1, 0))
+    assert thumbnail_of_body(person, manifest.photos) == {"problem": "photo not here"}
+    assert "picture" in thumbnail_of_body(other, manifest.photos)
+
+
+def test_pipeline_runs_only_what_is_out_of_date(s3: S3FileSystem, simulation: Path, tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.toml"
+    path.write_text(
+        f"""
+[[stage]]
+job = "parse"
+emotic_root = "{simulation / "sim"}"
+images = "{URL}"
+out = "{tmp_path / "work"}"
+"""
+    )
+    states = []
+    for _ in range(2):
+        states.append(CliRunner().invoke(main, ["status", str(path)]).output)
+        result = CliRunner().invoke(main, ["run", str(path)])
+        assert result.exit_code == 0, result.output
+    assert "missing" in states[0] and "current" in states[1]
+    s3.pipe_file(s3.find(URL)[0], b"another photo")
+    assert f"photos below {URL} changed" in CliRunner().invoke(main, ["status", str(path)]).output
 
 
 def test_changed_and_deleted_photos_make_their_shards_pending_again(
@@ -307,6 +394,7 @@ def test_refused_credentials_name_the_bucket_and_write_nothing(
         assert not out.exists()
         assert _error("faces", str(work)).startswith(f"Error: {URL}: access denied")
         assert not (work / "faces.parquet").exists()
+    forget_clients()
 
 
 SHARDS = "s3://photos/shards"

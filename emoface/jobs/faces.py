@@ -39,7 +39,7 @@ from emoface.datasets.photos import (
     group_photos,
     read_ahead,
 )
-from emoface.errors import ClusterError, ImageError, SettingsError, TableError
+from emoface.errors import ClusterError, ImageError, SettingsError, StoreError, TableError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -344,6 +344,7 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
 
     Raises:
         ClusterError: This machine has other code or other files than the one where the job was started.
+        StoreError: An object store does not answer to this machine, or refuses to.
     """
     node = socket.gethostname()
     if _own_code() != shard.code:
@@ -351,6 +352,14 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
     weights = work.weights
     if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
         raise ClusterError(f"node {node}: {weights.path} is missing or different there; copy the file to all nodes")
+    try:
+        _write_same_shard(work, shard, node)
+    except StoreError as error:
+        raise StoreError(f"node {node}: {error}") from error
+
+
+def _write_same_shard(work: ShardWork, shard: _RemoteShard, node: str) -> None:
+    """Writes a shard if this machine has the same files."""
     states = work.folder.read_states(photo.image for photo in shard.photos)
     here = _digest_files(work, shard.photos, states)
     for path, digest in shard.files.items():

@@ -48,6 +48,8 @@ class Job:
         folder: Field or property of the configuration that gives the folder of the job's record.
         marks: Files or folders in that folder that show that a run was started.
         resumes_from: Files or folders in it from which an interrupted run resumes; ``--rebuild`` removes them.
+        reset: Name of the module's function that removes, for a configuration, what an interrupted run resumes from
+            outside that folder; None if there is no such thing.
         photo_table: Name of the module's function that returns, for a configuration, the split table that lists the
             photos the job reads; None if ``people.parquet`` in the folder lists them.
         is_kept: Whether a stale finished run is replaced only with ``--rebuild``, because it took long to make
@@ -60,6 +62,7 @@ class Job:
     folder: str = "dir"
     marks: tuple[str, ...] = ()
     resumes_from: tuple[str, ...] = ()
+    reset: str | None = None
     photo_table: str | None = None
     is_kept: bool = False
 
@@ -69,7 +72,10 @@ JOBS: dict[str, Job] = {
         "emoface.jobs.simulate", "SimulateConfig", "run_simulate", "out", ("simulation.json",), ("simulate_shards",)
     ),
     "parse": Job("emoface.jobs.parse", "ParseConfig", "run_parse", "out", ("people.parquet",)),
-    "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
+    "faces": Job(
+        *("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
+        reset="remove_shards",
+    ),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
     "train": Job(
@@ -246,6 +252,8 @@ def _writes_any(status: StageStatus, places: set[Place]) -> bool:
 def reset_stage(stage: Stage) -> None:
     """Removes the record of a stage and the files from which an interrupted run resumes, so that it runs anew."""
     record_path(stage.out, stage.job_name).unlink(missing_ok=True)
+    if stage.job.reset is not None:
+        getattr(importlib.import_module(stage.job.module), stage.job.reset)(stage.config)
     for name in stage.job.resumes_from:
         path = stage.out / name
         if path.is_dir():
