@@ -418,7 +418,7 @@ def test_table_that_vanishes_during_the_job_is_named(
 
     with monkeypatch.context() as patch:
         patch.setattr(faces_job, "_merge_shards", lose_a_shard)
-        with pytest.raises(TableError, match=r"00001\.parquet: no such file"):
+        with pytest.raises(TableError, match=r"00001\.parquet: no such file any more; run 'emoface faces' again"):
             run_faces(config)
     assert not (dataset / "faces.parquet").exists() and not list(dataset.rglob(".*"))
     run_faces(config)

@@ -592,7 +592,9 @@ def _merge_shards(path: Path, folder: Shards, shards: list[list[AnnotatedPhoto]]
 def _read_shard(shards: Shards, number: int) -> pa.Table:
     """Reads the table of a shard, which another run may have replaced since in an object store."""
     place, data = shards.place(number, _TABLE), shards.read_file(number, _TABLE)
-    if data is None or hashlib.sha256(data).hexdigest() != shards.read_summary(number)["table_sha256"]:
+    if data is None:
+        raise TableError(f"{place}: no such file any more; run 'emoface faces' again")
+    if hashlib.sha256(data).hexdigest() != shards.read_summary(number)["table_sha256"]:
         raise TableError(f"{place}: changed while it was read; run 'emoface faces' again, one run at a time")
     return bytes_to_table(data, place, FACES_SCHEMA, f"delete '{place.rpartition('/')[0]}' and run again")
 
