@@ -65,6 +65,9 @@ class TrainConfig(Settings):
     """Device on which the network runs; auto takes CUDA where there is one."""
     precision: Precision = "32"
     """Precision of the computation: 32 bits, or bf16 for mixed precision."""
+    compile: bool = False
+    """Compile the network with torch.compile, which pays on a GPU only: the first steps take minutes. It needs a C++
+    compiler, and on a GPU Triton."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Annotated[tuple[str, ...], BeforeValidator(parse_pretrained), TextForm("auto")] = ("auto",)
@@ -203,6 +206,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "recipe": recipe.to_json(),
         "seed": config.seed,
         "precision": config.precision,
+        "compile": config.compile,
         "pretrained": _describe_sources(config.pretrained),
         "init_face": face,
         "balance": config.balance,
@@ -215,7 +219,8 @@ def _check_same_settings(config: TrainConfig, identity: Mapping[str, Any]) -> No
     from emoface.mter.runs import read_run
 
     run = read_run(config.out, needs_finished=False)
-    settings = {**run.settings, "recipe": run.recipe.to_json()}  # a run of an earlier emoface lacks the later settings
+    # a run of an earlier emoface lacks the later settings
+    settings = {"compile": False, **run.settings, "recipe": run.recipe.to_json()}
     before, now = _flatten({name: settings.get(name) for name in identity}), _flatten(identity)
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     differ = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
@@ -248,10 +253,13 @@ def _build_trainer(
     """Opens the data, builds the initial weights and, for a new run, writes ``run.json``."""
     import torch
 
+    from emoface.learning.compiling import check_compiler
     from emoface.mter.dataset import PeopleDataset
     from emoface.mter.runs import RUN_NAME, write_run
     from emoface.mter.trainer import SplitPeople, Trainer, build_augmentation
 
+    if config.compile:
+        check_compiler(fabric.device)
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
     model, taken = _build_initial_model(config, recipe, progress)
@@ -270,7 +278,16 @@ def _build_trainer(
         write_run(config.out, {**identity, "people": counts, "started_from": [asdict(one) for one in taken]})
     fabric.barrier()
     return Trainer(
-        fabric, model, recipe, train, val, config.out, seed=config.seed, workers=_n_workers(config), progress=progress
+        fabric,
+        model,
+        recipe,
+        train,
+        val,
+        config.out,
+        seed=config.seed,
+        workers=_n_workers(config),
+        compiles=config.compile,
+        progress=progress,
     )
 
 
