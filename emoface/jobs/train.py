@@ -35,6 +35,7 @@ from emoface.storage.tables import read_table
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     from emoface.mter.base import Mter
     from emoface.mter.pretrained import TakenWeights
@@ -160,6 +161,8 @@ def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) ->
 def build_fabric(device: str, precision: Precision) -> Fabric:
     """Sets up one process, or joins all processes that ``torchrun`` or ``fabric run`` started.
 
+    If ``torchrun`` has started more processes than the machine has GPUs, several of them share a GPU.
+
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32``, or ``bf16`` for mixed precision.
@@ -167,6 +170,7 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
     Raises:
         SettingsError: The device is CUDA and there is none, or the environment has variables of another launcher.
     """
+    import torch
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -174,20 +178,34 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
 
     processes = find_processes()
     end_with_launcher()
+    kind = pick_device(device).type
+    n_devices = processes.n_local
     among: dict[str, Any] = {}
     if processes.n_all > 1:
         among = {"strategy": "ddp", "num_nodes": processes.n_all // processes.n_local}
+        if kind == "cuda" and (n_gpus := torch.cuda.device_count()) < processes.n_local:
+            among["strategy"] = _share_gpus(processes.n_local, n_gpus)
+            n_devices = n_gpus
     elif not processes.are_joined:  # without this Fabric takes over what batch systems leave in the environment
         among = {"plugins": LightningEnvironment()}
     fabric = Fabric(
-        accelerator=pick_device(device).type,
-        devices=processes.n_local,
+        accelerator=kind,
+        devices=n_devices,
         precision=_FABRIC_PRECISIONS[precision],
         **among,
     )
     if not processes.are_joined:
         fabric.launch()
     return fabric
+
+
+def _share_gpus(n_processes: int, n_gpus: int) -> DDPStrategy:
+    """Lets processes share the GPUs in turn. They exchange tensors by Gloo, as NCCL allows one process per GPU only."""
+    import torch
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    devices = [torch.device("cuda", rank % n_gpus) for rank in range(n_processes)]
+    return DDPStrategy(parallel_devices=devices, process_group_backend="gloo")
 
 
 def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Trainer:
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedWeights(model, ratio_warmup(recipe.ema_decay)) if recipe.ema_decay else None
         self.lines: list[dict[str, Any]] = []
-        self._norm_warmup = NormWarmup(model)
+        self._norm_warmup = None if recipe.freezes_norms else NormWarmup(model)
         self.train = train
         self.val = val
         self._fabric = fabric
@@ -319,7 +319,8 @@ class Trainer:
         fabric, optimizer, recipe = self._fabric, self._optimizer, self._recipe
         rate = self._learning_rate(epoch, step)
         set_learning_rate(optimizer, rate)
-        self._norm_warmup.set_momentum()
+        if self._norm_warmup is not None:
+            self._norm_warmup.set_momentum()
         self._compile_once_ready()
         loss = self._loss
         if recipe.label_weights in BATCH_WEIGHTINGS:
@@ -342,7 +343,7 @@ class Trainer:
 
         While the momentum of BatchNorm layers still changes with every step, each step would be compiled anew.
         """
-        if self._will_compile and self._norm_warmup.is_finished:
+        if self._will_compile and (self._norm_warmup is None or self._norm_warmup.is_finished):
             self.model.compile()
             self._will_compile = False
 
@@ -479,9 +480,10 @@ def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:
     """Gathers the rows of all processes, (n, ...), without padding; float32, so that half precision causes no ties."""
     rows = torch.cat([part.float() if part.is_floating_point() else part for part in parts])
     if fabric.world_size > 1:
-        parts = [torch.empty_like(rows) for _ in range(fabric.world_size)]
-        torch.distributed.all_gather(parts, rows)
-        rows = torch.cat(parts)
+        own = rows.cpu() if torch.distributed.get_backend() == "gloo" else rows  # Gloo gathers tensors of the CPU only
+        parts = [torch.empty_like(own) for _ in range(fabric.world_size)]
+        torch.distributed.all_gather(parts, own)
+        rows = torch.cat(parts).to(rows.device)
     return rows[:n]
 
 
