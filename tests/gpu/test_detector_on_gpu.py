@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hub_repository import write_repository
 
@@ -17,9 +18,7 @@ from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.train_detector import TrainDetectorConfig, run_train_detector
 from emoface.progress import Silent
-from emoface.schema import FACES_SCHEMA
 from emoface.storage.records import read_record
-from emoface.storage.tables import read_table
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
 from emoface.vision.boxes import box_iou
 from emoface.vision.images import read_photo
@@ -66,7 +65,7 @@ def test_the_faces_job_finds_the_same_people(device: str, drawn: Path, tmp_path:
         out = tmp_path / backend
         run_parse(ParseConfig(emotic_root=drawn, out=out))
         run_faces(FacesConfig(dir=out, detector=DEMONSTRATION_DETECTOR, backend=backend))
-        statuses[backend] = read_table(out / "faces.parquet", FACES_SCHEMA)["face_status"].to_pylist()
+        statuses[backend] = pq.read_table(out / "faces.parquet", columns=["face_status"])["face_status"].to_pylist()
     assert statuses["torch"] == statuses["onnx"] and "found" in statuses["torch"]
 
 
