@@ -55,7 +55,7 @@ from emoface.mter import build_model
 from emoface.mter.base import Mter
 from emoface.mter.dataset import PeopleDataset, PersonBatch, iterate_training_batches, move_ahead
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS
-from emoface.mter.recipe import PRESETS, Recipe
+from emoface.mter.recipe import Recipe, resolve_recipe
 from emoface.mter.sampling import plan_batches
 from emoface.mter.trainer import RecipeLoss, SplitPeople, Trainer, build_recipe_optimizer
 from emoface.prefetch import count_usable_cpus
@@ -208,7 +208,7 @@ class Setting:
 
     @property
     def recipe(self) -> Recipe:
-        return replace(PRESETS["thesis"].recipe, batch_size=self.options.batch_size)
+        return resolve_recipe("thesis", {"batch_size": self.options.batch_size})
 
     def build_model(self) -> Mter:
         model: Mter = build_model(self.options.model)
