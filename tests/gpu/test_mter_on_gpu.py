@@ -31,6 +31,7 @@ from emoface.mter.runs import read_run
 from emoface.mter.sampling import SampleKey
 from emoface.mter.trainer import Trainer
 from emoface.progress import Silent
+from emoface.storage.weights import DEMONSTRATION_DETECTOR
 from emoface.vision.images import read_photo
 
 SIZES = {"face": 32, "body": 32, "context": 64}
@@ -160,19 +161,30 @@ def test_predictions_are_those_of_the_cpu(device: str, trained: Path, tmp_path: 
         run_evaluate(EvaluateConfig(run=run, draws=20, device=place, workers=2, batch_size=5))
         found.append(read_predictions(predictions_path(run, "test")))
     assert np.abs(found[0].probabilities - found[1].probabilities).max() < 2e-3
-    assert np.abs(found[0].vad - found[1].vad).max() < 2e-2
+    assert np.abs(found[0].predicted_vad - found[1].predicted_vad).max() < 2e-2
 
 
 def test_a_photo_is_predicted_as_on_the_cpu(device: str, manifest: Path, trained: Path, tmp_path: Path) -> None:
     photo = Path(read_manifest(manifest).image_root) / "framesdb/images/000.jpg"
     run_predict(
-        PredictConfig(run=trained, images=(photo,), out=tmp_path, manifest=manifest, device=device, backend="torch")
+        PredictConfig(
+            run=trained,
+            images=(photo,),
+            out=tmp_path,
+            manifest=manifest,
+            detector=DEMONSTRATION_DETECTOR,
+            device=device,
+            backend="torch",
+        )
     )
     told = json.loads((tmp_path / "000.json").read_text())
     assert len(told["people"]) == 2
     box = np.array([[10, 10, 80, 115]], np.float32)
     ours, theirs = (
-        load_predictor(trained, place).predict(read_photo(photo), boxes=box)[0].probabilities or {}
+        load_predictor(trained, place, detector=DEMONSTRATION_DETECTOR)
+        .predict(read_photo(photo), boxes=box)[0]
+        .probabilities
+        or {}
         for place in (device, "cpu")
     )
     assert list(ours.values()) == pytest.approx(list(theirs.values()), abs=2e-3)
