@@ -124,9 +124,9 @@ def test_half_precision_learns_too(device: str, manifest: Path, tmp_path: Path) 
 
 
 def test_compiled_training_is_that_of_the_plain_network(device: str, manifest: Path, tmp_path: Path) -> None:
-    steady = {**STEADY, "epochs": 1}
-    run_train(_config(manifest, tmp_path / "plain", device, "task2", recipe=steady))
-    run_train(_config(manifest, tmp_path / "compiled", device, "task2", recipe=steady, compile=True))
+    config = _config(manifest, tmp_path / "plain", device, "caer-net-s", preset="caer", recipe={**STEADY, "epochs": 1})
+    run_train(config)
+    run_train(config.replace(out=tmp_path / "compiled", compile=True))
     assert _losses(tmp_path / "compiled") == pytest.approx(_losses(tmp_path / "plain"), rel=5e-3)
     assert not [name for name in torch.load(tmp_path / "compiled/last.pt")["model"] if "_orig_mod" in name]
     assert read_run(tmp_path / "compiled").settings["compile"] is True
