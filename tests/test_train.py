@@ -29,15 +29,15 @@ from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
-from emoface.jobs.train import TrainConfig, run_train
+from emoface.jobs.train import TrainConfig, _share_gpus, run_train
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.mter import build_model, trainer
-from emoface.mter.dataset import PeopleDataset, load_batch
+from emoface.mter.dataset import PeopleDataset, PersonBatch, load_batch
 from emoface.mter.losses import weigh_labels
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import load_weights, read_run, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch, shuffle_labels
-from emoface.mter.trainer import build_recipe_optimizer
+from emoface.mter.trainer import Trainer, build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256
@@ -454,6 +454,70 @@ def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest:
     assert not (tmp_path / "run/last.pt").exists()
     with pytest.raises(WeightsError, match=r"best\.safetensors: no such file; no epoch has finished"):
         read_run(tmp_path / "run", needs_finished=False).load_model()
+
+
+def test_step_after_a_loss_that_is_not_finite_hides_nothing(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, int]] = []
+    take_step = Trainer._take_step
+
+    def spoil_step_six(self: Trainer, batch: PersonBatch, epoch: int, step: int) -> Any:
+        started.append((epoch, step))
+        if (epoch, step) == (1, 1):
+            batch.labels.fill_(math.inf)
+        return take_step(self, batch, epoch, step)
+
+    monkeypatch.setattr(Trainer, "_take_step", spoil_step_six)
+    config = _config(manifest, tmp_path / "run", recipe={**SMALL, "batch_size": 4, "ema_decay": 0.9})
+    with pytest.raises(TrainingError, match=r"not finite in epoch 2, step 2: .*people by index: \d+ \d+ \d+ \d+;"):
+        run_train(config)
+    assert started == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]  # one more, never two
+    assert len(read_run(config.out, needs_finished=False).log()) == 1
+    assert all(value.isfinite().all() for value in _weights(config.out).values())
+
+
+def test_compiled_network_keeps_the_names_and_bytes_of_its_weights(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the backend ``eager``, which runs the same operations and needs no C++ compiler."""
+    recipe = {**SMALL, "epochs": 1, "freezes_norms": True}
+    config = _config(manifest, tmp_path / "plain", "caer-net-s", preset="caer", recipe=recipe)
+    run_train(config)
+    compile_module, compiled = torch.nn.Module.compile, []
+
+    def compile_eagerly(self: torch.nn.Module) -> None:
+        compiled.append(self)
+        compile_module(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    monkeypatch.setattr("emoface.learning.compiling.check_compiler", lambda device: None)
+    run_train(config.replace(out=tmp_path / "compiled", compile=True))
+    assert len(compiled) == 1 and compiled[0]._compiled_call_impl is not None
+    assert file_sha256(tmp_path / "compiled/best.safetensors") == file_sha256(config.out / "best.safetensors")
+    plain, other = (torch.load(out / "last.pt", weights_only=True) for out in (config.out, tmp_path / "compiled"))
+    assert plain["model"].keys() == other["model"].keys()
+    with pytest.raises(SettingsError, match="compile was True, now False"):
+        run_train(config.replace(out=tmp_path / "compiled"))
+
+
+def test_missing_compiler_is_one_line_before_the_training(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/nowhere/g++"))
+    with pytest.raises(
+        SettingsError, match=r"--compile: torch\.compile does not work on this machine's cpu"
+    ) as refused:
+        run_train(_config(manifest, tmp_path / "run", compile=True))
+    assert "\n" not in str(refused.value) and "install a C++ compiler such as g++, or" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_share_gpus_in_turn() -> None:
+    strategy = _share_gpus(3, 2)
+    assert [str(device) for device in strategy.parallel_devices or []] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert strategy.process_group_backend == "gloo"
 
 
 def test_sampling_weights_of_the_manifest_decide_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
