@@ -13,7 +13,7 @@ LIGHT_TESTS := $(addprefix tests/test_,light_start.py tables.py split.py)
 TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test light-environments test-light lint docs clean
+.PHONY: demo test test-gpu light-environments test-light lint docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "emoface needs Python 3.11 or newer: make PYTHON=...")'
@@ -26,6 +26,11 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+
+# Everything that runs on a GPU, in one process. Without CUDA the tests are skipped with the reason;
+# EMOFACE_GPU_TESTS_DEVICE=cpu runs the same tests on the CPU.
+test-gpu: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/gpu -r s
 
 # Environments without torch, of which old versions are available only with gigabytes of CUDA libraries: the oldest
 # versions that pyproject.toml allows, and the newest ones with other versions of Python. A Python that is missing is named.

@@ -41,6 +41,10 @@ class LockedError(EmofaceError):
     """A folder that another process writes to at this time; the message says which process."""
 
 
+class StoreError(EmofaceError):
+    """An object store that does not answer, or that refuses access; it says nothing about a single photo."""
+
+
 class ClusterError(EmofaceError):
     """Work on a cluster that failed on its machines again and again, or machines that do not share the same files."""
 
@@ -81,6 +85,9 @@ _EXTRA_OF = {
     "ray": "ray",
     "pillow_heif": "heic",
     "ai_edge_litert": "pose",
+    "fsspec": "s3",
+    "s3fs": "s3",
+    "gcsfs": "gcs",
 }
 """The extra of emoface that installs a package which ``pip install emoface`` leaves out, by the name to import."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,3 +57,12 @@ def random_network() -> Callable[..., YoloV5Face]:
         return network
 
     return build
+
+
+@pytest.fixture
+def plain_charts() -> Iterator[None]:
+    """Charts are not drawn, see ``plain_charts.py``."""
+    from plain_charts import without_drawing
+
+    with without_drawing():
+        yield

@@ -7,8 +7,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from emoface.jobs.split import SplitConfig, run_split
+from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.schema import CATEGORIES, FACES_SCHEMA, PEOPLE_SCHEMA, SPLITS
 from emoface.storage.records import JobRecord, write_record
 from emoface.storage.tables import write_table
@@ -75,3 +79,9 @@ def write_photos_and_tables(root: Path, n_photos: int, balance: str = "none") ->
     write_record(out, JobRecord("faces", {}, {}, {}, {}, info={"detector": "drawn", "margin": 0.0}))
     run_split(SplitConfig(dir=out, by="emotic", balance=balance))
     return out / "manifest.json"
+
+
+def to_pixels(inputs: Tensor) -> NDArray[np.uint8]:
+    """The pixels, (b, side, side, 3), of normalised inputs of a network, (b, 3, side, side)."""
+    pixels = inputs.permute(0, 2, 3, 1) * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    return np.asarray((255 * pixels).round().numpy(), np.uint8)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
+from plain_charts import without_drawing
 from run_data import SIZES, write_finished_run
 
 from emoface.cli import main
@@ -38,7 +39,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, model) in enumerate((("a", "task2"), ("b", "task2"), ("c", "task3"))):
         run = write_finished_run(root / name, manifest, model, seed=number, finished=name != "c")
         if name != "c":
-            run_evaluate(EvaluateConfig(run=run, draws=5))
+            with without_drawing():
+                run_evaluate(EvaluateConfig(run=run, draws=5))
     run_compare(CompareConfig(runs=(root / "a", root / "b", root / "c"), draws=40))
     return root
 
@@ -162,6 +164,7 @@ def test_names_and_errors(tmp_path: Path) -> None:
     assert answer.exit_code == 1 and "is not a training run" in answer.stderr
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_changed_style_or_later_evaluation_makes_stale(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +186,7 @@ def test_changed_style_or_later_evaluation_makes_stale(
     assert check_stage(stage).reasons == ("predictions.parquet is new",)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_command(runs: Path, tmp_path: Path) -> None:
     words = ["compare", str(runs / "a"), str(runs / "b"), "--draws", "10", "--out", str(tmp_path / "out")]
     answer = CliRunner().invoke(main, words)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
 
+from emoface.cli import main
 from emoface.errors import SettingsError, WeightsError
 from emoface.jobs.demo import DETECTOR, DemoConfig, choose_detector, compare_with_truth, run_demo
 from emoface.jobs.pipeline import PipelineConfig, check_pipeline
@@ -96,10 +95,8 @@ def test_bad_settings_are_named(settings: dict[str, int], message: str) -> None:
         DemoConfig(**settings)  # type: ignore[arg-type]
 
 
-def _emoface(*words: str, weights: Path | None, cache: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "EMOFACE_WEIGHTS": str(weights or ""), "EMOFACE_CACHE": str(cache)}
-    call = [sys.executable, "-m", "emoface", *words]
-    return subprocess.run(call, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+def _emoface(*words: str, weights: Path | None, cache: Path) -> Result:
+    return CliRunner(env={"EMOFACE_WEIGHTS": str(weights or ""), "EMOFACE_CACHE": str(cache)}).invoke(main, words)
 
 
 def test_command_without_any_weights_fails_before_it_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +110,7 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     out = tmp_path / "demo"
     words = ("demo", "--out", str(out), "--images", "24", "--seed", "3", "--epochs", "1")
     answer = _emoface(*words, weights=weights_dir, cache=tmp_path / "cache")
-    assert answer.returncode == 0, answer.stderr
+    assert answer.exit_code == 0, answer.stderr
     stages = ("simulate", "parse", "faces", "split", "report", "train", "evaluate")
     for stage in stages:
         assert f"{stage}: runs, missing: has not run in" in answer.stderr
@@ -143,7 +140,7 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     tables = {path.name: path.read_bytes() for path in out.glob("*.parquet")}
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     again = _emoface(*words, weights=weights_dir, cache=tmp_path / "cache")
-    assert again.returncode == 0, again.stderr
+    assert again.exit_code == 0, again.stderr
     assert again.stderr.splitlines() == [f"{stage}: current" for stage in stages]
     assert again.stdout == answer.stdout
     assert {path: path.stat().st_mtime_ns for path in times} == times
@@ -153,5 +150,5 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     settings = {"out": str(out), "images": "24", "seed": "3", "epochs": "1"}
     states = {one.stage.name: one.state for one in check_pipeline(PipelineConfig("demo", settings))}
     assert states["simulate"] == CURRENT and states["parse"] != CURRENT
-    assert _emoface(*words, weights=weights_dir, cache=tmp_path / "cache").returncode == 0
+    assert _emoface(*words, weights=weights_dir, cache=tmp_path / "cache").exit_code == 0
     assert {path.name: path.read_bytes() for path in out.glob("*.parquet")} == tables

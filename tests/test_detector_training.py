@@ -10,13 +10,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from emoface.cli import main
-from emoface.datasets.face_labels import read_whole_photos
+from emoface.datasets.face_labels import LabelledPhoto, read_whole_photos
 from emoface.errors import ImageError, SettingsError
 from emoface.jobs import train_detector
 from emoface.jobs.simulate import SimulateConfig, run_simulate
@@ -27,8 +28,9 @@ from emoface.progress import SILENT, Silent
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
 from emoface.storage.weights import DEMONSTRATION_DETECTOR, find_weights
+from emoface.vision.crops import Photo
 from emoface.yolov5face import YoloV5Face, build_network, load_network, save_network, trainer
-from emoface.yolov5face.batches import PhotoBatch
+from emoface.yolov5face.batches import PhotoBatch, TrainingCrops
 from emoface.yolov5face.losses import (
     FaceTargets,
     LossWeights,
@@ -208,7 +210,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _config(drawn: Path, out: Path, epochs: int = 3) -> TrainDetectorConfig:
+def _config(drawn: Path, out: Path, epochs: int = 2) -> TrainDetectorConfig:
     return TrainDetectorConfig(
         train=(drawn,), val=drawn, out=out, image_size=64, epochs=epochs, batch_size=4, warmup_steps=2, device="cpu"
     )
@@ -381,3 +383,30 @@ def test_packaged_detector_finds_drawn_faces_and_its_use_is_warned_of_in_one_lin
     measures = json.loads((out / "detector.json").read_text(encoding="utf-8"))
     assert measures["recall"] > 0.9 and measures["average_precision"] > 0.9
     assert "Warning" not in answer.stdout
+
+
+def test_crops_do_not_depend_on_the_number_of_threads_and_opencv_starts_none_meanwhile(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    opencv_threads = set()
+
+    class Counted(LabelledPhoto):
+        def read(self) -> Photo:
+            opencv_threads.add(cv2.getNumThreads())
+            return super().read()
+
+    photos = []
+    for number in range(5):
+        path = tmp_path / f"{number}.png"
+        cv2.imwrite(str(path), rng.integers(0, 256, (90, 120, 3), np.uint8))
+        box = np.array([[20, 20, 60, 70]], np.float32)
+        photos.append(Counted(path, LabelledFaces(box, np.full((1, 5, 2), np.nan, np.float32), np.array([False]))))
+    crops = TrainingCrops(photos, image_size=64, batch_size=2, seed=3)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        one, three = (list(crops.iterate_batches(1, n_threads)) for n_threads in (1, 3))
+        assert opencv_threads == {1} and cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+    assert [len(batch.images) for batch in one] == [2, 2, 1]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(one, three, strict=True))

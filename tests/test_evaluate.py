@@ -107,6 +107,7 @@ def test_predictions_are_the_networks_own(manifest: Path, evaluated: Path) -> No
     assert table["dominance"].isna().sum() == len(table) // 2  # every second person has none
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_batches_do_not_matter(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run, ignore=shutil.ignore_patterns("eval"))
@@ -138,6 +139,7 @@ def test_measures_are_those_of_scikit_learn(evaluated: Path) -> None:
     assert metrics["mean_prevalence"] == pytest.approx(prevalence, abs=1e-6)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_thresholds_come_from_val(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -150,6 +152,7 @@ def test_thresholds_come_from_val(evaluated: Path, tmp_path: Path) -> None:
     assert _metrics(run)["thresholds"]["is_own"] and _metrics(run)["thresholds"]["people"] == len(val)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_damaged_thresholds_and_predictions_are_made_again(
     evaluated: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +219,7 @@ def _table(run: Path, split: str) -> dict[str, dict[str, str]]:
         return {row["label"]: row for row in csv.DictReader(stream)}
 
 
+@pytest.mark.usefixtures("plain_charts")
 @pytest.mark.parametrize(
     ("split", "shown", "hidden"),
     [
@@ -238,6 +242,7 @@ def test_published_results_stand_beside_the_same_people(
     assert "12 of the " in page and "are missing" in page
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_stratified_split_has_no_published_results(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
     card = json.loads(manifest.read_text(encoding="utf-8"))
     card["split"]["by"] = "stratified"
@@ -283,6 +288,7 @@ def test_every_metric_stands_beside_its_chance_level(manifest: Path, evaluated: 
     assert {"threshold", "predicted", "precision", "recall", "f1"} == set(label["break_even"])
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_people_who_are_alike_in_gender_and_age_are_a_group(tmp_path: Path) -> None:
     manifest = write_photos_and_tables(tmp_path, 12)
     path = manifest.parent / "test.parquet"
@@ -309,6 +315,7 @@ def test_single_annotators_leave_nobody_to_agree_with(evaluated: Path) -> None:
     assert annotators["reason"] == "12 people have one annotator, who has nobody to agree with"
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_a_dead_stream_and_rare_labels_are_said_everywhere(manifest: Path, tmp_path: Path) -> None:
     run = write_finished_run(tmp_path / "mter2", manifest)
     weights = read_weights(run / "best.safetensors")
@@ -341,6 +348,7 @@ def test_a_dead_model_is_told_from_a_dead_stream() -> None:
     assert list_warnings({**known, "outputs": {"fused": alive, "streams": {}}}) == []
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_page_says_what_the_training_started_from(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
     assert _metrics(evaluated)["initial_weights"] is None
     page = (evaluated / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
@@ -401,6 +409,7 @@ def test_page_is_whole_and_needs_nothing_else(evaluated: Path) -> None:
         assert (evaluated / "eval" / "test" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -412,6 +421,7 @@ def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monk
     assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_changed_style_writes_the_page_anew(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -427,6 +437,7 @@ def test_changed_style_writes_the_page_anew(evaluated: Path, tmp_path: Path, mon
     assert "p { margin: 0; }" in page and not any("current" in note for note in notes.notes)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -436,6 +447,7 @@ def test_other_draws_do_not_run_the_network(evaluated: Path, tmp_path: Path, mon
     assert _metrics(run)["mean_average_precision"] == _metrics(evaluated)["mean_average_precision"]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_changed_weights_are_predicted_anew(manifest: Path, evaluated: Path, tmp_path: Path) -> None:
     run, other = tmp_path / "run", write_finished_run(tmp_path / "other", manifest, seed=5, predicts_vad=True)
     shutil.copytree(evaluated, run)
@@ -461,6 +473,7 @@ def test_broken_off_and_run_again_is_the_same(evaluated: Path, tmp_path: Path, m
     assert _bytes(run) == once
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_missing_photos_are_counted(tmp_path: Path) -> None:
     manifest = write_photos_and_tables(tmp_path, 12)
     run = write_finished_run(tmp_path / "task2", manifest, "task2")
@@ -473,6 +486,7 @@ def test_missing_photos_are_counted(tmp_path: Path) -> None:
     assert people["left_out"]["image_missing"] == 2 and people["evaluated"] == people["people"] - 2
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_face_alone_is_measured_on_people_with_a_face(manifest: Path, tmp_path: Path) -> None:
     run = write_finished_run(tmp_path / "task1", manifest, "task1")
     run_evaluate(EvaluateConfig(run=run, draws=5))
@@ -482,6 +496,7 @@ def test_face_alone_is_measured_on_people_with_a_face(manifest: Path, tmp_path: 
     assert people["left_out"]["no_face"] == (statuses == "no_face").sum() > 0
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_people_of_the_training_are_pointed_out(evaluated: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated, run)
@@ -492,6 +507,7 @@ def test_people_of_the_training_are_pointed_out(evaluated: Path, tmp_path: Path)
     assert f"{people['trained_on']} of these people are among those" in page
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_changed_data_set_is_refused_unless_named(tmp_path: Path) -> None:
     manifest = write_photos_and_tables(tmp_path, 12)
     run = write_finished_run(tmp_path / "task2", manifest, "task2")
@@ -524,6 +540,7 @@ def test_command(evaluated: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 1 and "is not a training run" in answer.stderr
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_a_result_under_a_protocol_is_stamped_or_not_written(manifest: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(manifest.parent, data, ignore=shutil.ignore_patterns("stream_cache"))

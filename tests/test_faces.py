@@ -193,7 +193,7 @@ def test_detector_of_one_core_and_of_batches_give_the_same_tables(dataset: Path,
     whole, n_photos = _tables(dataset), detector.n_photos
     detector.uses_one_core = False
     for batch_size in (1, 2, 8):
-        faces_job.remove_shards(dataset)
+        faces_job.remove_shards(FacesConfig(dir=dataset))
         run_faces(FacesConfig(dir=dataset, shard_size=3, batch_size=batch_size))
         assert _tables(dataset) == whole
     assert detector.n_photos == 4 * n_photos == 4 * 6
@@ -296,7 +296,7 @@ def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
     resumed = _tables(dataset)
     readable_of_done_shards = {1: 0, 4: 2, 7: 4}[n_before_the_kill]  # a shard is done once its summary is written
     assert detector.n_photos - shown == 6 - readable_of_done_shards
-    faces_job.remove_shards(dataset)
+    faces_job.remove_shards(FacesConfig(dir=dataset))
     run_faces(config)
     assert _tables(dataset) == resumed
 
@@ -380,7 +380,7 @@ def test_photo_that_vanishes_during_the_job_is_missing_and_done_again_when_it_is
     config = FacesConfig(dir=dataset, shard_size=2, batch_size=1)
     whole = run_faces(config)
     expected = _tables(dataset)
-    remove_shards(dataset)
+    remove_shards(FacesConfig(dir=dataset))
     photo, kept = dataset.parent / "photos/mscoco/images/6.png", dataset / "kept.png"
     shutil.copy2(photo, kept)
     read = PhotoFolder.read
@@ -418,7 +418,7 @@ def test_table_that_vanishes_during_the_job_is_named(
 
     with monkeypatch.context() as patch:
         patch.setattr(faces_job, "_merge_shards", lose_a_shard)
-        with pytest.raises(TableError, match=r"00001\.parquet: no such file"):
+        with pytest.raises(TableError, match=r"00001\.parquet: no such file any more; run 'emoface faces' again"):
             run_faces(config)
     assert not (dataset / "faces.parquet").exists() and not list(dataset.rglob(".*"))
     run_faces(config)

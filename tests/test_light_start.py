@@ -1,4 +1,4 @@
-"""emoface without the extra ``train``: what runs without torch, what says which package is missing, what help loads."""
+"""emoface without the extras: what runs without torch, what says which package is missing, what help loads."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import importlib.abc, json, sys
 
 class Missing(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "lightning_fabric", "tensorboard"):
+        if name.partition(".")[0] in ("torch", "lightning_fabric", "tensorboard", "fsspec", "s3fs"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())
@@ -34,7 +34,7 @@ for line in json.loads(sys.argv[1]):
     results.append({"exit_code": result.exit_code, "stdout": result.stdout, "stderr": result.stderr})
 print(json.dumps(results))
 """
-"""Runs command lines one after the other in a process that has none of the packages of the extra ``train``."""
+"""Runs command lines one after the other in a process without the packages of the extras ``train`` and ``s3``."""
 
 _BUILD = (
     "simulate sim --images 12",
@@ -142,13 +142,13 @@ def test_commands_that_need_torch_say_how_to_install_it(folder: Path) -> None:
         "detector train sim --val sim --out detector",
     )
     (folder / "weights.pth").write_bytes(b"PK\3\4")
-    for line, result in zip(lines, _run(lines, folder), strict=True):
+    *results, of_file = _run((*lines, "faces work --weights weights.pth"), folder)
+    for line, result in zip(lines, results, strict=True):
         assert result["exit_code"] == 1, f"{line}: {result}"
         last = result["stderr"].splitlines()[-1]
         assert last.startswith("Error: this needs the package "), f"{line}: {result['stderr']}"
         assert last.endswith("which is not installed; install it with pip install 'emoface[train]'")
-    (result,) = _run(("faces work --weights weights.pth",), folder)
-    assert result["stderr"].splitlines()[-1] == (
+    assert of_file["stderr"].splitlines()[-1] == (
         "Error: weights.pth: this needs the package torch, which is not installed; install it with "
         "pip install 'emoface[train]', or convert the file with 'emoface detector export' where torch is installed"
     )
@@ -166,8 +166,8 @@ for words in json.loads(sys.argv[1]):
 print(json.dumps(loaded))
 """
 _HEAVY = {
-    *("torch", "lightning_fabric", "tensorboard", "safetensors", "onnx", "onnxruntime", "ray"),
-    *("pandas", "scipy", "sklearn", "matplotlib", "rich"),
+    *("torch", "lightning_fabric", "tensorboard", "safetensors", "onnx", "onnxruntime", "ray", "fsspec", "s3fs"),
+    *("pandas", "scipy", "sklearn", "matplotlib", "rich", "jinja2"),
 }
 _NOT_FOR_THE_LIST = {*_HEAVY, "numpy", "pyarrow", "pydantic", "cv2", "PIL"}
 

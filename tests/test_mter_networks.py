@@ -39,8 +39,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+SIDE = 64
+"""Side of the inputs in pixels: with fewer than 33, one face would be a single position, which no norm can train on."""
+
+
 def draw_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
-    return {stream: torch.randn_like(x) for stream, x in empty_inputs(model, n_people).items()}
+    """Noise, smaller than the inputs of the thesis, on whose sizes nothing here depends but what ``cost`` counts."""
+    sizes = dict.fromkeys(STREAMS, SIDE)
+    return {stream: torch.randn_like(x) for stream, x in empty_inputs(model, n_people, sizes).items()}
 
 
 def settle(model: Mter) -> Mter:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from emoface.cli import main
 from emoface.vision.images import decode_photo
 
 PAGE = Path(__file__).parents[1] / "docs" / "your-own-photos.md"
@@ -94,9 +93,8 @@ def work(shared_dir: Path, weights_dir: Path, tmp_path_factory: pytest.TempPathF
             )
     (line,) = re.findall(r"^emoface run .*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     words = shlex.split(line.replace("mine-work", str(root / "out")).replace("=mine", f"={root}"))
-    environment = {**os.environ, "EMOFACE_WEIGHTS": str(weights_dir)}
-    answer = subprocess.run([sys.executable, "-m", *words], env=environment, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
+    answer = CliRunner(env={"EMOFACE_WEIGHTS": str(weights_dir)}).invoke(main, words[1:])
+    assert answer.exit_code == 0, answer.stderr
     return root / "out"
 
 

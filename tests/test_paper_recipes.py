@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from mter_data import write_photos_and_tables
+from mter_data import to_pixels, write_photos_and_tables
 from torch import Tensor, nn
 
 from emoface.cli import main
@@ -22,10 +22,11 @@ from emoface.errors import SettingsError
 from emoface.jobs.explain import stream_box
 from emoface.jobs.train import TrainConfig, run_train
 from emoface.mter import build_model, pretrained, trainer
+from emoface.mter.augmentation import Augmentation
 from emoface.mter.base import ContextInput, MterOutput
 from emoface.mter.baselines import CaerNetS
 from emoface.mter.blocks import FeatureNorm, SqueezeExcitation
-from emoface.mter.dataset import Augmentation, PeopleDataset, SampleKey, crop_center_square, fit_input
+from emoface.mter.dataset import PeopleDataset, crop_center_square, fit_input, load_batch, load_training_batch
 from emoface.mter.forward import forward_people, linear_to_probabilities
 from emoface.mter.losses import (
     count_label_weights,
@@ -41,7 +42,7 @@ from emoface.mter.networks import build_recipe_model
 from emoface.mter.pretrained import load_initial_weights
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import read_run
-from emoface.mter.sampling import plan_batches, sample_epoch
+from emoface.mter.sampling import SampleKey, plan_batches, sample_epoch
 from emoface.storage.weights import WeightsFile, find_weights
 
 STEPS: dict[str, Any] = {"epochs": 1, "batch_size": 8}
@@ -397,10 +398,11 @@ def test_context_is_cropped_at_random_in_training_and_at_the_centre_in_evaluatio
     dataset = PeopleDataset(cache, ("context",), sizes={"context": 224}, augmentation=plain, context_input=form)
     whole = cache.read(0, "context")
     assert whole is not None and whole.shape == (256, 256, 3)
-    assert np.array_equal(dataset[0].pixels["context"], whole[16:240, 16:240])
+    assert np.array_equal(dataset[0]["context"], whole[16:240, 16:240])
     corners = set()
     for number in range(20):
-        crop = dataset[SampleKey(0, number, 0)].pixels["context"]
+        inputs = load_training_batch(dataset, [SampleKey(0, number, 0)]).inputs["context"]
+        crop = to_pixels(inputs)[0]
         places = [
             (top, left)
             for top in range(33)
@@ -424,9 +426,9 @@ def test_face_is_black_in_the_context_of_the_recipe(cache: StreamCache) -> None:
     dataset = PeopleDataset(cache, ("context",), context_input=ContextInput(masks_face=True, face_fill="black"))
     position = int(np.argmax(cache.people.has_face))
     left, top, right, bottom = (cache.people.face_in_context[position] * 224).tolist()
-    for which in (position, SampleKey(0, 0, position)):
-        dataset.augmentation = Augmentation((1.0, 1.0), mirror_probability=0.0, distort_probability=0.0)
-        pixels = dataset[which].pixels["context"]
+    dataset.augmentation = Augmentation((1.0, 1.0), mirror_probability=0.0, distort_probability=0.0)
+    for batch in (load_batch(dataset, [position]), load_training_batch(dataset, [SampleKey(0, 0, position)])):
+        pixels = to_pixels(batch.inputs["context"])[0]
         assert not pixels[int(top) + 2 : int(bottom) - 1, int(left) + 2 : int(right) - 1].any() and pixels.any()
 
 

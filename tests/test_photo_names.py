@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_process import run_commands
 
 from emoface.emotic.csv_files import COLUMNS
 from emoface.errors import ImageError
@@ -108,12 +108,6 @@ GBK = os.fsdecode("照片".encode("gbk"))
 """The name of a folder in an archive that was packed on a Chinese Windows."""
 
 
-def _run(*words: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    call = [sys.executable, "-m", "emoface", *(os.fsencode(str(word)) for word in words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run(call, capture_output=True, check=False, cwd=cwd, env=environment)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="names of bytes")
 def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weights_dir: Path) -> None:
     root = tmp_path / GBK
@@ -123,22 +117,17 @@ def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weight
     annotations = _write_own(root, names)
     work = root / "work"
     detector = ("--detector", "yolov5n-face", "--weights", weights_dir / "yolov5n-face.param", "--backend", "torch")
-    for words in (
+    run, scored = root / "run", root / "scored"
+    photo = root / "photos" / names[0]
+    train = ("train", "--manifest", work / "manifest.json", "--model", "task2", "--pretrained", "none", "--epochs", "1")
+    small = ("--batch-size", "8", "--person-size", "32", "--context-size", "32", "--workers", "0", "--device", "cpu")
+    calls: list[tuple[object, ...]] = [
         ("parse", root, "--annotations", annotations, "--images", root / "photos", "--out", work),
         ("faces", work, *detector),
         ("split", work),
         ("report", work),
         ("verify", work),
         ("parse", root, "--annotations", root / "gone.csv", "--out", work),
-    ):
-        ended = _run(*words, cwd=tmp_path)
-        assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
-        assert ended.returncode == (1 if root / "gone.csv" in words else 0), ended.stderr
-    run, scored = root / "run", root / "scored"
-    photo = root / "photos" / names[0]
-    train = ("train", "--manifest", work / "manifest.json", "--model", "task2", "--pretrained", "none", "--epochs", "1")
-    small = ("--batch-size", "8", "--person-size", "32", "--context-size", "32", "--workers", "0", "--device", "cpu")
-    for words in (
         (*train, *small, "--out", run),
         ("evaluate", run, "--draws", "5", "--device", "cpu"),
         ("export-predictions", run, "--out", root / "predictions.csv"),
@@ -147,9 +136,9 @@ def test_every_job_runs_in_a_folder_whose_name_is_no_utf8(tmp_path: Path, weight
         ("explain", run, photo, "--boxes", "5,5,50,50", *detector[:4], "--out", root / "explain"),
         ("predict", run, photo, "--boxes", "5,5,50,50", *detector, "--out", root / "predict"),
         ("verify", run),
-    ):
-        ended = _run(*words, cwd=tmp_path)
-        assert b"Traceback" not in ended.stderr + ended.stdout, ended.stderr
-        assert ended.returncode == 0, ended.stderr
+    ]
+    for words, ended in zip(calls, run_commands(calls, cwd=tmp_path), strict=True):
+        assert "Traceback" not in ended.stderr + ended.stdout, ended.stderr
+        assert ended.returncode == (1 if root / "gone.csv" in words else 0), f"{words}: {ended.stderr}"
     manifest = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["image_root"] == str(root / "photos") and Path(manifest["image_root"]).is_dir()

@@ -222,6 +222,7 @@ def test_faces_are_as_large_as_in_the_data_set_of_the_run(tmp_path: Path, monkey
 # The job
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_annotated_people_are_predicted_as_evaluation_does(data: tuple[Path, Path], tmp_path: Path) -> None:
     run, manifest = data
     run_evaluate(EvaluateConfig(run=run, draws=3))

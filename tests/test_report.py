@@ -6,7 +6,7 @@ import base64
 import csv
 import json
 import re
-import subprocess
+import runpy
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -216,6 +216,7 @@ def test_no_people_at_all(tmp_path: Path) -> None:
     assert "There are no people" in _read_page(tmp_path)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_splits_are_read_through_the_manifest_and_held_against_their_target(folder: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(100)]
     _write_faces(folder, _write_people(folder, people), ["found"] * 100)
@@ -234,6 +235,7 @@ def test_splits_are_read_through_the_manifest_and_held_against_their_target(fold
     assert split["label_shares"]["Pain"] == {"train": None, "val": None, "test": None}
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_splits_of_older_faces_are_named_as_out_of_date(folder: Path) -> None:
     run_split(SplitConfig(dir=folder))
     run_report(ReportConfig(dir=folder))
@@ -248,6 +250,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_parse_notes_are_counted_by_kind_and_the_first_are_shown(folder: Path) -> None:
     text = "person_id,what,before,after\na.jpg#0,clipped_box,-4,0\nb.jpg#1,clipped_box,-1,0\nc.jpg#0,<b>odd</b>,x,\n"
     (folder / "parse_notes.csv").write_text(text, encoding="utf-8")
@@ -290,6 +293,7 @@ def test_page_needs_no_network_and_every_picture_has_a_text(reported: Path) -> N
     assert {address[1:] for address in parser.addresses if address.startswith("#")} <= ids
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_contact_sheet_shows_the_crop_and_survives_a_broken_one(folder: Path) -> None:
     person_ids = [row["person_id"] for row in _rows(folder)]
     _write_faces(folder, person_ids, [person[3] for person in PEOPLE], face=b"no picture")
@@ -300,6 +304,7 @@ def test_contact_sheet_shows_the_crop_and_survives_a_broken_one(folder: Path) ->
 # --- the least certain faces -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_margins_are_counted_and_the_smallest_are_shown_each_person_once(folder: Path) -> None:
     """Margins are 5, 4, 3, 2, 1, 0 by row; row 5 is the person of row 3."""
     _write_faces(folder, _write_people(folder, PEOPLE, {5: 3}), ["found", "found", "no_face", "found", *["found"] * 2])
@@ -314,6 +319,7 @@ def test_margins_are_counted_and_the_smallest_are_shown_each_person_once(folder:
     assert re.findall(r"<b>margin ([\d.]+)</b>", page) == ["1.00", "2.00", "4.00", "5.00"]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_only_the_least_certain_faces_are_shown(tmp_path: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(60)]
     _write_faces(tmp_path, _write_people(tmp_path, people), ["found"] * 60)
@@ -346,6 +352,7 @@ def _decode(card: dict[str, str]) -> np.ndarray:
 SAME_AS = {1: 0, 3: 0, 4: 2}
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_people_annotated_again_are_counted_before_the_split(folder: Path) -> None:
     _write_people(folder, PEOPLE, SAME_AS)
     people = pq.read_table(folder / "people.parquet").to_pylist()
@@ -369,6 +376,7 @@ def test_people_annotated_again_are_counted_before_the_split(folder: Path) -> No
     assert "will have each person once and leave 3 rows out; with <code>--by emotic</code> it will leave 3 rows" in page
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_people_of_val_and_test_left_in_train_are_warned_of(folder: Path) -> None:
     _write_people(folder, PEOPLE, SAME_AS)
     run_split(SplitConfig(dir=folder, by="emotic", leaks="keep"))
@@ -390,6 +398,7 @@ def test_people_of_val_and_test_left_in_train_are_warned_of(folder: Path) -> Non
     assert 'class="warning"' not in page
 
 
+@pytest.mark.usefixtures("plain_charts")
 @pytest.mark.parametrize(
     ("labels", "text"), [("evaluation", "labels of val or test, which"), ("train", "labels of the one annotator")]
 )
@@ -406,6 +415,7 @@ def test_data_set_without_repeated_people_says_so(reported: Path) -> None:
     assert _read_audit(reported)["annotated_again"]["rows"] == 0
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_same_seed_gives_the_same_bytes_and_another_seed_another_sheet(tmp_path: Path) -> None:
     people = [(f"mscoco/images/{k}.jpg", "train", ["Engagement"], "found") for k in range(60)]
     _write_faces(tmp_path, _write_people(tmp_path, people), ["found"] * 60)
@@ -456,11 +466,12 @@ def test_charts_of_nothing_and_same_bytes_twice(tmp_path: Path) -> None:
     assert ">some<" in (tmp_path / "a.svg").read_text(encoding="utf-8").replace("\n", "")
 
 
-def test_emotic_rows_show_the_thesis_figure(shared_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("plain_charts")
+def test_emotic_rows_show_the_thesis_figure(shared_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Figure 4-1: Engagement far ahead, then Anticipation and Happiness; a long tail below 1,000."""
     script = Path(__file__).parents[1] / "docs" / "benchmarks" / "audit_emotic.py"
-    command = [sys.executable, str(script), str(shared_dir / "emotic"), "--out", str(tmp_path)]
-    subprocess.run(command, check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", [str(script), str(shared_dir / "emotic"), "--out", str(tmp_path)])
+    runpy.run_path(str(script), run_name="__main__")
     counts = _read_audit(tmp_path)["labels"]["before"]["label_counts"]
     order = sorted(counts, key=lambda name: -counts[name])
     assert order[:5] == ["Engagement", "Anticipation", "Happiness", "Excitement", "Confidence"]

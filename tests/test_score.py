@@ -15,6 +15,7 @@ import scipy.io
 import torch
 from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
+from plain_charts import without_drawing
 from run_data import write_finished_run
 from sklearn.metrics import average_precision_score
 
@@ -54,8 +55,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was evaluated on val and test, to be read only."""
     path = write_finished_run(tmp_path_factory.mktemp("runs") / "mter2", manifest, predicts_vad=True)
-    for split in ("val", "test"):
-        run_evaluate(EvaluateConfig(run=path, split=split, draws=DRAWS))
+    with without_drawing():
+        for split in ("val", "test"):
+            run_evaluate(EvaluateConfig(run=path, split=split, draws=DRAWS))
     return path
 
 
@@ -133,6 +135,7 @@ def test_stand_in_of_tandons_script(manifest: Path, tandon: Path) -> None:
     assert run_score(config, notes) == record and "current; nothing to do" in notes.notes[0]
 
 
+@pytest.mark.usefixtures("plain_charts")
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_export_and_score_give_the_metrics_of_evaluate(suffix: str, manifest: Path, run: Path, tmp_path: Path) -> None:
     for split in ("val", "test"):
@@ -156,6 +159,7 @@ def test_export_and_score_give_the_metrics_of_evaluate(suffix: str, manifest: Pa
     assert ours["outputs"]["fused"] == theirs["outputs"]["fused"]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_own_predictions_table_can_be_scored(manifest: Path, run: Path, tmp_path: Path) -> None:
     path = run / "eval" / "test" / "predictions.parquet"
     run_score(ScoreConfig(file=path, manifest=manifest, out=tmp_path / "out", draws=DRAWS))
@@ -164,6 +168,7 @@ def test_own_predictions_table_can_be_scored(manifest: Path, run: Path, tmp_path
         assert ours[name] == theirs[name]
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_without_val_there_are_no_metrics_at_thresholds(manifest: Path, tandon: Path, tmp_path: Path) -> None:
     config = ScoreConfig(
         file=tandon / "test_cat_preds.mat", manifest=manifest, order="emotic", out=tmp_path / "out", draws=DRAWS
@@ -181,6 +186,7 @@ def test_without_val_there_are_no_metrics_at_thresholds(manifest: Path, tandon: 
     assert _metrics(tandon / "val_cat_preds")["mean_f1"] > 0  # val itself is what thresholds are fitted on
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_missing_people(manifest: Path, tmp_path: Path) -> None:
     table = _table(manifest, "test")
     scores = np.random.default_rng(0).random((len(table), 26))
@@ -206,6 +212,7 @@ def test_missing_people(manifest: Path, tmp_path: Path) -> None:
         run_score(config.replace(file=tmp_path / "none.csv", allow_missing=True))
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_what_looks_wrong_is_noted(manifest: Path, tmp_path: Path) -> None:
     scores = np.random.default_rng(0).random((12, 26))
     scores[-2:] = 0
@@ -218,6 +225,7 @@ def test_what_looks_wrong_is_noted(manifest: Path, tmp_path: Path) -> None:
     assert any("1 scores differ from others only beyond float32" in note for note in notes.notes), notes.notes
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_files_that_do_not_fit_together(manifest: Path, tandon: Path, tmp_path: Path) -> None:
     config = ScoreConfig(file=tandon / "test_cat_preds.mat", manifest=manifest, order="emotic", draws=DRAWS)
     out = config.replace(out=tmp_path / "out")
@@ -270,6 +278,7 @@ def test_scores_stand_beside_runs(manifest: Path, run: Path, tandon: Path, tmp_p
     assert any("tandon: not evaluated on val; 'emoface score' adds" in note for note in notes.notes)
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_scored_predictions_can_be_exported(manifest: Path, tandon: Path, tmp_path: Path) -> None:
     scored = tmp_path / "scored"
     run_score(
@@ -298,6 +307,7 @@ def test_commands(manifest: Path, run: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 1 and "none.npy: no such file" in answer.stderr
 
 
+@pytest.mark.usefixtures("plain_charts")
 def test_a_protocol_takes_the_users_word_and_says_so(manifest: Path, run: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(manifest.parent, data, ignore=shutil.ignore_patterns("stream_cache"))

@@ -20,22 +20,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from mter_data import LABELS, write_photos_and_tables
 from sklearn.metrics import average_precision_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
-from emoface.jobs.train import TrainConfig, run_train
+from emoface.jobs.train import TrainConfig, _share_gpus, run_train
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.mter import build_model, trainer
-from emoface.mter.dataset import PeopleDataset, load_batch
+from emoface.mter.dataset import PeopleDataset, PersonBatch, load_batch
 from emoface.mter.losses import weigh_labels
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import load_weights, read_run, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch, shuffle_labels
-from emoface.mter.trainer import build_recipe_optimizer
+from emoface.mter.trainer import Trainer, build_recipe_optimizer
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256
@@ -43,6 +45,7 @@ from emoface.storage.locks import lock_folder
 
 SMALL = {"epochs": 3, "batch_size": 8}
 AVERAGING = {**SMALL, "epochs": 2, "ema_decay": 0.9}
+SMALL_STREAMS = ("--person-size", "64", "--context-size", "64")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,7 +62,7 @@ def _config(manifest: Path, out: Path, model: str = "task2", **changes: Any) -> 
     config = TrainConfig(
         manifest=manifest, model=model, out=out, recipe=SMALL, pretrained="none", workers=0, device="cpu"
     )
-    return config.replace(**{"context_size": 64, **changes})
+    return config.replace(**{"person_size": 64, "context_size": 64, **changes})
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
@@ -250,12 +253,19 @@ def test_killed_and_resumed_ends_at_the_bytes_of_an_unbroken_run(manifest: Path,
     assert _log_without_times(broken.out) == _log_without_times(config.out)
 
 
+@pytest.fixture(scope="module")
+def whole(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """An unbroken run of two epochs."""
+    config = _config(manifest, tmp_path_factory.mktemp("whole") / "run", recipe={**SMALL, "epochs": 2})
+    run_train(config)
+    return config
+
+
 @pytest.mark.parametrize("file", ["best.safetensors", "last.pt", "log.jsonl"])
 def test_kill_between_any_two_files_of_an_epoch_changes_nothing(
-    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    config = _config(manifest, tmp_path / "whole", recipe={**SMALL, "epochs": 2})
-    run_train(config)
+    config = whole
     broken = config.replace(out=tmp_path / "broken")
     writer = {"best.safetensors": "write_weights", "last.pt": "save_checkpoint", "log.jsonl": "write_log"}[file]
     write, calls = getattr(trainer, writer), []
@@ -416,7 +426,9 @@ def test_a_stream_starts_from_a_file_of_ones_own(manifest: Path, tmp_path: Path)
     torch.manual_seed(5)
     source = build_model("task2").backbones()["body"]
     torch.save(source.state_dict(), tmp_path / "own.pth")
-    config = _config(manifest, tmp_path / "run", model="task2+task3", recipe={**SMALL, "learning_rate": 1e-30})
+    config = _config(
+        manifest, tmp_path / "run", model="task2+task3", recipe={**SMALL, "epochs": 1, "learning_rate": 1e-30}
+    )
     config = config.replace(pretrained=f"body={tmp_path}/own.pth,context=none")
     run_train(config)
     run = read_run(config.out)
@@ -442,6 +454,70 @@ def test_loss_that_is_not_finite_stops_the_run_with_what_was_happening(manifest:
     assert not (tmp_path / "run/last.pt").exists()
     with pytest.raises(WeightsError, match=r"best\.safetensors: no such file; no epoch has finished"):
         read_run(tmp_path / "run", needs_finished=False).load_model()
+
+
+def test_step_after_a_loss_that_is_not_finite_hides_nothing(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[int, int]] = []
+    take_step = Trainer._take_step
+
+    def spoil_step_six(self: Trainer, batch: PersonBatch, epoch: int, step: int) -> Any:
+        started.append((epoch, step))
+        if (epoch, step) == (1, 1):
+            batch.labels.fill_(math.inf)
+        return take_step(self, batch, epoch, step)
+
+    monkeypatch.setattr(Trainer, "_take_step", spoil_step_six)
+    config = _config(manifest, tmp_path / "run", recipe={**SMALL, "batch_size": 4, "ema_decay": 0.9})
+    with pytest.raises(TrainingError, match=r"not finite in epoch 2, step 2: .*people by index: \d+ \d+ \d+ \d+;"):
+        run_train(config)
+    assert started == [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]  # one more, never two
+    assert len(read_run(config.out, needs_finished=False).log()) == 1
+    assert all(value.isfinite().all() for value in _weights(config.out).values())
+
+
+def test_compiled_network_keeps_the_names_and_bytes_of_its_weights(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the backend ``eager``, which runs the same operations and needs no C++ compiler."""
+    recipe = {**SMALL, "epochs": 1, "freezes_norms": True}
+    config = _config(manifest, tmp_path / "plain", "caer-net-s", preset="caer", recipe=recipe)
+    run_train(config)
+    compile_module, compiled = torch.nn.Module.compile, []
+
+    def compile_eagerly(self: torch.nn.Module) -> None:
+        compiled.append(self)
+        compile_module(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    monkeypatch.setattr("emoface.learning.compiling.check_compiler", lambda device: None)
+    run_train(config.replace(out=tmp_path / "compiled", compile=True))
+    assert len(compiled) == 1 and compiled[0]._compiled_call_impl is not None
+    assert file_sha256(tmp_path / "compiled/best.safetensors") == file_sha256(config.out / "best.safetensors")
+    plain, other = (torch.load(out / "last.pt", weights_only=True) for out in (config.out, tmp_path / "compiled"))
+    assert plain["model"].keys() == other["model"].keys()
+    with pytest.raises(SettingsError, match="compile was True, now False"):
+        run_train(config.replace(out=tmp_path / "compiled"))
+
+
+def test_missing_compiler_is_one_line_before_the_training(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inductor = pytest.importorskip("torch._inductor.config")
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, "/nowhere/g++"))
+    with pytest.raises(
+        SettingsError, match=r"--compile: torch\.compile does not work on this machine's cpu"
+    ) as refused:
+        run_train(_config(manifest, tmp_path / "run", compile=True))
+    assert "\n" not in str(refused.value) and "install a C++ compiler such as g++, or" in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_share_gpus_in_turn() -> None:
+    strategy = _share_gpus(3, 2)
+    assert [str(device) for device in strategy.parallel_devices or []] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert strategy.process_group_backend == "gloo"
 
 
 def test_sampling_weights_of_the_manifest_decide_the_sampling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -631,7 +707,7 @@ def _train_as_program(
     manifest: Path, out: Path, *options: str, launcher: str = "none"
 ) -> subprocess.CompletedProcess[str]:
     call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out)]
-    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", *options]
+    call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
 
@@ -720,7 +796,7 @@ def test_two_nodes_give_the_weights_of_one(
     manifest: Path, trained_alone: Path, two_nodes: list[str], tmp_path: Path
 ) -> None:
     call = ["--manifest", str(manifest), "--model", "mter2", "--out", str(tmp_path / "run"), "--pretrained", "none"]
-    call += ["--batch-size", "8", "--context-size", "64", "--device", "cpu", *SHARED]
+    call += ["--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *SHARED]
     nodes = [_start_node(two_nodes, number, call) for number in (0, 1)]
     try:
         ended = [node.communicate(timeout=300) for node in nodes]
@@ -737,7 +813,7 @@ def test_two_nodes_give_the_weights_of_one(
 def test_no_process_outlives_a_killed_training(manifest: Path, tmp_path: Path, launcher: str) -> None:
     out = tmp_path / "run"
     call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "task2", "--out", str(out)]
-    call += ["--pretrained", "none", "--batch-size", "8", "--context-size", "64", "--device", "cpu", "--workers", "2"]
+    call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen([*call, "--epochs", "5000"], env=environment, stderr=subprocess.DEVNULL)
     try:
@@ -769,12 +845,14 @@ def _processes_of(out: Path) -> list[int]:
 
 
 def test_command_says_how_it_goes_and_errors_in_one_line(manifest: Path, tmp_path: Path) -> None:
-    ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "1")
-    assert ended.returncode == 0, ended.stderr
+    words = ["train", "--manifest", str(manifest), "--model", "task2", "--out", str(tmp_path / "run"), *SMALL_STREAMS]
+    words += ["--pretrained", "none", "--batch-size", "8", "--workers", "0", "--device", "cpu", "--epochs"]
+    ended = CliRunner().invoke(main, [*words, "1"])
+    assert ended.exit_code == 0, ended.stderr
     assert re.search(r"epoch 1/1: loss .* val mAP [0-9.]+ \(chance [0-9.]+\)", ended.stderr), ended.stderr
     assert "best epoch: 1" in ended.stdout
-    ended = _train_as_program(manifest, tmp_path / "run", "--epochs", "2")
-    assert ended.returncode == 1
+    ended = CliRunner().invoke(main, [*words, "2"])
+    assert ended.exit_code == 1
     assert "recipe.epochs was 1, now 2" in ended.stderr and "Traceback" not in ended.stderr
     assert json.loads((tmp_path / "run/log.jsonl").read_text())["epoch"] == 1
 

@@ -303,7 +303,7 @@ import emoface.yolov5face.blocks as blocks
 from emoface.yolov5face import build_network
 from emoface.yolov5face.network import Concat, Detect, YoloV5Face
 
-state_path, out, name, legacy = sys.argv[1:5]
+state_path, name, legacy, zipped = sys.argv[1:5]
 network = build_network(name)
 network.load_state_dict(torch.load(state_path))
 models, common, yolo = (types.ModuleType(n) for n in ("models", "models.common", "models.yolo"))
@@ -322,38 +322,33 @@ network.detect.stride = torch.tensor([8.0, 16.0])
 model = network.half()
 for parameter in model.parameters():
     parameter.requires_grad = False
-torch.save(
-    {"epoch": -1, "best_fitness": None, "training_results": "0/1 ...", "model": model, "ema": None, "optimizer": None,
-     "wandb_id": None},
-    out,
-    _use_new_zipfile_serialization=legacy == "0",
-)
+for out in (legacy, zipped):
+    torch.save(
+        {"epoch": -1, "best_fitness": None, "training_results": "0/1 ...", "model": model, "ema": None,
+         "optimizer": None, "wandb_id": None},
+        out,
+        _use_new_zipfile_serialization=out == zipped,
+    )
 """
 
 
-def _write_official(tmp_path: Path, network: YoloV5Face, legacy: bool) -> Path:
-    """A file like the official ones: a dictionary around a pickled half-precision model of foreign classes."""
+def test_official_checkpoints_are_read_without_their_classes(tmp_path: Path, random_network: BuildNetwork) -> None:
+    """Files like the official ones: a dictionary around a pickled half-precision model of foreign classes."""
+    network = random_network("yolov5n-0.5-face")
     torch.save(network.state_dict(), tmp_path / "state.pt")
     (tmp_path / "write.py").write_text(_OFFICIAL)
-    path = tmp_path / "official.pt"
-    arguments = [tmp_path / "state.pt", path, network.name, str(int(legacy))]
+    legacy, zipped = tmp_path / "legacy.pt", tmp_path / "zipped.pt"
+    arguments = [tmp_path / "state.pt", network.name, legacy, zipped]
     subprocess.run([sys.executable, tmp_path / "write.py", *map(str, arguments)], check=True)
-    return path
-
-
-@pytest.mark.parametrize("legacy", [False, True])
-def test_official_checkpoints_are_read_without_their_classes(
-    tmp_path: Path, random_network: BuildNetwork, legacy: bool
-) -> None:
-    network = random_network("yolov5n-0.5-face")
-    path = _write_official(tmp_path, network, legacy)
-    with pytest.raises(ModuleNotFoundError, match="models"):
-        torch.load(path, weights_only=False)
-    state = read_checkpoint(path)
-    assert set(state) == set(network.state_dict())
-    assert state["model.0.stem_1.conv.weight"].dtype == torch.float16
-    _assert_same_heads(network.half().float(), load_network(path))
-    assert "models" not in sys.modules
+    assert not zipfile.is_zipfile(legacy) and zipfile.is_zipfile(zipped)
+    for path in (legacy, zipped):
+        with pytest.raises(ModuleNotFoundError, match="models"):
+            torch.load(path, weights_only=False)
+        state = read_checkpoint(path)
+        assert set(state) == set(network.state_dict())
+        assert state["model.0.stem_1.conv.weight"].dtype == torch.float16
+        _assert_same_heads(network.half().float(), load_network(path))
+        assert "models" not in sys.modules
 
 
 def test_averaged_weights_come_before_the_last_ones(tmp_path: Path, random_network: BuildNetwork) -> None:

@@ -1,6 +1,7 @@
 """Compares the speed of ``emoface faces`` with a loop over photos as in the reference repository, and with its parts.
 
     EMOFACE_WEIGHTS=FOLDER python docs/benchmarks/faces_speed.py DIR [--photos 200] [--rounds 3] [--threads N]
+        [--neighbours N]
 
 DIR is a folder that 'emoface parse' has written; its first photos are used. The same photos, the same weights and the
 same number of threads are given to each of these, every one in a process of its own, in turn and several times:
@@ -11,6 +12,8 @@ same number of threads are given to each of these, every one in a process of its
 - start: the job with one photo: loading, hashing of code, writing of tables;
 - decode, network, crop: one part of the job alone, on all threads at once;
 - session: the network as before, but one photo after the other on one ONNX Runtime session of all threads.
+
+With ``--neighbours N``, N processes that do nothing but keep a core busy run beside each of them.
 
 Prints a Markdown table of photos per second and processor time per photo (medians of the rounds), the speed of the job
 relative to the loop and to what the parts allow together, and how well the faces of job and loop agree. Processor time
@@ -29,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +224,17 @@ def measure_here(name: str, folder: Path, n_threads: int, scratch: Path) -> dict
     return result
 
 
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Keeps one core busy within the ``with`` block."""
+    neighbour = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        neighbour.kill()
+        neighbour.wait()
+
+
 def measure(name: str, folder: Path, n_photos: int, n_threads: int) -> dict[str, Any]:
     """Measures one of ``MEASURED`` in a process of its own that may use so many CPUs."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -288,6 +302,7 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=count_usable_cpus())
+    parser.add_argument("--neighbours", type=int, default=0, help="Number of busy processes beside each measurement.")
     parser.add_argument("--measure", choices=MEASURED, help="Measure one in this process and print it as JSON.")
     options = parser.parse_args()
     if options.measure:
@@ -297,9 +312,12 @@ def main() -> None:
             print(json.dumps(measure_here(options.measure, options.dir, options.threads, Path(scratch))))
         return
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in MEASURED}
-    for _ in range(options.rounds):
-        for name in MEASURED:
-            results[name].append(measure(name, options.dir, options.photos, options.threads))
+    with ExitStack() as neighbours:
+        for _ in range(options.neighbours):
+            neighbours.enter_context(busy_process())
+        for _ in range(options.rounds):
+            for name in MEASURED:
+                results[name].append(measure(name, options.dir, options.photos, options.threads))
     print_table(results, options.threads)
 
 

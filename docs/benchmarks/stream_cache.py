@@ -20,7 +20,8 @@ import numpy as np
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, open_stream_cache
-from emoface.mter.dataset import PeopleDataset, SampleKey
+from emoface.mter.dataset import PeopleDataset, load_training_batch
+from emoface.mter.sampling import SampleKey
 from emoface.vision.images import decode_photo, encode_jpeg
 
 N_PEOPLE = 300
@@ -43,7 +44,9 @@ def main() -> None:
         dataset = PeopleDataset(cache)
         n = min(N_PEOPLE, len(cache))
         print(f"\nevaluation reads {_rate(lambda k: dataset[k], n):,.0f} people per second on one thread,")
-        print(f"training {_rate(lambda k: dataset[SampleKey(0, k, k)], n):,.0f}")
+        print(
+            f"training {_rate(lambda k: load_training_batch(dataset, [SampleKey(0, k, k)]), n):,.0f}, not augmented yet"
+        )
 
 
 def _compare_formats(cache: StreamCache, stream: str) -> str:

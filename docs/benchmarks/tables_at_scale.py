@@ -131,7 +131,7 @@ def generate_shards(data: Path) -> None:
                     "face_status": FACE_FOUND if has_face else "no_face",
                 }
             )
-        path = ShardFolder(data / SHARDS).file_path(number, "parquet")
+        path = ShardFolder(data / SHARDS, faces_job._FacesSummary).file_path(number, "parquet")
         write_table(path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
 
 
@@ -165,7 +165,7 @@ def merge_faces(data: Path) -> None:
     people = read_people(data)
     tables = [data / "faces.parquet", data / "empty_faces.csv"]
     shards = list_shards(people)
-    faces_job._merge_shards(tables[0], ShardFolder(data / SHARDS), shards)
+    faces_job._merge_shards(tables[0], ShardFolder(data / SHARDS, faces_job._FacesSummary), shards)
     statuses = faces_job._write_empty_faces(data, people)
     finish_job(
         "faces",

@@ -20,6 +20,7 @@ import click
 
 from emoface.errors import EmofaceError, describe_missing_package
 from emoface.progress import Progress
+from emoface.storage.urls import is_url
 
 if TYPE_CHECKING:
     from emoface.cli.terminal import TerminalProgress
@@ -27,9 +28,35 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
-ANY = click.Path(path_type=Path)
+
+class PathType(click.Path):
+    """A path of this machine, or also the URL of an object store, which stays text.
+
+    Args:
+        may_be_url: Whether a URL is accepted.
+        kwargs: See ``click.Path``.
+    """
+
+    def __init__(self, may_be_url: bool = False, **kwargs: Any) -> None:
+        super().__init__(path_type=Path, **kwargs)
+        self._may_be_url = may_be_url
+        if may_be_url:
+            self.name = f"{self.name} or url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads a path or URL."""
+        if not is_url(value):
+            return super().convert(value, param, ctx)
+        if not self._may_be_url:
+            self.fail(f"'{value}' is a URL, expected a {self.name} of this machine", param, ctx)
+        return value
+
+
+FOLDER = PathType(file_okay=False)
+FILE = PathType(dir_okay=False)
+ANY = PathType()
+FOLDER_OR_URL = PathType(may_be_url=True, file_okay=False)
+FILE_OR_URL = PathType(may_be_url=True, dir_okay=False)
 
 
 def write_any_character() -> None:

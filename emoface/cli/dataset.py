@@ -60,7 +60,7 @@ def faces(config: FacesConfig, rebuild: bool) -> None:
     from emoface.jobs.faces import remove_shards, run_faces
 
     if rebuild:
-        remove_shards(config.dir)
+        remove_shards(config)
     warn_of_demonstration(config.detector, config.weights)
     run_job(run_faces, config)
 

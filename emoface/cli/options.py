@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import ANY, FILE, FOLDER, EmofaceCommand
+from emoface.cli.console import ANY, FILE, FILE_OR_URL, FOLDER, FOLDER_OR_URL, EmofaceCommand
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -169,5 +169,9 @@ def _click_type(shape: FieldShape) -> Any:
     if shape.choices:
         return click.Choice([str(choice) for choice in shape.choices])
     if shape.kind is Path:
-        return ANY if shape.path_kind is None else FOLDER if shape.path_kind.is_folder else FILE
+        if shape.path_kind is None:
+            return ANY
+        if shape.path_kind.may_be_url:
+            return FOLDER_OR_URL if shape.path_kind.is_folder else FILE_OR_URL
+        return FOLDER if shape.path_kind.is_folder else FILE
     return BoxType() if typing.get_origin(shape.kind) is tuple else shape.kind

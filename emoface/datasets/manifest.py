@@ -11,6 +11,7 @@ from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
 from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
+from emoface.storage.urls import to_place
 from emoface.version import __version__
 from emoface.vision.orientation import Frame
 
@@ -47,7 +48,7 @@ class Manifest:
     Attributes:
         path: Path of the manifest; not written into the file.
         splits: The table of each split.
-        image_root: The folder that the ``image`` paths are relative to.
+        image_root: The folder that the ``image`` paths are relative to, or its URL in an object store.
         annotations: The sha256 of the annotation files (``files``) and the counts of ``parse`` (``counts``).
         detector: Name, sha256 of the weights and thresholds of the face detector.
         split: Method, ratios and seed, and the resulting shares of people, photos and labels.
@@ -73,7 +74,7 @@ class Manifest:
     @property
     def photos(self) -> PhotoFolder:
         """The folder of the photos."""
-        return PhotoFolder(Path(self.image_root), self.undecided_frame)
+        return PhotoFolder(to_place(self.image_root), self.undecided_frame)
 
     def split_path(self, split: str) -> Path:
         """The parquet file of ``train``, ``val`` or ``test``."""

@@ -26,11 +26,12 @@ from emoface.datasets.photos import (
     UprightPhoto,
     confirm_digest,
     group_photos,
-    photo_digest,
+    read_ahead,
 )
 from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import atomic_path, file_sha256
+from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel
 from emoface.storage.tables import vectors_to_array
 from emoface.vision.arrays import Float32Array
@@ -98,11 +99,12 @@ class PhotoArrays(Generic[PhotoT]):
     row_shape: tuple[int, ...]
     dtype: DTypeLike
 
-    def complete(self, photos: Sequence[PhotoT], progress: Progress = SILENT) -> bool:
+    def complete(self, photos: Sequence[PhotoT], states: PhotoStates, progress: Progress = SILENT) -> bool:
         """Computes the shards that are missing, that are damaged, or whose photos have changed.
 
         Args:
             photos: All photos of the data set, in order.
+            states: The present states of the photos, see ``PhotoFolder.read_states``.
             progress: Receives one step per photo.
 
         Returns:
@@ -110,10 +112,10 @@ class PhotoArrays(Generic[PhotoT]):
         """
         shards = list(in_batches(photos, PHOTOS_PER_SHARD))
         self.shards.remove_leftovers("npy")
-        pending = self.shards.find_pending(shards, self._is_current, progress)
+        pending = self.shards.find_pending(shards, functools.partial(self._is_current, states), progress)
         with one_opencv_thread(), ThreadPoolExecutor(count_usable_cpus()) as pool:
             for number, shard in pending:
-                self._write_shard(number, shard, pool, progress)
+                self._write_shard(number, shard, states, pool, progress)
         summaries = (self.shards.read_summary(number) for number in range(len(shards)))
         return all(summary["photo_digest"] != CHANGED_DIGEST for summary in summaries)
 
@@ -132,24 +134,26 @@ class PhotoArrays(Generic[PhotoT]):
             ends = np.cumsum(summary["n_rows"])[:-1]
             yield from zip(shard, summary["statuses"], np.split(rows, ends), strict=True)
 
-    def _is_current(self, number: int, shard: list[PhotoT], summary: Summary) -> bool:
-        if summary["photo_digest"] != photo_digest(self.photos.root, shard) or len(summary["n_rows"]) != len(shard):
+    def _is_current(self, states: PhotoStates, number: int, shard: list[PhotoT], summary: Summary) -> bool:
+        digest = states.digest(photo.image for photo in shard)
+        if summary["photo_digest"] != digest or len(summary["n_rows"]) != len(shard):
             return False
-        path = self.shards.file_path(number, "npy")
-        return path.is_file() and bool(summary["sha256"] == file_sha256(path))
+        return bool(summary["sha256"] == self.shards.hash_file(number, "npy"))
 
-    def _write_shard(self, number: int, shard: list[PhotoT], pool: ThreadPoolExecutor, progress: Progress) -> None:
+    def _write_shard(
+        self, number: int, shard: list[PhotoT], states: PhotoStates, pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
         """Writes a shard's rows first and its summary last."""
-        digest = photo_digest(self.photos.root, shard)
+        digest = self.photos.digest_before(shard, states)
         budget = ByteBudget(_BYTES_IN_FLIGHT)
         rows: list[NDArray[Any]] = []
         statuses: list[str] = []
-        for status, computed in map_ahead(
-            pool, functools.partial(self._compute_held, budget), shard, 4 * count_usable_cpus()
-        ):
-            rows.append(computed)
-            statuses.append(status)
-            progress.advance()
+        with read_ahead(self.photos, shard) as (photos, ahead):
+            compute = functools.partial(self._compute_held, budget, photos)
+            for status, computed in map_ahead(pool, compute, ahead, 4 * count_usable_cpus()):
+                rows.append(computed)
+                statuses.append(status)
+                progress.advance()
         self.shards.unmark(number)
         path = self.shards.file_path(number, "npy")
         with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -163,9 +167,9 @@ class PhotoArrays(Generic[PhotoT]):
         }
         self.shards.mark_done(number, json.dumps(summary) + "\n")
 
-    def _compute_held(self, budget: ByteBudget, photo: PhotoT) -> tuple[str, NDArray[Any]]:
-        with budget.hold(self.photos.count_bytes(photo.image)):
-            one = self.photos.try_read(photo.image, photo.image_wh)
+    def _compute_held(self, budget: ByteBudget, photos: PhotoFolder, photo: PhotoT) -> tuple[str, NDArray[Any]]:
+        with budget.hold(photos.count_bytes(photo.image)):
+            one = photos.try_read(photo.image, photo.image_wh)
             if one.photo is None:
                 return one.status, np.zeros((0, *self.row_shape), self.dtype)
             computed = np.asarray(self.compute(photo, one.photo), self.dtype)

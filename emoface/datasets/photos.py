@@ -6,20 +6,22 @@ which. Detection and all crops happen on the upright photo; ``UprightPhoto.turn`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emoface.errors import ImageError, TableError
-from emoface.storage.files import stat_digest
+from emoface.storage.photo_stores import PhotoStates, PhotoStore, ReadAheadStore, open_ahead, open_store
+from emoface.storage.urls import Place, to_place
 from emoface.vision.crops import Photo
-from emoface.vision.images import read_photo_and_size, read_photo_size
 from emoface.vision.orientation import NO_TURN, Frame, Turn
-from emoface.vision.photo_names import describe_missing
+
+P = TypeVar("P", bound="PhotoRows")
 
 IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
@@ -64,7 +66,7 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
     ]
 
 
-def describe_missing_photos(image_root: Path, missing: Sequence[str], n_photos: int) -> str:
+def describe_missing_photos(image_root: Place, missing: Sequence[str], n_photos: int) -> str:
     """Says that so many photos are missing that their folder was probably moved, or its disk is not mounted.
 
     Args:
@@ -80,10 +82,10 @@ def describe_missing_photos(image_root: Path, missing: Sequence[str], n_photos: 
     return f"{image_root}: {len(missing):,} of {n_photos:,} photos are missing, such as {missing[0]}"
 
 
-def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:
+def photo_digest(image_root: Place, photos: Iterable[PhotoRows]) -> str:
     """Computes a digest that changes when a photo is added, removed or replaced.
 
-    Only the size and the modification time of each file are read.
+    Only the size and the modification time, or the version, of each photo are read.
 
     Args:
         image_root: The folder that the ``image`` paths are relative to.
@@ -92,14 +94,15 @@ def photo_digest(image_root: Path, photos: Iterable[PhotoRows]) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    return stat_digest(image_root, (photo.image for photo in photos))
+    images = [photo.image for photo in photos]
+    return open_store(image_root).read_states(images).digest(images)
 
 
 CHANGED_DIGEST = "changed while they were read"
 """What stands for the digest of photos that changed, or were away for a moment, while a job read them."""
 
 
-def confirm_digest(before: str, image_root: Path, photos: Sequence[PhotoRows], missing: Iterable[str]) -> str:
+def confirm_digest(before: str, image_root: Place, photos: Sequence[PhotoRows], missing: Iterable[str]) -> str:
     """Returns the digest of photos that were read, or ``CHANGED_DIGEST``, which no digest equals, if they changed.
 
     Args:
@@ -108,8 +111,10 @@ def confirm_digest(before: str, image_root: Path, photos: Sequence[PhotoRows], m
         photos: The photos, in order.
         missing: ``image`` of the photos that were found missing; one that is here again was away only for a moment.
     """
-    is_same = photo_digest(image_root, photos) == before
-    return before if is_same and not any((image_root / image).is_file() for image in missing) else CHANGED_DIGEST
+    images = [photo.image for photo in photos]
+    now = open_store(image_root).read_states(images)
+    is_same = now.digest(images) == before
+    return before if is_same and not any(now.of[image] is not None for image in missing) else CHANGED_DIGEST
 
 
 @dataclass(frozen=True)
@@ -147,13 +152,15 @@ class PhotoFolder:
     """The folder of a data set's photos, and the frame of their boxes where sizes do not tell it.
 
     Attributes:
-        root: The folder that the ``image`` paths are relative to.
+        root: The folder that the ``image`` paths are relative to, or its URL in an object store.
         undecided_frame: Frame of the boxes of photos whose size fits both frames or neither, see
             ``PhotoSize.find_frame``.
+        ahead: Photos that are fetched ahead, see ``read_ahead``; None if they are read when they are needed.
     """
 
-    root: Path
+    root: Place
     undecided_frame: Frame = "stored"
+    ahead: ReadAheadStore | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of_record(cls, info: Mapping[str, Any]) -> PhotoFolder:
@@ -168,12 +175,39 @@ class PhotoFolder:
                 f"records/parse.json: image_root is {root!r} and undecided_frame {frame!r}, expected text and "
                 f"{' or '.join(get_args(Frame))}; run 'emoface parse' again"
             )
-        return cls(Path(root), frame)
+        return cls(to_place(root), frame)
+
+    @property
+    def store(self) -> PhotoStore:
+        """The store that the photos are read from."""
+        return self.ahead or open_store(self.root)
+
+    def has(self, image: str) -> bool:
+        """Whether a photo is there; in an object store this takes a request."""
+        return self.store.has(image)
+
+    def read_states(self, images: Iterable[str]) -> PhotoStates:
+        """Reads the present state of photos: the size and the modification time, or the version, of each."""
+        return self.store.read_states(images)
+
+    def digest_before(self, photos: Sequence[PhotoRows], known: PhotoStates) -> str:
+        """Computes the digest of photos that are going to be read.
+
+        Files are looked at again. Of an object store the states that were read earlier will do: it costs requests, and
+        a photo that has changed since is found when the digest is confirmed.
+
+        Args:
+            photos: The photos, in order.
+            known: States that were read earlier.
+        """
+        if isinstance(self.root, Path):
+            return photo_digest(self.root, photos)
+        return known.digest(photo.image for photo in photos)
 
     def count_bytes(self, image: str) -> int:
         """Reads from a photo's header how many bytes its pixels take; 0 if the photo is missing or cannot be read."""
         try:
-            width, height = read_photo_size(self.root / image).stored_wh
+            width, height = self.store.read_size(image).stored_wh
         except ImageError:
             return 0
         return 3 * width * height
@@ -187,18 +221,35 @@ class PhotoFolder:
 
         Raises:
             ImageError: The photo is missing or cannot be read.
+            StoreError: The photos are in an object store, which does not answer or refuses to.
         """
-        pixels, size = read_photo_and_size(self.root / image)
+        pixels, size = self.store.read(image)
         frame = size.find_frame(image_wh) or self.undecided_frame
         return UprightPhoto(pixels, size.turn_from(frame), None if size.orientation == NO_TURN else frame)
 
     def try_read(self, image: str, image_wh: tuple[int, int]) -> PhotoOrStatus:
-        """Reads a photo upright, see ``read``; one that cannot be read gives a status instead of an error."""
-        if not (self.root / image).is_file():
-            return PhotoOrStatus(None, IMAGE_MISSING, describe_missing(self.root / image))
+        """Reads a photo upright, see ``read``; one that cannot be read gives a status instead of an ``ImageError``."""
         try:
             return PhotoOrStatus(self.read(image, image_wh))
         except ImageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):  # it has vanished since the line above
-                return PhotoOrStatus(None, IMAGE_MISSING, describe_missing(self.root / image))
-            return PhotoOrStatus(None, IMAGE_UNREADABLE, str(error).removeprefix(f"{self.root / image}: "))
+            if self.store.is_missing(image, error):
+                return PhotoOrStatus(None, IMAGE_MISSING, self.store.describe_missing(image))
+            return PhotoOrStatus(None, IMAGE_UNREADABLE, str(error).removeprefix(f"{self.store.place(image)}: "))
+
+
+@contextmanager
+def read_ahead(folder: PhotoFolder, photos: Iterable[P]) -> Iterator[tuple[PhotoFolder, Iterable[P]]]:
+    """Fetches the photos of an object store ahead of their use; photos in a folder of this machine need no such help.
+
+    Args:
+        folder: The folder of the photos.
+        photos: The photos in the order in which they will be read, each once.
+
+    Yields:
+        The folder to read from, which holds what has been fetched, and the photos to iterate over.
+    """
+    with open_ahead(folder.store) as store:
+        if isinstance(store, ReadAheadStore):
+            yield replace(folder, ahead=store), store.fetch_ahead(photos, lambda photo: photo.image)
+        else:
+            yield folder, photos

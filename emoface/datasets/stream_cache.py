@@ -35,13 +35,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import IMAGE_MISSING, PhotoFolder, PhotoRows, confirm_digest, group_photos, photo_digest
+from emoface.datasets.photos import IMAGE_MISSING, PhotoFolder, PhotoRows, confirm_digest, group_photos, read_ahead
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
 from emoface.storage.files import atomic_path
 from emoface.storage.locks import FolderInUse, lock_folder
+from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_table, read_table, vectors_to_array
@@ -300,14 +301,17 @@ def open_stream_cache(
     Raises:
         TableError: The split's table does not follow the schema, a face in it cannot be decoded, or none of its people
             is usable.
+        StoreError: The photos are in an object store, which does not answer or refuses to.
     """
     table = _read_table(manifest.split_path(split))
     cache_dir = cache_dir or manifest.path.parent / "stream_cache"
     dataset = f"{split}-{hashlib.sha256(os.fsencode(manifest.path.resolve())).hexdigest()[:8]}"
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
-    shards = list(in_batches(group_photos(table.images, table.image_wh), _PHOTOS_PER_SHARD))
-    packing = _Packing(table, manifest.photos, folder, _FaceReader(table.path))
+    photos = group_photos(table.images, table.image_wh)
+    shards = list(in_batches(photos, _PHOTOS_PER_SHARD))
     with lock_folder(cache_dir, progress, name=dataset):
+        states = manifest.photos.read_states(photo.image for photo in photos)
+        packing = _Packing(table, manifest.photos, states, folder, _FaceReader(table.path))
         pending = folder.find_pending(shards, packing.is_current)
         if pending:
             progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
@@ -375,9 +379,12 @@ class _FaceReader:
 class _Packing:
     """Crops the people of a split from their photos, one shard at a time."""
 
-    def __init__(self, table: _Table, photos: PhotoFolder, folder: ShardFolder, face_reader: _FaceReader) -> None:
+    def __init__(
+        self, table: _Table, photos: PhotoFolder, states: PhotoStates, folder: ShardFolder, face_reader: _FaceReader
+    ) -> None:
         self._table = table
         self._photos = photos
+        self._states = states
         self._folder = folder
         self._face_reader = face_reader
 
@@ -387,24 +394,26 @@ class _Packing:
         return (
             all(path.is_file() for path in paths)
             and bool(summary["n_bytes"] == _array_sizes(self._folder, number))
-            and bool(summary["photo_digest"] == photo_digest(self._photos.root, shard))
+            and bool(summary["photo_digest"] == self._states.digest(photo.image for photo in shard))
             and _has_statuses_of(shard, summary)
             and _count_crops(shard, summary, self._table.has_face) == _array_lengths(self._folder, number)
         )
 
     def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
         """Writes one shard: its arrays first, its summary last."""
-        digest = photo_digest(self._photos.root, shard)
+        digest = self._photos.digest_before(shard, self._states)
         crops = self._read_crops(shard)
         pixels: dict[str, list[Photo]] = {stream: [] for stream in CACHE_SIZES}
         described: list[dict[str, Any]] = []
-        for one in map_ahead(pool, functools.partial(self._crop_photo, crops), shard, ahead=4 * count_usable_cpus()):
-            turn = None if one.turn is None else {"orientation": one.turn.orientation, "wh": one.turn.stored_wh}
-            described.append({"turn": turn, "statuses": one.statuses})
-            pixels["context"] += [] if one.context is None else [one.context]
-            pixels["body"] += one.bodies
-            pixels["face"] += one.faces
-            progress.advance()
+        with read_ahead(self._photos, shard) as (photos, ahead):
+            crop = functools.partial(self._crop_photo, photos, crops)
+            for one in map_ahead(pool, crop, ahead, ahead=4 * count_usable_cpus()):
+                turn = None if one.turn is None else {"orientation": one.turn.orientation, "wh": one.turn.stored_wh}
+                described.append({"turn": turn, "statuses": one.statuses})
+                pixels["context"] += [] if one.context is None else [one.context]
+                pixels["body"] += one.bodies
+                pixels["face"] += one.faces
+                progress.advance()
         self._folder.unmark(number)
         for stream, size in CACHE_SIZES.items():
             with atomic_path(_array_path(self._folder, number, stream)) as temporary:
@@ -425,9 +434,9 @@ class _Packing:
             )
         return crops
 
-    def _crop_photo(self, crops: dict[int, bytes], photo: PhotoRows) -> _CroppedPhoto:
+    def _crop_photo(self, photos: PhotoFolder, crops: dict[int, bytes], photo: PhotoRows) -> _CroppedPhoto:
         """Crops the people of one photo; if the photo cannot be read, the reason becomes the status of its people."""
-        read = self._photos.try_read(photo.image, photo.image_wh)
+        read = photos.try_read(photo.image, photo.image_wh)
         if read.photo is None:
             return _CroppedPhoto(None, None, [], [], [read.status] * len(photo.rows))
         pixels = read.photo.pixels

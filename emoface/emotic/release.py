@@ -15,6 +15,8 @@ from emoface.emotic.mat_files import read_annotations_mat
 from emoface.errors import AnnotationsError, SettingsError
 from emoface.schema import SOURCES, SPLITS
 from emoface.storage.files import is_below
+from emoface.storage.photo_stores import open_store
+from emoface.storage.urls import Place
 from emoface.vision.boxes import find_other_convention
 
 MAT_NAMES = ("Annotations.mat", "CVPR17_Annotations.mat")
@@ -78,21 +80,22 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
     )
 
 
-def find_image_root(emotic_root: Path, images: Path | None = None) -> Path:
+def find_image_root(emotic_root: Path, images: Place | None = None) -> Place:
     """Finds the image root: the folder that contains ``mscoco/images`` and the other collections.
 
     Args:
         emotic_root: The folder of the download.
-        images: The image root itself, if it is not in the download.
+        images: The image root itself, if it is not in the download; a folder, or its URL in an object store.
 
     Returns:
         The image root; ``EMOTIC_ROOT/emotic`` if there are no photos at all, which is not an error.
 
     Raises:
         SettingsError: ``images`` is not a folder.
+        StoreError: ``images`` is in an object store, which does not answer or refuses to.
     """
     if images is not None:
-        if not images.is_dir():
+        if not open_store(images).is_folder():
             raise SettingsError(f"{images}: no such folder, expected the one that holds {_folders()}; see --images")
         return images
     for name in IMAGE_ROOT_NAMES:

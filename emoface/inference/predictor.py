@@ -30,10 +30,12 @@ from emoface.mter.forward import forward_batch
 from emoface.mter.grad_cam import grad_cam
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
+from emoface.storage.photo_stores import read_photo_at
+from emoface.storage.urls import to_place
 from emoface.vision.assignment import bodies_from_faces
 from emoface.vision.boxes import Box, box_areas, clip_boxes, find_other_convention
 from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo, read_photo
+from emoface.vision.images import decode_photo
 
 if TYPE_CHECKING:
     from emoface.yolov5face import Detector
@@ -123,7 +125,8 @@ class Predictor:
         """Finds the people of a photo and predicts their emotions.
 
         Args:
-            image: A file, which is turned upright by its orientation, or (height, width, 3) uint8 RGB.
+            image: A file or its URL in an object store, turned upright by its orientation; or (height, width, 3) uint8
+                RGB.
             boxes: (n, 4) xyxy body boxes, pixels of the photo; None finds the people by their faces.
 
         Returns:
@@ -137,7 +140,7 @@ class Predictor:
         Example:
             ``emoface.load("runs/mter2").predict("party.jpg")[0].top(3)``
         """
-        photo = read_photo(Path(image)) if isinstance(image, str | Path) else _check_photo(image)
+        photo = read_photo_at(to_place(image)) if isinstance(image, str | Path) else _check_photo(image)
         bodies = None if boxes is None else np.asarray(boxes, np.float32).reshape(-1, 4)
         return self.predict_people(photo, self.find_people(photo, bodies))
 

@@ -32,7 +32,7 @@ from emoface.progress import SILENT, Progress
 from emoface.schema import DEPTH_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, stat_digest
 from emoface.storage.locks import locked
-from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, photo_inputs
+from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, state_inputs
 from emoface.storage.settings import File, Folder, Settings
 from emoface.storage.shards import ShardFolder, shards_key
 from emoface.storage.tables import open_bytes, read_table
@@ -86,13 +86,14 @@ def run_depth(config: DepthConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     photos = list_bodies(people)
     inputs = {str(people_path): file_sha256(people_path)}
-    inputs |= photo_inputs(folder.root, (photo.image for photo in photos))
+    states = folder.read_states(photo.image for photo in photos)
+    inputs |= state_inputs(folder.root, states, (photo.image for photo in photos))
     name, sha256, content, compute = _choose_provider(config, photos)
     key = shards_key([content, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)])
     shards = ShardFolder(config.dir / _SHARDS_NAME / key, ArraysSummary)
     arrays = PhotoArrays(shards, folder, compute, (NEARNESS_SIDE, NEARNESS_SIDE), np.uint8)
     progress.start("depth", len(photos))
-    if not arrays.complete(photos, progress):
+    if not arrays.complete(photos, states, progress):
         inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
         progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface depth' again for them")
     path = config.dir / "depth.parquet"

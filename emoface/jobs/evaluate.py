@@ -47,7 +47,7 @@ from emoface.reporting.evaluation_page import TEMPLATE
 from emoface.reporting.pages import hash_template
 from emoface.reporting.published import hash_published_cards
 from emoface.schema import CATEGORIES, SPLIT_SCHEMA
-from emoface.storage.files import file_sha256, parse_json, stat_digest, write_text
+from emoface.storage.files import file_sha256, parse_json, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
@@ -136,7 +136,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
         **hash_template(TEMPLATE),
         **hash_published_cards(),
-        **photo_inputs(Path(manifest.image_root), rows["image"].to_pylist()),
+        **photo_inputs(manifest.photos.root, rows["image"].to_pylist()),
     }
     current = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
     if current is not None:
@@ -232,12 +232,13 @@ def _predict_split(
 
 def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -> str:
     """Computes a key of all that determines the predictions of a split."""
+    images = list(dict.fromkeys(rows["image"].to_pylist()))
     parts = [
         file_sha256(run.path / BEST_NAME),
         run.stream_sizes,
         manifest.splits[split].sha256,
         manifest.image_root,
-        stat_digest(Path(manifest.image_root), dict.fromkeys(rows["image"].to_pylist())),
+        manifest.photos.read_states(images).digest(images),
         *map(code_fingerprint, _PREDICTING_MODULES),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

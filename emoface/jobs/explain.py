@@ -20,14 +20,14 @@ from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
 from emoface.schema import CATEGORIES, N_CATEGORIES
-from emoface.storage.files import file_sha256, write_text
+from emoface.storage.files import write_text
 from emoface.storage.locks import locked
+from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Device, File, Folder, Settings
+from emoface.storage.settings import Device, File, FileOrUrl, Folder, Settings
 from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo, square_box
-from emoface.vision.images import read_photo
 
 if TYPE_CHECKING:
     from emoface.inference.predictor import Person, Predictor
@@ -38,8 +38,8 @@ class ExplainConfig(Settings):
 
     run: Folder
     """Folder of the training run."""
-    images: tuple[File, ...] = ()
-    """Photos whose people are explained."""
+    images: tuple[FileOrUrl, ...] = ()
+    """Photos whose people are explained; paths, or URLs in an object store such as s3://bucket/photo.jpg."""
     index: tuple[int, ...] = ()
     """The ``index`` of a person of the data set; repeat the option for each person."""
     person_id: tuple[str, ...] = ()
@@ -122,9 +122,7 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
         config,
         config.folder,
         module=__name__,
-        inputs={
-            str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
-        },
+        inputs=hash_photos((predictor.run.path / BEST_NAME, *config.images)),
         outputs=outputs,
         counts={"people": n_people, "photos_left_out": len(failures), "drawings": len(outputs) - n_people},
     )
@@ -185,7 +183,7 @@ def _find_cases(
             progress.advance()
     for image, stem in zip(config.images, unique_stems(config.images), strict=True):
         try:
-            photo = read_photo(image)
+            photo = read_photo_at(image)
         except ImageError as error:
             failures.append(str(error))
             progress.note(f"left out: {error}")

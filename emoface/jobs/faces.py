@@ -7,6 +7,7 @@ detector, code and photos are unchanged. The shards are then merged in the order
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import shutil
@@ -17,13 +18,13 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import InstanceOf
+from pydantic import InstanceOf, model_validator
 
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import (
@@ -36,9 +37,9 @@ from emoface.datasets.photos import (
     confirm_digest,
     describe_missing_photos,
     group_photos,
-    photo_digest,
+    read_ahead,
 )
-from emoface.errors import ClusterError, ImageError
+from emoface.errors import ClusterError, ImageError, SettingsError, StoreError, TableError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -54,18 +55,20 @@ from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, remove_leftovers, stat_digest, write_text
 from emoface.storage.locks import lock_folder, locked
+from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.records import (
     PHOTOS,
     JobRecord,
     code_fingerprint,
     finish_job,
     need_record,
-    photo_inputs,
     record_path,
+    state_inputs,
 )
 from emoface.storage.settings import Count, Folder, Settings
-from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
-from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
+from emoface.storage.shards import ShardFolder, ShardObjects, Shards, Summary, SummaryModel, shards_key
+from emoface.storage.tables import bytes_to_table, open_bytes, read_table, table_to_bytes, vectors_to_array
+from emoface.storage.urls import is_url
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
@@ -75,10 +78,12 @@ if TYPE_CHECKING:
     from emoface.yolov5face import Detector
 
 _SHARDS_NAME = "faces_shards"
+_TABLE = "parquet"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
 _BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
-_NOT_IN_KEY = ("dir", "weights", "engine", "allow_missing")  # settings that do not change the content of a shard
+_NOT_IN_KEY = ("dir", "weights", "engine", "shards", "allow_missing")
+"""Settings that do not change the content of a shard."""
 
 
 class _DataSetFolder(Settings):
@@ -97,8 +102,19 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     """Number of photos that a detector on torch receives at a time; ONNX Runtime gets one photo per core."""
     shard_size: Count = 256
     """Number of photos per shard; a resumed run keeps the finished shards."""
+    shards: str | None = None
+    """URL in an object store for the shards, such as s3://bucket/shards, where machines without a common disk share
+    them; by default they are in DIR/faces_shards."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos are missing; their people get the status image_missing."""
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        if self.shards is not None and not is_url(self.shards):
+            raise SettingsError(
+                f"shards is '{self.shards}', expected a URL in an object store such as s3://bucket/shards"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +157,7 @@ class ShardWork:
     config: FacesConfig
     folder: PhotoFolder
     weights: WeightsFile
-    shards: ShardFolder
+    shards: Shards
 
 
 @locked("dir")
@@ -160,6 +176,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
         TableError: ``people.parquet`` is missing or has other columns.
         WeightsError: The detector's weights are missing or damaged.
         ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
+        StoreError: The photos are in an object store, which does not answer or refuses to; the finished shards stay.
     """
     people_path = config.dir / "people.parquet"
     people = read_table(
@@ -168,8 +185,8 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     weights = find_detector_weights(config)
     photos = list_photos(people)
-    missing = [photo.image for photo in photos if not (folder.root / photo.image).is_file()]
-    if not config.allow_missing and (said := describe_missing_photos(folder.root, missing, len(photos))):
+    states = folder.read_states(photo.image for photo in photos)
+    if not config.allow_missing and (said := describe_missing_photos(folder.root, states.missing, len(photos))):
         raise ImageError(
             f"{said}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
             "photos have moved; '--allow-missing' goes on without them"
@@ -178,22 +195,22 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     inputs = {
         str(people_path): people_sha256,
         str(weights.path): weights.sha256,
-        **photo_inputs(folder.root, (photo.image for photo in photos)),
+        **state_inputs(folder.root, states, (photo.image for photo in photos)),
     }
     code = code_fingerprint(__name__)
     key = _shards_key(config, folder, weights.sha256, people_sha256, code)
-    work = ShardWork(config, folder, weights, ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary))
+    work = ShardWork(config, folder, weights, _open_shards(config, key))
     shards = list(in_batches(photos, config.shard_size))
     tables = [config.dir / "faces.parquet", config.dir / "empty_faces.csv"]
 
-    work.shards.remove_leftovers("parquet")
+    work.shards.remove_leftovers(_TABLE)
     for path in (*tables, record_path(config.dir, "faces")):
         remove_leftovers(path)
     progress.start("faces", len(photos))
-    pending = work.shards.find_pending(shards, functools.partial(_is_whole, work), progress)
+    pending = work.shards.find_pending(shards, functools.partial(_is_whole, work, states), progress)
     if pending:
         run_shards = _run_shards_ray if config.engine == "ray" else _run_shards_local
-        run_shards(work, pending, progress)
+        run_shards(work, pending, states, progress)
 
     if any(work.shards.read_summary(number)["photo_digest"] == CHANGED_DIGEST for number in range(len(shards))):
         inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
@@ -218,10 +235,26 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     )
 
 
-def remove_shards(out: Path) -> None:
-    """Removes the shards in ``out``, so that the next run starts from the beginning; finished tables are kept."""
-    with lock_folder(out):
-        shutil.rmtree(out / _SHARDS_NAME, ignore_errors=True)
+def remove_shards(config: FacesConfig) -> None:
+    """Removes the shards of a run, so that it starts from the beginning; finished tables are kept.
+
+    In an object store only the shards of these settings, this data set and this code are removed.
+    """
+    with lock_folder(config.dir):
+        people_path = config.dir / "people.parquet"
+        if config.shards is None:
+            shutil.rmtree(config.dir / _SHARDS_NAME, ignore_errors=True)
+        elif people_path.is_file():
+            folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+            sha256 = find_detector_weights(config).sha256
+            key = _shards_key(config, folder, sha256, file_sha256(people_path), code_fingerprint(__name__))
+            _open_shards(config, key).remove()
+
+
+def _open_shards(config: FacesConfig, key: str) -> Shards:
+    if config.shards is None:
+        return ShardFolder(config.dir / _SHARDS_NAME / key, _FacesSummary)
+    return ShardObjects(f"{config.shards.rstrip('/')}/{key}", _FacesSummary)
 
 
 def list_photos(people: pa.Table) -> list[AnnotatedPhoto]:
@@ -252,20 +285,17 @@ def _shards_key(config: FacesConfig, folder: PhotoFolder, weights_sha256: str, p
     return shards_key([settings, folder.undecided_frame, weights_sha256, people_sha256, code])
 
 
-def _is_whole(work: ShardWork, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
+def _is_whole(work: ShardWork, states: PhotoStates, number: int, shard: list[AnnotatedPhoto], summary: Summary) -> bool:
     """Tells whether a finished shard's photos are unchanged and its table is the one that its summary describes."""
-    if summary["photo_digest"] != photo_digest(work.folder.root, shard):
+    if summary["photo_digest"] != states.digest(photo.image for photo in shard):
         return False
-    path = _table_path(work.shards, number)
-    return path.is_file() and bool(summary["table_sha256"] == file_sha256(path))
+    return bool(summary["table_sha256"] == work.shards.hash_file(number, _TABLE))
 
 
-def _table_path(shards: ShardFolder, number: int) -> Path:
-    return shards.file_path(number, "parquet")
-
-
-def _run_shards_local(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
-    _write_shards(work, pending, count_usable_cpus(), progress)
+def _run_shards_local(
+    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], states: PhotoStates, progress: Progress
+) -> None:
+    _write_shards(work, pending, states, count_usable_cpus(), progress)
 
 
 @dataclass(frozen=True)
@@ -285,26 +315,28 @@ class _RemoteShard:
     files: dict[str, str]
 
 
-def _run_shards_ray(work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], progress: Progress) -> None:
+def _run_shards_ray(
+    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], states: PhotoStates, progress: Progress
+) -> None:
     """Distributes the shards over a Ray cluster whose nodes share the same files."""
     work = ShardWork(
         work.config.replace(dir=work.config.dir.absolute(), weights=None),
         work.folder,
         replace(work.weights, path=work.weights.path.absolute()),
-        ShardFolder(work.shards.path.absolute(), work.shards.kind),
+        work.shards if not isinstance(work.shards, ShardFolder) else _absolute(work.shards),
     )
     code = code_fingerprint(__name__)
     try:
         run_on_ray(
             _write_shard_remotely,
             work,
-            (_RemoteShard(number, photos, code, _digest_files(work, photos)) for number, photos in pending),
+            (_RemoteShard(number, photos, code, _digest_files(work, photos, states)) for number, photos in pending),
             lambda shard: progress.advance(len(shard.photos)),
             lambda shard: f"shard {shard.number} ({shard.photos[0].image} to {shard.photos[-1].image})",
             progress,
         )
     finally:
-        work.shards.remove_leftovers("parquet")  # of worker processes that died while they wrote
+        work.shards.remove_leftovers(_TABLE)  # of worker processes that died while they wrote
 
 
 def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
@@ -312,6 +344,7 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
 
     Raises:
         ClusterError: This machine has other code or other files than the one where the job was started.
+        StoreError: An object store does not answer to this machine, or refuses to.
     """
     node = socket.gethostname()
     if _own_code() != shard.code:
@@ -319,7 +352,16 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
     weights = work.weights
     if not weights.path.is_file() or file_sha256(weights.path) != weights.sha256:
         raise ClusterError(f"node {node}: {weights.path} is missing or different there; copy the file to all nodes")
-    here = _digest_files(work, shard.photos)
+    try:
+        _write_same_shard(work, shard, node)
+    except StoreError as error:
+        raise StoreError(f"node {node}: {error}") from error
+
+
+def _write_same_shard(work: ShardWork, shard: _RemoteShard, node: str) -> None:
+    """Writes a shard if this machine has the same files."""
+    states = work.folder.read_states(photo.image for photo in shard.photos)
+    here = _digest_files(work, shard.photos, states)
     for path, digest in shard.files.items():
         if here[path] != digest:
             raise ClusterError(
@@ -327,19 +369,25 @@ def _write_shard_remotely(work: ShardWork, shard: _RemoteShard) -> None:
                 f"{shard.photos[0].image} to {shard.photos[-1].image}); all nodes must mount the same folders at the "
                 "same paths, and no file may change while the job runs"
             )
-    _write_shards(work, [(shard.number, shard.photos)], count_usable_cpus(), SILENT)
+    _write_shards(work, [(shard.number, shard.photos)], states, count_usable_cpus(), SILENT)
 
 
 _own_code = functools.cache(functools.partial(code_fingerprint, __name__))
 
 
-def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto]) -> dict[str, str]:
-    """Digests of size and time of a shard's files by their folder or path, the same on machines that share them."""
+def _digest_files(work: ShardWork, photos: list[AnnotatedPhoto], states: PhotoStates) -> dict[str, str]:
+    """Digests of size and time of a shard's files by their folder or path, the same on machines that share them.
+
+    Machines that share shards and photos by an object store need no file of the data set's folder.
+    """
     people = work.config.dir / "people.parquet"
-    return {
-        str(people): stat_digest(people.parent, [people.name]),
-        str(work.folder.root): photo_digest(work.folder.root, photos),
-    }
+    is_shared = isinstance(work.shards, ShardFolder)
+    tables = {str(people): stat_digest(people.parent, [people.name])} if is_shared else {}
+    return {**tables, str(work.folder.root): work.folder.digest_before(photos, states)}
+
+
+def _absolute(shards: ShardFolder) -> ShardFolder:
+    return ShardFolder(shards.path.absolute(), shards.kind)
 
 
 @functools.lru_cache(maxsize=1)
@@ -349,14 +397,18 @@ def _load_detector(work: ShardWork) -> Detector:
 
 
 def _write_shards(
-    work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], n_workers: int, progress: Progress
+    work: ShardWork,
+    pending: list[tuple[int, list[AnnotatedPhoto]]],
+    states: PhotoStates,
+    n_workers: int,
+    progress: Progress,
 ) -> None:
     """Processes shards one after the other; the photos are one sequence, so that no core waits between two shards."""
     digests: dict[int, str] = {}
 
     def list_photos() -> Iterator[AnnotatedPhoto]:
         for number, shard in pending:
-            digests[number] = photo_digest(work.folder.root, shard)  # before the first of its photos is read
+            digests[number] = work.folder.digest_before(shard, states)  # before the first of its photos is read
             yield from shard
 
     with closing(_find_faces(work, _load_detector(work), list_photos(), n_workers)) as found:
@@ -381,12 +433,12 @@ def _write_shard(
         rows += one.rows
         counts += one.counts
         unreadable |= one.unreadable
-    table_path = _table_path(work.shards, number)
+    table = table_to_bytes(pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
     work.shards.unmark(number)
-    write_table(table_path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
+    work.shards.write_file(number, _TABLE, table)
     summary = {
         "photo_digest": confirm_digest(digest, work.folder.root, shard, missing),
-        "table_sha256": file_sha256(table_path),
+        "table_sha256": hashlib.sha256(table).hexdigest(),
         "counts": dict(counts),
         "unreadable": unreadable,
     }
@@ -401,11 +453,12 @@ def _find_faces(
     A detector that uses one core is called by all of the threads at once. Any other gets batches from one thread, while
     the others decode and crop.
     """
-    with one_opencv_thread(), ThreadPoolExecutor(n_workers) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(n_workers) as pool, read_ahead(work.folder, photos) as (folder, ahead):
+        work = replace(work, folder=folder)
         if detector.uses_one_core:
-            yield from _find_in_workers(work, detector, photos, pool, 4 * n_workers)
+            yield from _find_in_workers(work, detector, ahead, pool, 4 * n_workers)
         else:
-            yield from _find_in_batches(work, detector, photos, pool)
+            yield from _find_in_batches(work, detector, ahead, pool)
 
 
 def _find_in_workers(
@@ -505,7 +558,7 @@ def _to_row(row: int, person_id: str, person: PersonFace, turn: Turn) -> dict[st
     }
 
 
-def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPhoto]]) -> None:
+def _merge_shards(path: Path, folder: Shards, shards: list[list[AnnotatedPhoto]]) -> None:
     """Writes the rows of all shards in the order of ``index``, one row group at a time.
 
     All people of a photo are in one shard, even if EMOTIC lists the photo in two places, so a row group may need rows
@@ -519,7 +572,7 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
 
     @functools.lru_cache(maxsize=4)
     def read_shard(number: int) -> pa.Table:
-        return read_table(_table_path(folder, number), FACES_SCHEMA, f"delete '{_SHARDS_NAME}' and run again")
+        return _read_shard(folder, number)
 
     with (
         atomic_path(path) as temporary,
@@ -536,6 +589,16 @@ def _merge_shards(path: Path, folder: ShardFolder, shards: list[list[AnnotatedPh
             writer.write_table(pa.concat_tables(taken).take(np.argsort(by_shard)))
 
 
+def _read_shard(shards: Shards, number: int) -> pa.Table:
+    """Reads the table of a shard, which another run may have replaced since in an object store."""
+    place, data = shards.place(number, _TABLE), shards.read_file(number, _TABLE)
+    if data is None:
+        raise TableError(f"{place}: no such file any more; run 'emoface faces' again")
+    if hashlib.sha256(data).hexdigest() != shards.read_summary(number)["table_sha256"]:
+        raise TableError(f"{place}: changed while it was read; run 'emoface faces' again, one run at a time")
+    return bytes_to_table(data, place, FACES_SCHEMA, f"delete '{place.rpartition('/')[0]}' and run again")
+
+
 def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     """Writes ``empty_faces.csv`` and counts the rows of each status."""
     import pyarrow.compute as pc
@@ -550,14 +613,14 @@ def _write_empty_faces(out: Path, people: pa.Table) -> dict[str, int]:
     return {name: n_of.get(name, 0) for name in FACE_STATUSES}
 
 
-def _sum_counts(shards: ShardFolder, n_shards: int) -> dict[str, int]:
+def _sum_counts(shards: Shards, n_shards: int) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for number in range(n_shards):
         counts += Counter(shards.read_summary(number)["counts"])
     return dict(sorted(counts.items()))
 
 
-def _list_unreadable(shards: ShardFolder, n_shards: int, progress: Progress) -> dict[str, dict[str, str]]:
+def _list_unreadable(shards: Shards, n_shards: int, progress: Progress) -> dict[str, dict[str, str]]:
     """Lists what is wrong with each photo that is there and cannot be read, by image; nothing if there is none."""
     unreadable: dict[str, str] = {}
     for number in range(n_shards):

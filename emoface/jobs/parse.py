@@ -38,17 +38,18 @@ from emoface.storage.cards import read_card
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
+from emoface.storage.photo_stores import PhotoStore, open_store
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
-from emoface.storage.settings import Folder, Settings
+from emoface.storage.settings import Folder, FolderOrUrl, Settings
 from emoface.storage.tables import vectors_to_array, write_table
-from emoface.vision.images import read_photo_size
+from emoface.storage.urls import Place, is_url, resolve_place
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
-from emoface.vision.photo_names import find_similar
 
 _UNKNOWN_WH = (0, 0)
 _ROWS_PER_BLOCK = 10_000
 _THREADS_PER_CORE = 4
 """More than one, because reading a photo's header mostly waits for the disk."""
+_THREADS_OF_STORE = 32
 
 
 class ParseConfig(Settings):
@@ -60,8 +61,9 @@ class ParseConfig(Settings):
     """Folder in which people.parquet is written."""
     annotations: Path | None = None
     """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
-    images: Folder | None = None
-    """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT."""
+    images: FolderOrUrl | None = None
+    """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT; a folder, or
+    a URL in an object store such as s3://bucket/emotic."""
     frame: Literal["auto", "stored", "upright"] = "auto"
     """Frame of the boxes of photos with an orientation (EXIF, XMP) whose annotated size does not tell it: stored is
     the pixels as they lie in the file, upright is the photo as viewers show it, auto is the frame that most other
@@ -82,9 +84,10 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         AnnotationsError: The annotations cannot be found or read.
         SettingsError: The given image root is not a folder.
+        StoreError: The photos are in an object store, which does not answer or refuses to.
     """
     files = find_annotations(config.emotic_root, config.annotations)
-    image_root = find_image_root(config.emotic_root, config.images).resolve()
+    image_root = resolve_place(find_image_root(config.emotic_root, config.images))
     progress.start("annotations", len(files.paths))
     photos = read_annotations(files)
     progress.advance(len(files.paths))
@@ -158,18 +161,19 @@ class _People:
         self._waiting = []
 
 
-def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress: Progress) -> dict[str, _Header]:
+def _read_headers(image_root: Place, photos: Sequence[PhotoAnnotation], progress: Progress) -> dict[str, _Header]:
     """Reads the header of every photo that has people, by ``image``."""
     images = list(dict.fromkeys(photo.image for photo in photos if photo.people and photo.filename))
     progress.start("photo sizes", len(images))
-    if not image_root.is_dir():
+    store = open_store(image_root)
+    if not store.is_folder():
         progress.note(f"{image_root}: no such folder; the annotated sizes are used")
         progress.advance(len(images))
         return dict.fromkeys(images, _MISSING)
     headers: dict[str, _Header] = {}
-    n_threads = _THREADS_PER_CORE * count_usable_cpus()
+    n_threads = max(_THREADS_PER_CORE * count_usable_cpus(), _THREADS_OF_STORE if is_url(image_root) else 1)
     with ThreadPoolExecutor(n_threads) as pool:
-        read = map_ahead(pool, lambda image: _read_header(image_root / image), images, 4 * n_threads)
+        read = map_ahead(pool, lambda image: _read_header(store, image), images, 4 * n_threads)
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
@@ -186,15 +190,14 @@ def _read_headers(image_root: Path, photos: Sequence[PhotoAnnotation], progress:
     return headers
 
 
-def _read_header(path: Path) -> _Header:
+def _read_header(store: PhotoStore, image: str) -> _Header:
     """Reads the header of one photo; a photo that cannot be read gives a problem instead of an error."""
-    if path.is_file():
-        try:
-            return _Header(read_photo_size(path))
-        except ImageError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                return _Header(None, "photo_unreadable", str(error).removeprefix(f"{path}: "))
-    similar = find_similar(path)
+    try:
+        return _Header(store.read_size(image))
+    except ImageError as error:
+        if not store.is_missing(image, error):
+            return _Header(None, "photo_unreadable", str(error).removeprefix(f"{store.place(image)}: "))
+    similar = store.find_similar(image)
     return _MISSING if similar is None else _Header(None, _MISSING.problem, f"only {similar} is there")
 
 

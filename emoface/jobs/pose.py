@@ -21,7 +21,8 @@ from emoface.progress import SILENT, Progress
 from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
-from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, photo_inputs
+from emoface.storage.photo_stores import PhotoStates
+from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, state_inputs
 from emoface.storage.settings import File, Folder, Settings
 from emoface.storage.shards import ShardFolder, shards_key
 from emoface.storage.tables import read_table, vectors_to_array, write_table
@@ -99,9 +100,11 @@ def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
         provider = load_pose_provider(config.provider, config.weights)
         name, sha256 = provider.name, provider.sha256
         folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
-        points, changed = _find_points(config.dir, people, folder, provider, progress)
-        inputs |= photo_inputs(folder.root, dict.fromkeys(people["image"].to_pylist()))
-        if changed:
+        photos = list_bodies(people)
+        states = folder.read_states(photo.image for photo in photos)
+        inputs |= state_inputs(folder.root, states, (photo.image for photo in photos))
+        points, is_same = _find_points(config.dir, photos, folder, states, provider, progress)
+        if not is_same:
             inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
             progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface pose' again for them")
     path = config.dir / "pose.parquet"
@@ -119,10 +122,14 @@ def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
 
 
 def _find_points(
-    out: Path, people: pa.Table, folder: PhotoFolder, provider: PoseProvider, progress: Progress
+    out: Path,
+    photos: list[PhotoBodies],
+    folder: PhotoFolder,
+    states: PhotoStates,
+    provider: PoseProvider,
+    progress: Progress,
 ) -> tuple[Float32Array, bool]:
-    """Finds the points of all people, (n, 133, 3), nan where a photo cannot be read, and whether photos changed."""
-    photos = list_bodies(people)
+    """Finds the points of all people, (n, 133, 3), nan where a photo cannot be read, and whether photos are the same."""
 
     def compute(photo: PhotoBodies, upright: UprightPhoto) -> NDArray[Any]:
         found = find_people(provider, upright.pixels, upright.turn.to_upright(photo.body_xyxy))
@@ -134,14 +141,15 @@ def _find_points(
     shards = ShardFolder(out / _SHARDS_NAME / key, ArraysSummary)
     arrays = PhotoArrays(shards, folder, compute, (N_POINTS, 3), np.float32)
     progress.start("pose", len(photos))
-    is_same = arrays.complete(photos, progress)
-    points = np.full((people.num_rows, N_POINTS, 3), np.nan, np.float32)
+    is_same = arrays.complete(photos, states, progress)
+    n_people = sum(len(photo.rows) for photo in photos)
+    points = np.full((n_people, N_POINTS, 3), np.nan, np.float32)
     for photo, status, rows in arrays.read(photos):
         if not status:
             points[photo.rows] = rows
             points[photo.rows[~np.isfinite(photo.body_xyxy).all(axis=1)]] = np.nan
     shards.remove_other_keys()
-    return points, not is_same
+    return points, is_same
 
 
 def _take_landmarks(path: Path, people: pa.Table) -> Float32Array:

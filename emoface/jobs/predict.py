@@ -18,14 +18,15 @@ from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import DrawnPerson, LabelBar, draw_people, unique_stems, write_png
 from emoface.schema import DIMENSIONS, N_CATEGORIES
-from emoface.storage.files import file_sha256, parse_json, read_text, write_text
+from emoface.storage.files import parse_json, read_text, write_text
 from emoface.storage.locks import locked
+from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Device, File, Folder, Settings, Share
+from emoface.storage.settings import Device, File, FileOrUrl, Folder, Settings, Share
+from emoface.storage.urls import Place, find_below, name_of, resolve_place
 from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo
-from emoface.vision.images import read_photo
 from emoface.vision.photo_names import describe_missing
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class PredictConfig(Settings):
 
     run: Folder
     """Folder of the training run."""
-    images: tuple[File, ...]
-    """Photos whose people are predicted."""
+    images: tuple[FileOrUrl, ...]
+    """Photos whose people are predicted; paths, or URLs in an object store such as s3://bucket/photo.jpg."""
     out: Folder | None = None
     """Folder for the drawings and JSON files; by default ``predict`` in the run's folder."""
     boxes: tuple[Box, ...] = ()
@@ -127,9 +128,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         config,
         config.folder,
         module=__name__,
-        inputs={
-            str(path): file_sha256(path) for path in (predictor.run.path / BEST_NAME, *config.images) if path.is_file()
-        },
+        inputs=hash_photos((predictor.run.path / BEST_NAME, *config.images)),
         outputs=outputs,
         counts={
             "photos": len(config.images) - len(failures),
@@ -150,7 +149,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
 def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
     """Reads the body boxes by file name of the photo; None if the settings give no boxes."""
     if config.boxes:
-        return {config.images[0].name: list(config.boxes)}
+        return {name_of(config.images[0]): list(config.boxes)}
     path = config.boxes_file
     if path is None:
         return None
@@ -162,7 +161,7 @@ def _read_boxes(config: PredictConfig) -> dict[str, list[Box]] | None:
     except ValueError as error:
         raise SettingsError(f"{path}: not JSON ({error}); {expected}") from error
     if isinstance(content, list) and len(config.images) == 1:
-        content = {config.images[0].name: content}
+        content = {name_of(config.images[0]): content}
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: holds a {type(content).__name__} for {len(config.images)} photos; {expected}")
     for name, boxes in content.items():
@@ -178,31 +177,32 @@ def _predict_photo(
     predictor: Predictor,
     manifest: Manifest | None,
     boxes_of: Mapping[str, list[Box]] | None,
-    image: Path,
+    image: Place,
 ) -> tuple[Photo, list[PersonPrediction]]:
     if manifest is not None:
         return _predict_annotated(predictor, manifest, image)
-    photo = read_photo(image)
+    photo = read_photo_at(image)
     if boxes_of is None:
         return photo, predictor.predict(photo)
-    if image.name not in boxes_of:
-        raise SettingsError(f"{config.boxes_file}: no boxes of '{image.name}', found {', '.join(sorted(boxes_of))}")
+    name = name_of(image)
+    if name not in boxes_of:
+        raise SettingsError(f"{config.boxes_file}: no boxes of '{name}', found {', '.join(sorted(boxes_of))}")
     try:
-        return photo, predictor.predict(photo, np.array(boxes_of[image.name], np.float32).reshape(-1, 4))
+        return photo, predictor.predict(photo, np.array(boxes_of[name], np.float32).reshape(-1, 4))
     except SettingsError as error:
         raise SettingsError(f"{image}: {error}") from error
 
 
-def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) -> tuple[Photo, list[PersonPrediction]]:
+def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Place) -> tuple[Photo, list[PersonPrediction]]:
     """Predicts the data set's people in this photo, with the same inputs as in an evaluation."""
     from emoface.inference.predictor import from_annotation
 
-    root = Path(manifest.image_root).resolve()
-    if not image.is_file():
+    root = resolve_place(manifest.photos.root)
+    if isinstance(image, Path) and not image.is_file():
         raise ImageError(f"{image}: {describe_missing(image)}")
-    if not image.resolve().is_relative_to(root):
+    if (below := find_below(image, root)) is None:
         raise TableError(f"{image}: not below '{root}', the image root of {manifest.path}")
-    annotated = find_annotated_people(manifest, "image", [image.resolve().relative_to(root).as_posix()])
+    annotated = find_annotated_people(manifest, "image", [below])
     photo, annotated = read_annotated_photo(manifest, annotated)
     people = [person for one in annotated if (person := from_annotation(one)) is not None]
     return photo, predictor.predict_people(photo, people)
@@ -211,7 +211,7 @@ def _predict_annotated(predictor: Predictor, manifest: Manifest, image: Path) ->
 def _write_photo(
     config: PredictConfig,
     predictor: Predictor,
-    image: Path,
+    image: Place,
     stem: str,
     photo: Photo,
     predictions: Sequence[PersonPrediction],

@@ -35,6 +35,7 @@ from emoface.storage.tables import read_table
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     from emoface.mter.base import Mter
     from emoface.mter.pretrained import TakenWeights
@@ -65,6 +66,9 @@ class TrainConfig(Settings):
     """Device on which the network runs; auto takes CUDA where there is one."""
     precision: Precision = "32"
     """Precision of the computation: 32 bits, or bf16 for mixed precision."""
+    compile: bool = False
+    """Compile the network with torch.compile, which pays on a GPU only: the first steps take minutes. It needs a C++
+    compiler, and on a GPU Triton."""
     workers: Annotated[int, Field(ge=0)] | None = None
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Annotated[tuple[str, ...], BeforeValidator(parse_pretrained), TextForm("auto")] = ("auto",)
@@ -157,6 +161,8 @@ def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) ->
 def build_fabric(device: str, precision: Precision) -> Fabric:
     """Sets up one process, or joins all processes that ``torchrun`` or ``fabric run`` started.
 
+    If ``torchrun`` has started more processes than the machine has GPUs, several of them share a GPU.
+
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
         precision: ``32``, or ``bf16`` for mixed precision.
@@ -164,6 +170,7 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
     Raises:
         SettingsError: The device is CUDA and there is none, or the environment has variables of another launcher.
     """
+    import torch
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
@@ -171,20 +178,34 @@ def build_fabric(device: str, precision: Precision) -> Fabric:
 
     processes = find_processes()
     end_with_launcher()
+    kind = pick_device(device).type
+    n_devices = processes.n_local
     among: dict[str, Any] = {}
     if processes.n_all > 1:
         among = {"strategy": "ddp", "num_nodes": processes.n_all // processes.n_local}
+        if kind == "cuda" and (n_gpus := torch.cuda.device_count()) < processes.n_local:
+            among["strategy"] = _share_gpus(processes.n_local, n_gpus)
+            n_devices = n_gpus
     elif not processes.are_joined:  # without this Fabric takes over what batch systems leave in the environment
         among = {"plugins": LightningEnvironment()}
     fabric = Fabric(
-        accelerator=pick_device(device).type,
-        devices=processes.n_local,
+        accelerator=kind,
+        devices=n_devices,
         precision=_FABRIC_PRECISIONS[precision],
         **among,
     )
     if not processes.are_joined:
         fabric.launch()
     return fabric
+
+
+def _share_gpus(n_processes: int, n_gpus: int) -> DDPStrategy:
+    """Lets processes share the GPUs in turn. They exchange tensors by Gloo, as NCCL allows one process per GPU only."""
+    import torch
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    devices = [torch.device("cuda", rank % n_gpus) for rank in range(n_processes)]
+    return DDPStrategy(parallel_devices=devices, process_group_backend="gloo")
 
 
 def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
@@ -203,6 +224,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "recipe": recipe.to_json(),
         "seed": config.seed,
         "precision": config.precision,
+        "compile": config.compile,
         "pretrained": _describe_sources(config.pretrained),
         "init_face": face,
         "balance": config.balance,
@@ -215,7 +237,8 @@ def _check_same_settings(config: TrainConfig, identity: Mapping[str, Any]) -> No
     from emoface.mter.runs import read_run
 
     run = read_run(config.out, needs_finished=False)
-    settings = {**run.settings, "recipe": run.recipe.to_json()}  # a run of an earlier emoface lacks the later settings
+    # a run of an earlier emoface lacks the later settings
+    settings = {"compile": False, **run.settings, "recipe": run.recipe.to_json()}
     before, now = _flatten({name: settings.get(name) for name in identity}), _flatten(identity)
     names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     differ = [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
@@ -248,10 +271,13 @@ def _build_trainer(
     """Opens the data, builds the initial weights and, for a new run, writes ``run.json``."""
     import torch
 
+    from emoface.learning.compiling import check_compiler
     from emoface.mter.dataset import PeopleDataset
     from emoface.mter.runs import RUN_NAME, write_run
     from emoface.mter.trainer import SplitPeople, Trainer, build_augmentation
 
+    if config.compile:
+        check_compiler(fabric.device)
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
     model, taken = _build_initial_model(config, recipe, progress)
@@ -270,7 +296,16 @@ def _build_trainer(
         write_run(config.out, {**identity, "people": counts, "started_from": [asdict(one) for one in taken]})
     fabric.barrier()
     return Trainer(
-        fabric, model, recipe, train, val, config.out, seed=config.seed, workers=_n_workers(config), progress=progress
+        fabric,
+        model,
+        recipe,
+        train,
+        val,
+        config.out,
+        seed=config.seed,
+        workers=_n_workers(config),
+        compiles=config.compile,
+        progress=progress,
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.datasets.photos import PhotoFolder
 from emoface.errors import EmofaceError, TableError
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, FACE_FOUND, FACES_SCHEMA, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA
@@ -31,6 +32,7 @@ from emoface.storage.records import (
 )
 from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import read_table
+from emoface.storage.urls import is_url
 
 _PEOPLE, _FACES, _RUN = "people.parquet", "faces.parquet", "run.json"
 _PACKAGE_DIR = Path(__file__).parents[1]
@@ -115,11 +117,12 @@ def _check_record(path: Path) -> Iterator[str]:
 
 def _present_value(record: JobRecord, out: Path, name: str, value: str) -> str:
     """The value that an input would have in a record now, see ``JobRecord.inputs``."""
+    if value.startswith(PHOTOS):
+        images = _list_images(record, out)
+        root = name if is_url(name) else _locate(record, out, name)
+        return value if images is None else photo_inputs(root, images)[str(root)]
     path = _locate(record, out, name)
-    if not value.startswith(PHOTOS):
-        return cached_sha256(path) if path.is_file() else ABSENT
-    images = _list_images(record, out)
-    return value if images is None else photo_inputs(path, images)[str(path)]
+    return cached_sha256(path) if path.is_file() else ABSENT
 
 
 def _locate(record: JobRecord, out: Path, name: str) -> Path:
@@ -190,7 +193,7 @@ def _check_manifest(path: Path) -> Iterator[str]:
         yield f"{path}: {n_twice} people are in more than one split or more than once in a split"
     if "file" in manifest.balance:
         yield from _check_balance(path, manifest)
-    yield from _check_photos(path, Path(manifest.image_root), list(images))
+    yield from _check_photos(path, manifest.photos, list(images))
 
 
 def _count_split(table: pa.Table) -> dict[str, Any]:
@@ -224,11 +227,11 @@ def _check_balance(path: Path, manifest: Manifest) -> Iterator[str]:
         yield f"{file}: sha256 is {found}, {path} says {manifest.balance['sha256']}"
 
 
-def _check_photos(path: Path, image_root: Path, images: list[str]) -> Iterator[str]:
-    missing = [image for image in images if not (image_root / image).is_file()]
+def _check_photos(path: Path, photos: PhotoFolder, images: list[str]) -> Iterator[str]:
+    missing = photos.read_states(images).missing
     if missing:
         yield (
-            f"{image_root}: {len(missing)} of {len(images)} photos are missing, first {missing[0]}; {path} names this "
+            f"{photos.root}: {len(missing)} of {len(images)} photos are missing, first {missing[0]}; {path} names this "
             "folder as the image root"
         )
 

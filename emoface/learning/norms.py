@@ -28,6 +28,11 @@ class NormWarmup:
             if isinstance(part, _BatchNorm) and part.momentum is not None and _is_untrained(part)
         }
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether all layers have their own momentum, so that ``set_momentum`` changes nothing any more."""
+        return not self._momentum_of
+
     def set_momentum(self) -> None:
         """Sets the momentum of the next update; to be called before each training step."""
         for norm, momentum in list(self._momentum_of.items()):

@@ -75,7 +75,8 @@ class Mter(nn.Module):
 
         Args:
             inputs: Per stream (b, 3, s, s), RGB, normalised by ``IMAGENET_MEAN`` and ``IMAGENET_STD``.
-            has_face: (b,) bool; where False the face input is ignored, in training and in evaluation.
+            has_face: (b,) bool; where False the face input is ignored, in training and in evaluation. On the CPU the
+                call does not wait for a GPU; on the GPU it does.
         """
         raise NotImplementedError
 
@@ -144,7 +145,7 @@ def masked_features(backbone: Backbone, x: Tensor, has_face: Tensor) -> Tensor:
     if bool(has_face.all()):
         features: Tensor = backbone(x) if len(x) else x.new_zeros(0, backbone.n_features)
         return features
-    rows = has_face.nonzero().squeeze(1)
+    rows = has_face.nonzero().squeeze(1).to(x.device, non_blocking=True)
     if len(rows):
         found = backbone(x[rows])
         return torch.zeros(len(x), found.shape[1], dtype=found.dtype, device=found.device).index_copy(0, rows, found)

@@ -201,7 +201,7 @@ class CaerNetS(Mter):
 
     def stream_weights(self, face: Tensor, context: Tensor, has_face: Tensor) -> Tensor:
         """Computes the attention weights of face and context, (b, 2) with sum 1 per person."""
-        face_score = self.face_weight(face).masked_fill(~has_face[:, None], float("-inf"))
+        face_score = self.face_weight(face).masked_fill(~has_face[:, None].to(face.device), float("-inf"))
         return torch.cat((face_score, self.context_weight(context)), dim=1).softmax(dim=1)
 
 

@@ -1,16 +1,17 @@
-"""People as inputs of a network: read from the stream cache, augmented as in section 4.4 of the thesis, batched.
+"""People as inputs of a network: read from the stream cache and batched.
 
-The augmentation of sample k of epoch e depends only on the seed, e and k, and not on the number of workers or processes
-or on the streams of the model.
+For evaluation a person's squares are scaled to the inputs of the network here, on the CPU. A training batch contains
+the squares as they are stored, with the random parameters of the augmentation, which runs on the device of the network;
+see ``emoface.mter.augmentation``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -18,61 +19,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.datasets.stream_cache import PersonPixels, StreamCache, crop_person
+from emoface.datasets.stream_cache import CACHE_SIZES, PersonPixels, StreamCache, crop_person
+from emoface.mter.augmentation import (
+    AVERAGE_FROM,
+    Augmentation,
+    AugmentationParameters,
+    augment_pixels,
+    draw_parameters,
+    normalise_pixels,
+)
 from emoface.mter.base import ContextInput, Mter
-from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES, STREAMS, FaceFill
+from emoface.mter.names import IMAGENET_MEAN, STREAM_SIZES, STREAMS, FaceFill
+from emoface.mter.sampling import SampleKey
 from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
-from emoface.vision.augmentation import CROP_SHARES, distort_colors
 from emoface.vision.crops import Photo
 
 BLANK = tuple(round(255 * value) for value in IMAGENET_MEAN)
 """The usual colour of a blanked face: after normalisation as close to 0 as 8 bits allow."""
 _FILLS: dict[FaceFill, tuple[int, ...]] = {"mean": BLANK, "black": (0, 0, 0)}
 
-_AVERAGE_FROM = 2.0
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Settings of the data augmentation; the defaults are those of section 4.4 of the thesis.
-
-    Attributes:
-        crop_shares: Smallest and largest side of the random square crop of a face or a body, as a share of its side.
-        context_crop_shares: The same for the whole photo, which the thesis does not crop.
-        mirror_probability: Probability that all streams of a person are mirrored together.
-        distort_probability: Probability that the colours of all streams of a person change, by the same amounts.
-    """
-
-    crop_shares: tuple[float, float] = CROP_SHARES
-    context_crop_shares: tuple[float, float] = (1.0, 1.0)
-    mirror_probability: float = 0.5
-    distort_probability: float = 0.5
-
-
-class SampleKey(NamedTuple):
-    """Identifies a training sample: its epoch, its number in the epoch, and its person.
-
-    Attributes:
-        epoch: Index of the epoch, from 0.
-        number: Index of the sample among all batches and processes of the epoch, from 0.
-        position: Position of the person in the stream cache.
-    """
-
-    epoch: int
-    number: int
-    position: int
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One person, ready for batching; ``pixels`` are uint8 RGB (side, side, 3) per stream."""
-
-    pixels: dict[str, Photo]
-    has_face: bool
-    labels: NDArray[np.uint8]
-    vad: NDArray[np.float32]
-    index: int
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -80,11 +47,15 @@ class PersonBatch:
     """A batch of b people.
 
     Attributes:
-        pixels: Per stream (b, side, side, 3) uint8, RGB; all 0 where a person has no face.
-        has_face: (b,) bool.
+        pixels: Per stream (b, side, side, 3) uint8, RGB; all 0 where a person has no face. For training these are the
+            stored squares, for evaluation they have the size of the network's input.
+        has_face: (b,) bool, always on the CPU: the networks compute features of the rows with a face only, and would
+            have to wait for a GPU to know which these are.
         labels: (b, 26) float, 0 or 1.
         vad: (b, 3) valence, arousal, dominance, 1-10; nan where EMOTIC has none.
-        index: (b,) int64, the people's ``index``.
+        index: (b,) int64, the people's ``index``, always on the CPU.
+        sizes: Side of each stream's input, pixels.
+        augmentation: Random parameters of the augmentation of a training batch; None for evaluation.
     """
 
     pixels: dict[str, Tensor]
@@ -92,14 +63,24 @@ class PersonBatch:
     labels: Tensor
     vad: Tensor
     index: Tensor
+    sizes: Mapping[str, int]
+    augmentation: AugmentationParameters | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """Per stream (b, 3, side, side), normalised; the inputs of ``Mter.forward``."""
-        return {stream: normalise_pixels(pixels) for stream, pixels in self.pixels.items()}
+        """Per stream (b, 3, side, side), augmented and normalised; the inputs of ``Mter.forward``.
+
+        The face of a person without one is arbitrary, as ``Mter.forward`` ignores it.
+        """
+        if self.augmentation is None:
+            return {stream: normalise_pixels(pixels) for stream, pixels in self.pixels.items()}
+        return {
+            stream: augment_pixels(pixels, self.augmentation, stream, self.sizes[stream])
+            for stream, pixels in self.pixels.items()
+        }
 
     @property
     def vad_unit(self) -> Tensor:
@@ -107,35 +88,27 @@ class PersonBatch:
         return to_vad_unit(self.vad)
 
     def to(self, device: torch.device) -> PersonBatch:
-        """The same people on another device."""
+        """The same people on another device, except ``has_face`` and ``index``; from pinned memory without waiting."""
         return replace(
             self,
             pixels={stream: pixels.to(device, non_blocking=True) for stream, pixels in self.pixels.items()},
-            has_face=self.has_face.to(device),
-            labels=self.labels.to(device),
-            vad=self.vad.to(device),
+            labels=self.labels.to(device, non_blocking=True),
+            vad=self.vad.to(device, non_blocking=True),
+            augmentation=None if self.augmentation is None else self.augmentation.to(device),
         )
 
-
-def normalise_pixels(pixels: Tensor) -> Tensor:
-    """Normalises pixels for the network.
-
-    Args:
-        pixels: (b, height, width, 3) uint8, RGB.
-
-    Returns:
-        (b, 3, height, width) float, (pixels / 255 - ``IMAGENET_MEAN``) / ``IMAGENET_STD``; channels last in memory.
-    """
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device)
-    return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    def tensors(self) -> list[Tensor]:
+        """The tensors that ``to`` moves."""
+        drawn = self.augmentation
+        parameters = [] if drawn is None else [drawn.crops, drawn.is_mirrored, drawn.colors]
+        return [*self.pixels.values(), self.labels, self.vad, *parameters]
 
 
 class PeopleDataset:
-    """The people of a stream cache as samples.
+    """The people of a stream cache as inputs of a network.
 
-    ``dataset[position]`` is a sample without augmentation, for evaluation; ``dataset[SampleKey(...)]`` is augmented,
-    for training.
+    ``dataset[position]`` is the input of each stream without augmentation, for evaluation: uint8 RGB (side, side, 3),
+    black where the person has no face. ``load_training_batch`` loads batches for training.
 
     Args:
         cache: Pixels and labels of a split.
@@ -186,31 +159,37 @@ class PeopleDataset:
     def __len__(self) -> int:
         return len(self.cache)
 
-    def __getitem__(self, which: int | SampleKey) -> Sample:
-        position = which.position if isinstance(which, SampleKey) else which
-        people = self.cache.people
+    def __getitem__(self, position: int) -> dict[str, Photo]:
         cached = {stream: self._read(position, stream) for stream in self.streams}
         present = {stream: pixels for stream, pixels in cached.items() if pixels is not None}
-        if isinstance(which, SampleKey):
-            present = augment_streams(present, self.augmentation, (self.seed, which.epoch, which.number), self.sizes)
-        elif "context" in present:
+        if "context" in present:
             present["context"] = crop_center_square(present["context"], self.context_input.center_share)
         no_face = {"face": _no_face(self.sizes["face"])} if "face" in cached and cached["face"] is None else {}
-        return Sample(
-            pixels={**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}},
-            has_face=bool(people.has_face[position]),
-            labels=people.labels[position],
-            vad=people.vad[position],
-            index=int(people.index[position]),
-        )
+        return {**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}}
+
+    def copy_stored(self, position: int, stream: str, target: Photo) -> None:
+        """Copies the stored square of one person; the face is blanked in the context if the model asks for it.
+
+        Args:
+            position: 0 to n - 1.
+            stream: Stream to read.
+            target: (side, side, 3) uint8 of the size of ``CACHE_SIZES``, which is overwritten; with 0 without a face.
+        """
+        stored = self.cache.read(position, stream)
+        target[...] = 0 if stored is None else stored
+        if self._blanks_face(position, stream):
+            _paint_box(target, self.cache.people.face_in_context[position], _FILLS[self.context_input.face_fill])
 
     def _read(self, position: int, stream: str) -> Photo | None:
         pixels = self.cache.read(position, stream)
-        if stream == "context" and self.context_input.masks_face and self.cache.people.has_face[position]:
+        if self._blanks_face(position, stream):
             assert pixels is not None
             fill = _FILLS[self.context_input.face_fill]
             return blank_box(pixels, self.cache.people.face_in_context[position], fill)
         return pixels
+
+    def _blanks_face(self, position: int, stream: str) -> bool:
+        return stream == "context" and self.context_input.masks_face and bool(self.cache.people.has_face[position])
 
 
 def to_stream_inputs(
@@ -260,54 +239,6 @@ def person_pixels(
     return {stream: fit_input(pixels[stream], sizes[stream]) for stream in streams}
 
 
-def augment_streams(
-    stream_pixels: Mapping[str, Photo], augmentation: Augmentation, seed: tuple[int, ...], sizes: Mapping[str, int]
-) -> dict[str, Photo]:
-    """Augments a person's streams: each stream has its own random crop, all share mirroring and colour changes.
-
-    Args:
-        stream_pixels: Per stream (side, side, 3).
-        augmentation: Settings of the augmentation.
-        seed: Numbers that seed the random generators.
-        sizes: Side of each stream's result, pixels.
-
-    Returns:
-        Per stream (size, size, 3).
-    """
-    rng = np.random.default_rng(seed)
-    is_mirrored = rng.random() < augmentation.mirror_probability
-    is_distorted = rng.random() < augmentation.distort_probability
-    colors_seed = int(rng.integers(2**62))
-    augmented = {}
-    for stream, pixels in stream_pixels.items():
-        shares = augmentation.context_crop_shares if stream == "context" else augmentation.crop_shares
-        crop_rng = np.random.default_rng((*seed, 1 + STREAMS.index(stream)))
-        pixels = fit_input(crop_random_square(crop_rng, pixels, shares), sizes[stream])
-        if is_mirrored:
-            pixels = np.ascontiguousarray(pixels[:, ::-1])
-        if is_distorted:
-            pixels = distort_colors(np.random.default_rng(colors_seed), pixels)
-        augmented[stream] = pixels
-    return augmented
-
-
-def crop_random_square(rng: np.random.Generator, photo: Photo, shares: tuple[float, float]) -> Photo:
-    """Crops a square of random size at a random place.
-
-    Args:
-        rng: Random generator of size and place.
-        photo: (height, width, 3).
-        shares: Smallest and largest side, as a share of the photo's shorter side.
-
-    Returns:
-        (side, side, 3), a view.
-    """
-    height, width = photo.shape[:2]
-    side = max(1, round(min(height, width) * float(rng.uniform(*shares))))
-    left, top = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
-    return photo[top : top + side, left : left + side]
-
-
 def crop_center_square(photo: Photo, share: float) -> Photo:
     """Crops the central square of a photo.
 
@@ -339,7 +270,7 @@ def fit_input(photo: Photo, size: int) -> Photo:
     """
     if photo.shape[0] == size:
         return np.ascontiguousarray(photo)
-    interpolation = cv2.INTER_AREA if photo.shape[0] >= _AVERAGE_FROM * size else cv2.INTER_LINEAR
+    interpolation = cv2.INTER_AREA if photo.shape[0] >= AVERAGE_FROM * size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(photo, (size, size), interpolation=interpolation), np.uint8)
 
 
@@ -351,47 +282,133 @@ def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32], fill: tuple[int, .
         shares_xyxy: (4,) the box as shares of width and height, 0-1.
         fill: The colour, RGB.
     """
-    height, width = photo.shape[:2]
-    left, top, right, bottom = shares_xyxy * np.array([width, height, width, height])
     painted = photo.copy()
-    rows, columns = slice(int(max(0, top)), int(np.ceil(bottom))), slice(int(max(0, left)), int(np.ceil(right)))
-    painted[rows, columns] = fill
+    _paint_box(painted, shares_xyxy, fill)
     return painted
 
 
-def stack_samples(samples: Sequence[Sample]) -> PersonBatch:
-    """Stacks samples into a batch."""
-    streams = samples[0].pixels.keys()
-    return PersonBatch(
-        pixels={stream: torch.from_numpy(np.stack([one.pixels[stream] for one in samples])) for stream in streams},
-        has_face=torch.tensor([one.has_face for one in samples]),
-        labels=torch.from_numpy(np.stack([one.labels for one in samples])).float(),
-        vad=torch.from_numpy(np.stack([one.vad for one in samples])),
-        index=torch.tensor([one.index for one in samples]),
-    )
+def _paint_box(photo: Photo, shares_xyxy: NDArray[np.float32], fill: tuple[int, ...]) -> None:
+    height, width = photo.shape[:2]
+    left, top, right, bottom = shares_xyxy * np.array([width, height, width, height])
+    rows, columns = slice(int(max(0, top)), int(np.ceil(bottom))), slice(int(max(0, left)), int(np.ceil(right)))
+    photo[rows, columns] = fill
 
 
-def load_batch(dataset: PeopleDataset, which: Sequence[int | SampleKey]) -> PersonBatch:
-    """Loads samples as one batch, in the given order."""
-    return stack_samples([dataset[one] for one in which])
-
-
-def iterate_batches(
-    dataset: PeopleDataset, batches: Iterable[Sequence[int | SampleKey]], workers: int = 0
-) -> Iterator[PersonBatch]:
-    """Yields batches in order, read ahead by worker threads; OpenCV and numpy release Python's global lock.
+def load_batch(dataset: PeopleDataset, positions: Sequence[int], *, pins_memory: bool = False) -> PersonBatch:
+    """Loads people as one batch without augmentation, for evaluation.
 
     Args:
         dataset: The people.
-        batches: The samples of each batch, by position or sample key.
-        workers: Number of threads that read ahead; 0 reads in the calling thread.
+        positions: The people of the batch, in order.
+        pins_memory: Whether the batch is in page-locked memory, from which a GPU reads while the CPU goes on.
     """
-    load = partial(load_batch, dataset)
+    inputs = [dataset[position] for position in positions]
+    pixels = {}
+    for stream in dataset.streams:
+        side = dataset.sizes[stream]
+        pixels[stream] = torch.empty((len(inputs), side, side, 3), dtype=torch.uint8, pin_memory=pins_memory)
+        for target, one in zip(pixels[stream].numpy(), inputs, strict=True):
+            target[...] = one[stream]
+    return _build_batch(dataset, positions, pixels, pins_memory)
+
+
+def load_training_batch(dataset: PeopleDataset, keys: Sequence[SampleKey], *, pins_memory: bool = False) -> PersonBatch:
+    """Loads samples as one batch that is augmented when its ``inputs`` are taken.
+
+    Args:
+        dataset: The people.
+        keys: The samples, in order.
+        pins_memory: As in ``load_batch``.
+    """
+    positions = [key.position for key in keys]
+    pixels = {}
+    for stream in dataset.streams:
+        side = CACHE_SIZES[stream]
+        pixels[stream] = torch.empty((len(keys), side, side, 3), dtype=torch.uint8, pin_memory=pins_memory)
+        for position, target in zip(positions, pixels[stream].numpy(), strict=True):
+            dataset.copy_stored(position, stream, target)
+    parameters = draw_parameters(keys, dataset.augmentation, dataset.seed, pins_memory=pins_memory)
+    return _build_batch(dataset, positions, pixels, pins_memory, parameters)
+
+
+def _build_batch(
+    dataset: PeopleDataset,
+    positions: Sequence[int],
+    pixels: dict[str, Tensor],
+    pins_memory: bool,
+    augmentation: AugmentationParameters | None = None,
+) -> PersonBatch:
+    people = dataset.cache.people
+    rows = np.asarray(positions, np.int64)
+    labels, vad = torch.from_numpy(people.labels[rows]).float(), torch.from_numpy(people.vad[rows])
+    return PersonBatch(
+        pixels=pixels,
+        has_face=torch.from_numpy(people.has_face[rows]),
+        labels=labels.pin_memory() if pins_memory else labels,
+        vad=vad.pin_memory() if pins_memory else vad,
+        index=torch.from_numpy(people.index[rows]),
+        sizes=dataset.sizes,
+        augmentation=augmentation,
+    )
+
+
+def iterate_batches(
+    dataset: PeopleDataset, batches: Iterable[Sequence[int]], workers: int = 0, *, pins_memory: bool = False
+) -> Iterator[PersonBatch]:
+    """Yields batches for evaluation in order, read ahead by worker threads; OpenCV and numpy release the global lock.
+
+    Args:
+        dataset: The people.
+        batches: The positions of the people of each batch.
+        workers: Number of threads that read ahead; 0 reads in the calling thread.
+        pins_memory: As in ``load_batch``.
+    """
+    return _read_ahead(partial(load_batch, dataset, pins_memory=pins_memory), batches, workers)
+
+
+def iterate_training_batches(
+    dataset: PeopleDataset, batches: Iterable[Sequence[SampleKey]], workers: int = 0, *, pins_memory: bool = False
+) -> Iterator[PersonBatch]:
+    """Yields batches for training in order, read ahead by worker threads; with arguments as ``iterate_batches``."""
+    return _read_ahead(partial(load_training_batch, dataset, pins_memory=pins_memory), batches, workers)
+
+
+def _read_ahead(load: Callable[[T], PersonBatch], batches: Iterable[T], workers: int) -> Iterator[PersonBatch]:
     if not workers:
         yield from map(load, batches)
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from map_ahead(pool, load, batches, ahead=workers + 2)
+
+
+def move_ahead(batches: Iterable[PersonBatch], device: torch.device) -> Iterator[PersonBatch]:
+    """Yields batches on a device, in order; to a GPU the next batch is copied while it computes on the present one.
+
+    Args:
+        batches: Batches on the CPU; those for a GPU in pinned memory, or the CPU waits for each copy.
+        device: The device to compute on.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copying = torch.cuda.Stream(device)
+    waiting: tuple[PersonBatch, torch.cuda.Event] | None = None
+    for batch in batches:
+        before = waiting
+        with torch.cuda.stream(copying):
+            waiting = batch.to(device), copying.record_event()
+        if before is not None:
+            yield _use_after(*before, torch.cuda.current_stream(device))
+    if waiting is not None:
+        yield _use_after(*waiting, torch.cuda.current_stream(device))
+
+
+def _use_after(batch: PersonBatch, arrived: torch.cuda.Event, stream: torch.cuda.Stream) -> PersonBatch:
+    """Makes a stream wait until a batch is copied, and keeps the batch's memory until the stream has used it."""
+    stream.wait_event(arrived)
+    for tensor in batch.tensors():
+        tensor.record_stream(stream)
+    return batch
 
 
 def _no_face(size: int) -> Photo:

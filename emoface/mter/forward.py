@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoface.mter.base import Mter, MterOutput
-from emoface.mter.dataset import PeopleDataset, iterate_batches
+from emoface.mter.dataset import PeopleDataset, iterate_batches, move_ahead
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
 from emoface.schema import DIMENSIONS, N_CATEGORIES
@@ -83,9 +83,9 @@ def forward_people(
     chosen = positions.tolist()
     plan = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     parts = []
-    for batch in iterate_batches(dataset, plan, workers):
-        moved = batch.to(device)
-        parts.append(forward_batch(model, moved.inputs, moved.has_face))
+    batches = iterate_batches(dataset, plan, workers, pins_memory=device.type == "cuda")
+    for batch in move_ahead(batches, device):
+        parts.append(forward_batch(model, batch.inputs, batch.has_face))
         progress.advance(len(batch))
     if not parts:
         return ModelOutputs(np.zeros((0, N_CATEGORIES), np.float32), {}, None)

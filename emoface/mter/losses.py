@@ -126,7 +126,9 @@ def weigh_batch_labels(kind: LabelWeighting, counts: Tensor, n_people: int) -> T
     """
     if kind not in BATCH_WEIGHTINGS:
         raise ValueError(f"label weights '{kind}' do not depend on the batch, expected {' or '.join(BATCH_WEIGHTINGS)}")
-    return count_label_weights(counts) if kind == "batch_count" else kosti_label_weights(counts / max(n_people, 1))
+    if kind == "batch_count":
+        return count_label_weights(counts)
+    return 1 / torch.log(_KOSTI_C + counts / max(n_people, 1))  # kosti_label_weights without its check of the values
 
 
 def label_losses(

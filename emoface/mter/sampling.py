@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emoface.datasets.stream_cache import UsablePeople
-from emoface.mter.dataset import SampleKey
+
+
+class SampleKey(NamedTuple):
+    """Identifies a training sample: its epoch, its number in the epoch, and its person.
+
+    Attributes:
+        epoch: Index of the epoch, from 0.
+        number: Index of the sample among all batches and processes of the epoch, from 0.
+        position: Position of the person in the stream cache.
+    """
+
+    epoch: int
+    number: int
+    position: int
 
 
 def sample_epoch(

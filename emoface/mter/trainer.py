@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -26,9 +26,11 @@ from emoface.learning.checkpoints import load_checkpoint, loading_state, save_ch
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
+from emoface.learning.pending import PendingValues
 from emoface.metrics.evaluation import measure_precision
+from emoface.mter.augmentation import Augmentation
 from emoface.mter.base import Mter, MterOutput
-from emoface.mter.dataset import Augmentation, PeopleDataset, PersonBatch, iterate_batches
+from emoface.mter.dataset import PeopleDataset, PersonBatch, iterate_batches, iterate_training_batches, move_ahead
 from emoface.mter.epoch_log import (
     ValMetrics,
     describe_best,
@@ -67,6 +69,34 @@ class SplitPeople:
     def __len__(self) -> int:
         return len(self.positions)
 
+    @property
+    def has_all_faces(self) -> bool:
+        """Whether the face of each person was found."""
+        return bool(self.dataset.cache.people.has_face[self.positions].all())
+
+
+@dataclass(frozen=True)
+class _StepLosses:
+    """The losses of one training step on their way to the CPU, and what an error has to say about the step."""
+
+    names: tuple[str, ...]
+    values: PendingValues
+    people: Tensor
+    epoch: int
+    step: int
+    rate: float
+
+    def read(self) -> dict[str, float]:
+        """Waits for the losses, and returns them by name.
+
+        Raises:
+            TrainingError: The sum of the losses is not finite.
+        """
+        values = dict(zip(self.names, self.values.read(), strict=True))
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(_describe_failure(values, self))
+        return values
+
 
 class Trainer:
     """Trains one model, and updates the run folder after every epoch.
@@ -80,6 +110,7 @@ class Trainer:
         run_dir: Folder of the run, see ``emoface.mter.runs``.
         seed: Seed of sample order, augmentation and dropout.
         workers: Number of threads that read ahead.
+        compiles: Whether ``torch.compile`` compiles the network for training; evaluation does not use it.
         progress: Receives one step per person.
 
     Attributes:
@@ -99,12 +130,13 @@ class Trainer:
         *,
         seed: int = 0,
         workers: int = 0,
+        compiles: bool = False,
         progress: Progress = SILENT,
     ) -> None:
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = AveragedWeights(model, ratio_warmup(recipe.ema_decay)) if recipe.ema_decay else None
         self.lines: list[dict[str, Any]] = []
-        self._norm_warmup = NormWarmup(model)
+        self._norm_warmup = None if recipe.freezes_norms else NormWarmup(model)
         self.train = train
         self.val = val
         self._fabric = fabric
@@ -112,6 +144,8 @@ class Trainer:
         self._run_dir = run_dir
         self._seed = seed
         self._workers = workers
+        self._pins_memory = fabric.device.type == "cuda"
+        self._will_compile = compiles
         self._progress = progress
         self._raw_optimizer = build_recipe_optimizer(model, recipe)
         self._wrapped_model, self._optimizer = fabric.setup(model, self._raw_optimizer)
@@ -136,6 +170,7 @@ class Trainer:
         recipe, fabric = self._recipe, self._fabric
         self.resume()
         with ExitStack() as opened:
+            opened.enter_context(self._fastest_convolutions())
             curves = None
             if fabric.is_global_zero:
                 curves = opened.enter_context(
@@ -174,13 +209,12 @@ class Trainer:
         set_training_mode(self.model, recipe.freezes_norms)
         best_so_far = describe_best(self.lines)
         sums: dict[str, float] = {}
-        for step, batch in enumerate(self._read_training_batches(epoch)):
-            losses = self._take_step(batch.to(fabric.device), epoch, step)
+        for step, losses in enumerate(self._take_steps(epoch)):
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             loss = sums["loss"] / (step + 1)
             self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{best_so_far}")
-            self._progress.advance(len(batch) * fabric.world_size)
+            self._progress.advance(recipe.batch_size)
         self.model.eval()
         share_buffers(fabric, self.model)
         if self.averaged is not None:
@@ -201,11 +235,12 @@ class Trainer:
         plan = [own[start : start + size] for start in range(0, len(own), size)]
         outputs: list[MterOutput] = []
         truths: list[PersonBatch] = []
-        for batch in iterate_batches(self.val.dataset, plan, self._workers):
-            on_device = batch.to(fabric.device)
+        batches = iterate_batches(self.val.dataset, plan, self._workers, pins_memory=self._pins_memory)
+        for batch in move_ahead(batches, fabric.device):
             with fabric.autocast():
-                outputs.append(self.kept_model(on_device.inputs, on_device.has_face))
-            truths.append(replace(on_device, pixels={}))
+                # forward itself, as a call would use the code that is compiled for training
+                outputs.append(self.kept_model.forward(batch.inputs, batch.has_face))
+            truths.append(replace(batch, pixels={}))
             self._progress.advance(len(batch) * fabric.world_size)
         output, truth = _gather_outputs(fabric, outputs, n), _gather_truths(fabric, truths, n)
         losses = {name: value.item() for name, value in self._loss(output, truth).items()}
@@ -264,21 +299,36 @@ class Trainer:
         line["seconds"] = round(time.perf_counter() - start, 2)
         return line
 
-    def _take_step(self, batch: PersonBatch, epoch: int, step: int) -> dict[str, float]:
+    def _take_steps(self, epoch: int) -> Iterator[dict[str, float]]:
+        """Takes the steps of an epoch, and yields the losses of each after the next step has been started.
+
+        So a GPU need not wait for the CPU to look at the losses. At most one step follows one whose loss is not finite,
+        and nothing of that epoch is saved.
+        """
+        before: _StepLosses | None = None
+        for step, batch in enumerate(move_ahead(self._read_training_batches(epoch), self._fabric.device)):
+            present = self._take_step(batch, epoch, step)
+            if before is not None:
+                yield before.read()
+            before = present
+        if before is not None:
+            yield before.read()
+
+    def _take_step(self, batch: PersonBatch, epoch: int, step: int) -> _StepLosses:
         """Takes one optimizer step; returns the terms of the loss and their sum ``loss`` of this process alone."""
         fabric, optimizer, recipe = self._fabric, self._optimizer, self._recipe
         rate = self._learning_rate(epoch, step)
         set_learning_rate(optimizer, rate)
-        self._norm_warmup.set_momentum()
+        if self._norm_warmup is not None:
+            self._norm_warmup.set_momentum()
+        self._compile_once_ready()
         loss = self._loss
         if recipe.label_weights in BATCH_WEIGHTINGS:
             counts = sum_over_processes(fabric, batch.labels.sum(dim=0))
             loss = replace(loss, label_weights=weigh_batch_labels(recipe.label_weights, counts, recipe.batch_size))
         losses = loss(self._wrapped_model(batch.inputs, batch.has_face), batch)
         total = torch.stack(list(losses.values())).sum()
-        values = {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
-        if not math.isfinite(values["loss"]):
-            raise TrainingError(_describe_failure(values, batch, epoch, step, rate))
+        pending = PendingValues(torch.stack([total, *losses.values()]))
         optimizer.zero_grad()
         fabric.backward(total)
         if recipe.clip_norm:
@@ -286,7 +336,29 @@ class Trainer:
         optimizer.step()
         if self.averaged is not None:
             self.averaged.update(self.model)
-        return values
+        return _StepLosses(("loss", *losses), pending, batch.index, epoch, step, rate)
+
+    def _compile_once_ready(self) -> None:
+        """Compiles the network in place, which leaves the names of its weights as they are.
+
+        While the momentum of BatchNorm layers still changes with every step, each step would be compiled anew.
+        """
+        if self._will_compile and (self._norm_warmup is None or self._norm_warmup.is_finished):
+            self.model.compile()
+            self._will_compile = False
+
+    def _fastest_convolutions(self) -> AbstractContextManager[None]:
+        """Lets cuDNN try out which of its algorithms is fastest, where the sizes of all batches are the same.
+
+        The face stream computes the people with a face only, whose number differs from batch to batch.
+        """
+        reads_all_faces = "face" not in self.model.streams or self.train.has_all_faces
+        if self._fabric.device.type != "cuda" or not reads_all_faces:
+            return nullcontext()
+        cudnn = torch.backends.cudnn
+        return cudnn.flags(
+            enabled=cudnn.enabled, benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32
+        )
 
     def _learning_rate(self, epoch: int, step: int) -> float:
         return learning_rate(self._recipe, epoch, step, self.n_steps)
@@ -296,7 +368,7 @@ class Trainer:
         sampled = sample_epoch(self.train.positions, self.train.sampling_weights, self._seed, epoch)
         rank, n_processes = self._fabric.global_rank, self._fabric.world_size
         plan = plan_batches(sampled, epoch, self._recipe.batch_size, rank, n_processes)
-        return iterate_batches(self.train.dataset, plan, self._workers)
+        return iterate_training_batches(self.train.dataset, plan, self._workers, pins_memory=self._pins_memory)
 
     def _seed_torch(self, epoch: int) -> None:
         """Seeds torch by seed, epoch and process, which determine the dropout of an epoch."""
@@ -328,7 +400,7 @@ class RecipeLoss:
             stream_weight=recipe.stream_weight,
             label_weights=self.label_weights,
             ohem_ratio=recipe.ohem_ratio or None,
-            has_face=batch.has_face,
+            has_face=batch.has_face.to(output.logits.device, non_blocking=True),
             vad_unit=batch.vad_unit if recipe.predicts_vad else None,
             vad_kind=recipe.vad_loss,
             vad_weight=recipe.vad_weight,
@@ -396,10 +468,11 @@ def _gather_truths(fabric: Fabric, truths: list[PersonBatch], n: int) -> PersonB
     gather = partial(_gather, fabric, n)
     return PersonBatch(
         pixels={},
-        has_face=gather([one.has_face for one in truths]),
+        has_face=gather([one.has_face.to(fabric.device) for one in truths]),
         labels=gather([one.labels for one in truths]),
         vad=gather([one.vad for one in truths]),
         index=gather([one.index.to(fabric.device) for one in truths]),
+        sizes=truths[0].sizes,
     )
 
 
@@ -407,9 +480,10 @@ def _gather(fabric: Fabric, n: int, parts: list[Tensor]) -> Tensor:
     """Gathers the rows of all processes, (n, ...), without padding; float32, so that half precision causes no ties."""
     rows = torch.cat([part.float() if part.is_floating_point() else part for part in parts])
     if fabric.world_size > 1:
-        parts = [torch.empty_like(rows) for _ in range(fabric.world_size)]
-        torch.distributed.all_gather(parts, rows)
-        rows = torch.cat(parts)
+        own = rows.cpu() if torch.distributed.get_backend() == "gloo" else rows  # Gloo gathers tensors of the CPU only
+        parts = [torch.empty_like(own) for _ in range(fabric.world_size)]
+        torch.distributed.all_gather(parts, own)
+        rows = torch.cat(parts).to(rows.device)
     return rows[:n]
 
 
@@ -420,10 +494,11 @@ def _vad_errors(output: MterOutput, truth: PersonBatch) -> tuple[float, ...]:
     return tuple(errors.nanmean(dim=0).tolist())
 
 
-def _describe_failure(values: dict[str, float], batch: PersonBatch, epoch: int, step: int, rate: float) -> str:
+def _describe_failure(values: dict[str, float], failed: _StepLosses) -> str:
     terms = ", ".join(f"{name} {value:g}" for name, value in values.items())
-    people = " ".join(str(index) for index in batch.index.tolist())
+    people = " ".join(str(index) for index in failed.people.tolist())
     return (
-        f"the loss is not finite in epoch {epoch + 1}, step {step + 1}: {terms}; learning rate {rate:g}; people by "
-        f"index: {people}; the weights before this epoch are kept; try a lower --learning-rate or --precision 32"
+        f"the loss is not finite in epoch {failed.epoch + 1}, step {failed.step + 1}: {terms}; learning rate "
+        f"{failed.rate:g}; people by index: {people}; the weights before this epoch are kept; try a lower "
+        "--learning-rate or --precision 32"
     )

@@ -31,6 +31,7 @@ from emoface.storage.records import (
     to_settings,
 )
 from emoface.storage.tables import read_table
+from emoface.storage.urls import Place, is_url
 
 CURRENT, STALE, UNFINISHED, NOT_RUN = "current", "stale", "unfinished", "missing"
 """The states of a stage: up to date; out of date; started but not finished; never run."""
@@ -47,6 +48,8 @@ class Job:
         folder: Field or property of the configuration that gives the folder of the job's record.
         marks: Files or folders in that folder that show that a run was started.
         resumes_from: Files or folders in it from which an interrupted run resumes; ``--rebuild`` removes them.
+        reset: Name of the module's function that removes, for a configuration, what an interrupted run resumes from
+            outside that folder; None if there is no such thing.
         photo_table: Name of the module's function that returns, for a configuration, the split table that lists the
             photos the job reads; None if ``people.parquet`` in the folder lists them.
         is_kept: Whether a stale finished run is replaced only with ``--rebuild``, because it took long to make
@@ -59,6 +62,7 @@ class Job:
     folder: str = "dir"
     marks: tuple[str, ...] = ()
     resumes_from: tuple[str, ...] = ()
+    reset: str | None = None
     photo_table: str | None = None
     is_kept: bool = False
 
@@ -68,7 +72,10 @@ JOBS: dict[str, Job] = {
         "emoface.jobs.simulate", "SimulateConfig", "run_simulate", "out", ("simulation.json",), ("simulate_shards",)
     ),
     "parse": Job("emoface.jobs.parse", "ParseConfig", "run_parse", "out", ("people.parquet",)),
-    "faces": Job("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
+    "faces": Job(
+        *("emoface.jobs.faces", "FacesConfig", "run_faces", "dir", ("faces_shards",), ("faces_shards",)),
+        reset="remove_shards",
+    ),
     "pose": Job("emoface.jobs.pose", "PoseConfig", "run_pose", "dir", ("pose_shards",), ("pose_shards",)),
     "depth": Job("emoface.jobs.depth", "DepthConfig", "run_depth", "dir", ("depth_shards",), ("depth_shards",)),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
@@ -186,8 +193,7 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     """
     recorded = {_locate(stage, record, name): value for name, value in record.inputs.items()}
     present = {
-        path: value if value.startswith(PHOTOS) else cached_sha256(path) if path.is_file() else ABSENT
-        for path, value in recorded.items()
+        place: value if value.startswith(PHOTOS) else _hash_file(Path(place)) for place, value in recorded.items()
     }
     if present == recorded:
         for root in (path for path, value in recorded.items() if value.startswith(PHOTOS)):
@@ -195,14 +201,20 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     return {str(path): value for path, value in present.items()}
 
 
-def _locate(stage: Stage, record: JobRecord, name: str) -> Path:
-    """The present path of an input; an input inside the job's folder moves with the folder."""
+def _hash_file(path: Path) -> str:
+    return cached_sha256(path) if path.is_file() else ABSENT
+
+
+def _locate(stage: Stage, record: JobRecord, name: str) -> Place:
+    """The present path of an input, or its URL; an input inside the job's folder moves with the folder."""
+    if is_url(name):
+        return name
     path = Path(name)
     folder = record.settings.get(stage.job.folder)
     return stage.out / path.relative_to(folder) if folder and path.is_relative_to(folder) else path.resolve()
 
 
-def _digest_photos(stage: Stage, image_root: Path) -> str:
+def _digest_photos(stage: Stage, image_root: Place) -> str:
     """The photos' present digest, as in ``JobRecord.inputs``; ``ABSENT`` if the table that lists them is missing."""
     job, schema = stage.job, PEOPLE_SCHEMA
     path = stage.out / "people.parquet"
@@ -230,9 +242,10 @@ def find_pending_writers(status: StageStatus, before: Sequence[StageStatus]) -> 
     return [one.stage.name for one in before if one.state != CURRENT and _writes_any(one, inputs)]
 
 
-def _writes_any(status: StageStatus, paths: set[Path]) -> bool:
+def _writes_any(status: StageStatus, places: set[Place]) -> bool:
     """Whether a stage wrote one of the files; for a stage that never finished, whether one is in its folder."""
     out = status.stage.out
+    paths = {place for place in places if isinstance(place, Path)}
     if status.record is None:
         return any(path.is_relative_to(out) for path in paths)
     return not paths.isdisjoint((out / name).resolve() for name in status.record.outputs)
@@ -241,6 +254,8 @@ def _writes_any(status: StageStatus, paths: set[Path]) -> bool:
 def reset_stage(stage: Stage) -> None:
     """Removes the record of a stage and the files from which an interrupted run resumes, so that it runs anew."""
     record_path(stage.out, stage.job_name).unlink(missing_ok=True)
+    if stage.job.reset is not None:
+        getattr(importlib.import_module(stage.job.module), stage.job.reset)(stage.config)
     for name in stage.job.resumes_from:
         path = stage.out / name
         if path.is_dir():

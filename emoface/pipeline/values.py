@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from emoface.errors import SettingsError, did_you_mean
 from emoface.pipeline.definition import Text
 from emoface.storage.settings import FieldShape, Settings
+from emoface.storage.urls import is_url, resolve_place
 
 
 def build_config(where: str, job: str, config_class: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -56,8 +57,8 @@ def to_absolute(config_class: type[Settings], name: str, value: Any) -> Any:
     if field is None or FieldShape.of(field).kind is not Path:
         return value
     if isinstance(value, list):
-        return [str(Path(part).resolve()) for part in value]
-    return str(Path(value).resolve()) if isinstance(value, str) else value
+        return [str(resolve_place(part)) for part in value]
+    return str(resolve_place(value)) if isinstance(value, str) else value
 
 
 def _to_value(where: str, value: Any, field: FieldInfo) -> Any:
@@ -85,7 +86,11 @@ def _to_scalar(where: str, value: Any, shape: FieldShape) -> Any:
     if shape.kind is Path:
         if not isinstance(value, str) or not value:
             raise SettingsError(expected)
-        return Path(value).expanduser().resolve()
+        if not is_url(value):
+            return Path(value).expanduser().resolve()
+        if shape.path_kind is None or not shape.path_kind.may_be_url:
+            raise SettingsError(f"{where} is the URL {value!r}, expected a path of this machine")
+        return str(value)
     adapter = TypeAdapter(shape.kind)
     try:
         if not isinstance(value, Text):

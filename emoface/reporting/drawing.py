@@ -6,7 +6,7 @@ import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from emoface.reporting.charts import SERIES_COLORS
 from emoface.storage.files import write_bytes
+from emoface.storage.urls import Place, name_of
 from emoface.vision.crops import Photo
 
 _LONGEST, _SHORTEST = 1280, 640
@@ -166,18 +167,19 @@ def write_png(path: Path, photo: Photo) -> None:
     write_bytes(path, stream.getvalue())
 
 
-def unique_stems(paths: Sequence[Path]) -> list[str]:
-    """File names without suffix; a number is added to names that occur more than once.
+def unique_stems(places: Sequence[Place]) -> list[str]:
+    """File names of paths or URLs, without suffix; a number is added to names that occur more than once.
 
     Example:
         >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
         ['x', 'x-2', 'y']
     """
     stems: list[str] = []
-    for path in paths:
-        stem, number = path.stem, 2
+    for place in places:
+        name = PurePosixPath(name_of(place)).stem
+        stem, number = name, 2
         while stem in stems:
-            stem, number = f"{path.stem}-{number}", number + 1
+            stem, number = f"{name}-{number}", number + 1
         stems.append(stem)
     return stems
 

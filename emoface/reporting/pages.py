@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import jinja2.meta
+from typing import TYPE_CHECKING, Any
 
 from emoface.storage.records import hash_inputs
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES_DIR = Path(__file__).parent / "templates"
 
@@ -24,8 +25,7 @@ def render_page(template: str, filters: dict[str, Callable[..., Any]], **values:
         filters: Functions that the template uses to format values, by the name of their filter.
         values: Variables of the template.
     """
-    environment = _build_environment()
-    environment.filters |= filters
+    environment = _build_environment(TEMPLATES_DIR, tuple(filters.items()))
     return environment.get_template(template).render(**values)
 
 
@@ -41,7 +41,9 @@ def list_template_files(template: str) -> list[Path]:
     Raises:
         ValueError: A file is missing, or the name of an included file is known only when the page is rendered.
     """
-    environment = _build_environment()
+    from jinja2.meta import find_referenced_templates
+
+    environment = _build_environment(TEMPLATES_DIR)
     found: dict[str, Path] = {}
     waiting = [template]
     while waiting:
@@ -52,7 +54,7 @@ def list_template_files(template: str) -> list[Path]:
         if not path.is_file():
             raise ValueError(f"{path}: no such template")
         found[name] = path
-        for included in jinja2.meta.find_referenced_templates(environment.parse(path.read_text(encoding="utf-8"))):
+        for included in find_referenced_templates(environment.parse(path.read_text(encoding="utf-8"))):
             if included is None:
                 raise ValueError(f"{path}: includes a file whose name is no plain text, so it cannot be hashed")
             waiting.append(included)
@@ -64,14 +66,20 @@ def hash_template(template: str) -> dict[str, str]:
     return hash_inputs(list_template_files(template))
 
 
-def _build_environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES_DIR),
+@cache
+def _build_environment(folder: Path, filters: tuple[tuple[str, Callable[..., Any]], ...] = ()) -> jinja2.Environment:
+    """Builds the environment that compiles templates; it keeps those it has compiled, as long as their files stay."""
+    import jinja2  # only what writes or hashes a page needs it
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(filters)
+    return environment
 
 
 def svg_address(path: Path) -> str:

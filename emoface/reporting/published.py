@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from emoface.datasets.manifest import Manifest
 from emoface.emotic.split_counts import emotic_people, emotic_prevalence, emotic_val_in_train
-from emoface.errors import SettingsError
+from emoface.errors import SettingsError, StoreError
 from emoface.schema import CATEGORIES, SIMULATION_NAME, SOURCES
 from emoface.storage.cards import manifests_dir, read_card
+from emoface.storage.photo_stores import open_store
 from emoface.storage.records import hash_inputs, to_json_number
+from emoface.storage.urls import Place, parent_of
 
 _THESIS, _OTHERS = "thesis", "published"
 _AP_DEFINITIONS = {
@@ -220,8 +222,16 @@ def describe_evaluated_people(manifest: Manifest, split: str, n_evaluated: int) 
         n_people=manifest.splits[split].rows,
         n_evaluated=n_evaluated,
         other_sources=tuple(name for name, count in sources.items() if count and name not in SOURCES),
-        is_simulated=(Path(manifest.image_root).parent / SIMULATION_NAME).is_file(),
+        is_simulated=_is_simulated(manifest.photos.root),
     )
+
+
+def _is_simulated(image_root: Place) -> bool:
+    """Whether the photos are drawings of ``simulate``, whose marker is beside the image root."""
+    try:
+        return open_store(parent_of(image_root)).has(SIMULATION_NAME)
+    except StoreError:  # whose credentials are for the photos alone is not told what is beside them
+        return False
 
 
 def find_comparable(results: Iterable[PublishedResult], people: EvaluatedPeople) -> ComparableResults:

@@ -51,7 +51,7 @@ def thumbnail_of_body(
     Returns:
         ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
     """
-    if photos is None or not (photos.root / person["image"]).is_file():
+    if photos is None or not photos.has(person["image"]):
         return {"problem": "photo not here"}
     if person["body_bbox"] is None:
         return {"problem": "no body box"}

@@ -199,12 +199,28 @@ def stat_digest(root: Path, names: Iterable[str]) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return digest_states((name, stat_state(root / name)) for name in names)
+
+
+def stat_state(path: Path) -> str | None:
+    """Reads the size and the modification time of a file, as text; None if it is missing."""
+    found = None
+    if path.is_file():
+        with suppress(FileNotFoundError):  # it vanishes at this moment
+            found = path.stat()
+    return f"{found.st_size} {found.st_mtime_ns}" if found else None
+
+
+def digest_states(states: Iterable[tuple[str, str | None]]) -> str:
+    """Computes a digest of the names and states of files.
+
+    Args:
+        states: The name of each file, and its state as text; None if it is missing.
+
+    Returns:
+        64 hexadecimal digits.
+    """
     digest = hashlib.sha256()
-    for name in names:
-        path, found = root / name, None
-        if path.is_file():
-            with suppress(FileNotFoundError):  # it vanishes at this moment
-                found = path.stat()
-        state = f"{found.st_size} {found.st_mtime_ns}" if found else "missing"
-        digest.update(f"{name}\0{state}\0".encode("utf-8", "surrogatepass"))
+    for name, state in states:
+        digest.update(f"{name}\0{state or 'missing'}\0".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()

@@ -23,8 +23,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from emoface.errors import TableError
-from emoface.storage.files import file_sha256, is_below, parse_json, read_text, stat_digest, write_text
+from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
+from emoface.storage.photo_stores import PhotoStates, open_store
 from emoface.storage.settings import Settings
+from emoface.storage.urls import Place
 from emoface.version import __version__
 
 _PACKAGE_DIR = Path(__file__).parents[1]
@@ -299,16 +301,22 @@ def hash_outputs(out: Path, paths: Iterable[Path]) -> dict[str, str]:
     return {path.relative_to(out).as_posix(): file_sha256(path) for path in paths}
 
 
-def photo_inputs(image_root: Path, images: Iterable[str]) -> dict[str, str]:
+def photo_inputs(image_root: Place, images: Iterable[str]) -> dict[str, str]:
     """Computes the entry of ``inputs`` for photos: it changes when a photo is added, removed or replaced.
 
-    The photos are too many to hash their content, so their sizes and modification times are hashed.
+    The photos are too many to hash their content, so their sizes and modification times, or versions, are hashed.
 
     Args:
-        image_root: The folder that the ``image`` paths are relative to.
+        image_root: The folder that the ``image`` paths are relative to, or its URL.
         images: The photos that the job read, in the order of ``people.parquet``.
     """
-    return {str(image_root): PHOTOS + stat_digest(image_root, dict.fromkeys(images))}
+    names = list(dict.fromkeys(images))
+    return state_inputs(image_root, open_store(image_root).read_states(names), names)
+
+
+def state_inputs(image_root: Place, states: PhotoStates, images: Iterable[str]) -> dict[str, str]:
+    """Computes the entry of ``inputs`` for photos whose states have been read, see ``photo_inputs``."""
+    return {str(image_root): PHOTOS + states.digest(dict.fromkeys(images))}
 
 
 @cache

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from emoface.errors import SettingsError, did_you_mean
+from emoface.storage.urls import Place, to_place
 
 _MOST_SHOWN = 60
 """Number of characters of a wrong value that an error message shows."""
@@ -28,9 +37,11 @@ class PathKind:
 
     Attributes:
         is_folder: True for a folder, False for a file.
+        may_be_url: Whether the URL of an object store may be given as well.
     """
 
     is_folder: bool
+    may_be_url: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,8 @@ class TextForm:
 
 Folder = Annotated[Path, PathKind(is_folder=True)]
 File = Annotated[Path, PathKind(is_folder=False)]
+FolderOrUrl = Annotated[Place, BeforeValidator(to_place), PathKind(is_folder=True, may_be_url=True)]
+FileOrUrl = Annotated[Place, BeforeValidator(to_place), PathKind(is_folder=False, may_be_url=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
 Count = Annotated[int, Field(ge=1)]

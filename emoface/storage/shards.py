@@ -4,13 +4,17 @@ The content of a shard (a table, arrays, photos) is written first and its summar
 existence of the summary means that the shard is finished. A later run reuses every shard whose summary still agrees
 with its content and with its inputs. If a folder of shards is named by a key, the key is a hash of everything except
 the photos that the content of the shards depends on; folders with other keys are removed unless a process reads them.
+Shards lie in a folder of this machine, or as objects in a store.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +24,9 @@ from pydantic import BaseModel, ConfigDict
 
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
-from emoface.storage.files import parse_json, remove_leftovers, write_text
+from emoface.storage.files import parse_json, remove_leftovers, write_bytes
 from emoface.storage.locks import is_in_use
+from emoface.storage.objects import ObjectFolder
 from emoface.storage.settings import describe_fault
 
 Shard = TypeVar("Shard", bound=Sequence[Any])
@@ -50,25 +55,56 @@ class SummaryModel(BaseModel):
     model_config = ConfigDict(strict=True)
 
 
-@dataclass(frozen=True)
-class ShardFolder:
+class Shards(ABC):
     """The shards of one run: ``00007.json`` is the summary of shard 7, and its other files begin with ``00007`` too.
 
     Attributes:
-        path: The folder; it is created when its first file is written.
         kind: The values that a summary must have, with their types.
     """
 
-    path: Path
     kind: type[SummaryModel]
 
-    def file_path(self, number: int, ending: str) -> Path:
-        """Returns the path of a file of a shard: ``00007.parquet`` for the ending ``parquet``."""
-        return self.path / f"{number:05d}.{ending}"
+    @abstractmethod
+    def place(self, number: int, ending: str) -> str:
+        """The path or URL of a file of a shard: ``00007.parquet`` for the ending ``parquet``."""
 
-    def summary_path(self, number: int) -> Path:
-        """Returns the path of the summary of a shard."""
-        return self.file_path(number, "json")
+    @abstractmethod
+    def read_file(self, number: int, ending: str) -> bytes | None:
+        """Reads a file of a shard; None if there is none."""
+
+    @abstractmethod
+    def write_file(self, number: int, ending: str, data: bytes) -> None:
+        """Writes a file of a shard in one step."""
+
+    @abstractmethod
+    def remove_file(self, number: int, ending: str) -> None:
+        """Removes a file of a shard, if it is there."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Removes all files of these shards."""
+
+    @abstractmethod
+    def remove_leftovers(self, *endings: str) -> None:
+        """Removes the partially written files of killed runs; no other process may be writing to the folder.
+
+        Args:
+            endings: Endings of the shards' files other than the summaries.
+        """
+
+    @abstractmethod
+    def remove_other_keys(self, pattern: str = "*", progress: Progress = SILENT) -> None:
+        """Removes the folders beside this one that contain shards with other keys, except those that a process reads.
+
+        Args:
+            pattern: Glob pattern of the folder names.
+            progress: Receives a note for each folder that is left because a process reads it, see ``FolderInUse``.
+        """
+
+    def hash_file(self, number: int, ending: str) -> str | None:
+        """Computes the sha256 of a file of a shard; None if there is none."""
+        data = self.read_file(number, ending)
+        return None if data is None else hashlib.sha256(data).hexdigest()
 
     def read_summary(self, number: int) -> Summary:
         """Reads the summary of a finished shard.
@@ -76,13 +112,23 @@ class ShardFolder:
         Raises:
             TableError: The summary is damaged: cut, or a value is missing or of another type.
         """
-        path = self.summary_path(number)
+        summary = self._read_summary(number)
+        if summary is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(number, "json"))
+        return summary
+
+    def _read_summary(self, number: int) -> Summary | None:
+        data = self.read_file(number, "json")
+        if data is None:
+            return None
         try:
-            summary: Summary = parse_json(path.read_text(encoding="utf-8"))
+            summary: Summary = parse_json(data.decode("utf-8"))
             self.kind.model_validate(summary)
         except ValueError as error:
+            place = self.place(number, "json")
             raise TableError(
-                f"{path}: not the summary of a shard ({describe_fault(error)}); delete '{self.path}' and run again"
+                f"{place}: not the summary of a shard ({describe_fault(error)}); delete '{place.rpartition('/')[0]}' "
+                "and run again"
             ) from error
         return summary
 
@@ -97,7 +143,7 @@ class ShardFolder:
         Args:
             shards: All shards of the run, in order.
             is_current: Called with the number of a shard, the shard and its summary; returns whether the summary agrees
-                with the content on disk and with the present inputs of the shard.
+                with the content that is stored and with the present inputs of the shard.
             progress: Advances by the number of items of each finished shard.
         """
         pending = []
@@ -112,13 +158,13 @@ class ShardFolder:
     def _find_summary(self, number: int) -> Summary | None:
         """Reads the summary of a shard; None if there is none, or if it is damaged."""
         try:
-            return self.read_summary(number) if self.summary_path(number).is_file() else None
+            return self._read_summary(number)
         except TableError:
             return None
 
     def unmark(self, number: int) -> None:
         """Removes the summary of a shard, if there is one, before the content of the shard is replaced."""
-        self.summary_path(number).unlink(missing_ok=True)
+        self.remove_file(number, "json")
 
     def mark_done(self, number: int, summary_json: str) -> None:
         """Writes the summary of a shard whose content is complete.
@@ -127,24 +173,57 @@ class ShardFolder:
             number: The number of the shard.
             summary_json: The summary, a JSON object as text.
         """
-        write_text(self.summary_path(number), summary_json)
+        self.write_file(number, "json", summary_json.encode("utf-8", "backslashreplace"))
+
+
+@dataclass(frozen=True)
+class ShardFolder(Shards):
+    """Shards in a folder of this machine.
+
+    Attributes:
+        path: The folder; it is created when its first file is written.
+        kind: The values that a summary must have, with their types.
+    """
+
+    path: Path
+    kind: type[SummaryModel]
+
+    def file_path(self, number: int, ending: str) -> Path:
+        """Returns the path of a file of a shard: ``00007.parquet`` for the ending ``parquet``."""
+        return self.path / _file_name(number, ending)
+
+    def summary_path(self, number: int) -> Path:
+        """Returns the path of the summary of a shard."""
+        return self.file_path(number, "json")
+
+    def place(self, number: int, ending: str) -> str:
+        """See ``Shards``."""
+        return str(self.file_path(number, ending))
+
+    def read_file(self, number: int, ending: str) -> bytes | None:
+        """See ``Shards``."""
+        path = self.file_path(number, ending)
+        return path.read_bytes() if path.is_file() else None
+
+    def write_file(self, number: int, ending: str, data: bytes) -> None:
+        """See ``Shards``."""
+        write_bytes(self.file_path(number, ending), data)
+
+    def remove_file(self, number: int, ending: str) -> None:
+        """See ``Shards``."""
+        self.file_path(number, ending).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """See ``Shards``."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def remove_leftovers(self, *endings: str) -> None:
-        """Removes the partially written files of killed runs; no other process may be writing to the folder.
-
-        Args:
-            endings: Endings of the shards' files other than the summaries.
-        """
+        """See ``Shards``."""
         for ending in ("json", *endings):
             remove_leftovers(self.path / f"*.{ending}")
 
     def remove_other_keys(self, pattern: str = "*", progress: Progress = SILENT) -> None:
-        """Removes the folders beside this one that contain shards with other keys, except those that a process reads.
-
-        Args:
-            pattern: Glob pattern of the folder names.
-            progress: Receives a note for each folder that is left because a process reads it, see ``FolderInUse``.
-        """
+        """See ``Shards``."""
         for other in self.path.parent.glob(pattern):
             if other == self.path or not other.is_dir():
                 continue
@@ -152,3 +231,55 @@ class ShardFolder:
                 progress.note(f"{other}: of other data or code, left because a running process reads it")
             else:
                 shutil.rmtree(other)
+
+
+@dataclass(frozen=True)
+class ShardObjects(Shards):
+    """Shards in an object store, where several machines without a common disk find them.
+
+    An object appears in one step, so nothing is ever left half written. There are no locks: two runs may write the same
+    shard at once, so whoever reads one compares its sha256 with its summary. Shards with other keys stay, because
+    another data set may have put them there.
+
+    Attributes:
+        url: The URL below which the objects are.
+        kind: The values that a summary must have, with their types.
+    """
+
+    url: str
+    kind: type[SummaryModel]
+
+    def place(self, number: int, ending: str) -> str:
+        """See ``Shards``."""
+        return ObjectFolder(self.url).place(_file_name(number, ending))
+
+    def read_file(self, number: int, ending: str) -> bytes | None:
+        """See ``Shards``."""
+        try:
+            return ObjectFolder(self.url).fetch(_file_name(number, ending))
+        except FileNotFoundError:
+            return None
+
+    def write_file(self, number: int, ending: str, data: bytes) -> None:
+        """See ``Shards``."""
+        ObjectFolder(self.url).put(_file_name(number, ending), data)
+
+    def remove_file(self, number: int, ending: str) -> None:
+        """See ``Shards``."""
+        ObjectFolder(self.url).remove(_file_name(number, ending))
+
+    def remove_leftovers(self, *endings: str) -> None:
+        """See ``Shards``; there are none."""
+
+    def remove_other_keys(self, pattern: str = "*", progress: Progress = SILENT) -> None:
+        """See ``Shards``; they stay."""
+
+    def remove(self) -> None:
+        """See ``Shards``."""
+        folder = ObjectFolder(self.url)
+        for name in folder.list_folder(""):
+            folder.remove(name)
+
+
+def _file_name(number: int, ending: str) -> str:
+    return f"{number:05d}.{ending}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from emoface.errors import TableError
 from emoface.schema import FINITE, LIST_LENGTHS, NEVER_NULL, VALUE_CHOICES, VALUE_RANGES
 from emoface.storage.files import OUTSIDE_PATTERN, atomic_path
+from emoface.storage.urls import Place
 
 _READS_FIXED_LISTS_WITH_NULLS = 26
 """The first version of pyarrow that reads fixed-size lists with nulls from parquet."""
@@ -26,7 +27,7 @@ def open_bytes(path: Path, mode: Literal["rb", "wb"] = "rb") -> pa.NativeFile:
     return pa.OSFile(os.fsencode(path), mode)
 
 
-def check_table(path: Path, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
+def check_table(path: Place, found: pa.Schema, expected: pa.Schema, remedy: str) -> None:
     """Checks a table's columns against a schema.
 
     A column that can be null may also consist of fixed-size lists, as earlier versions of emoface wrote it.
@@ -61,11 +62,11 @@ class TableFile:
     """An open parquet file whose columns follow a schema; everything that is read from it has been checked.
 
     Attributes:
-        path: Path of the file.
+        path: Path or URL of the file.
         row_group_sizes: Number of rows of each row group.
     """
 
-    def __init__(self, path: Path, opened: pq.ParquetFile, schema: pa.Schema, remedy: str) -> None:
+    def __init__(self, path: Place, opened: pq.ParquetFile, schema: pa.Schema, remedy: str) -> None:
         self.path = path
         self.row_group_sizes = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
         self._opened = opened
@@ -215,15 +216,20 @@ def open_table(path: Path, schema: pa.Schema, remedy: str) -> TableFile:
     """
     if not path.is_file():
         raise TableError(f"{path}: no such file; {remedy}")
+    return _open_parquet(open_bytes(path), path, schema, remedy)
+
+
+def _open_parquet(source: pa.NativeFile, place: Place, schema: pa.Schema, remedy: str) -> TableFile:
+    """Opens an open parquet file; ``place`` is its path or URL."""
     try:
-        opened = pq.ParquetFile(open_bytes(path))
+        opened = pq.ParquetFile(source)
         found = opened.schema_arrow
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise TableError(f"{path}: not a readable parquet file ({error}); {remedy}") from error
-    check_table(path, found, schema, remedy)
-    return TableFile(path, opened, schema, remedy)
+        raise TableError(f"{place}: not a readable parquet file ({error}); {remedy}") from error
+    check_table(place, found, schema, remedy)
+    return TableFile(place, opened, schema, remedy)
 
 
 def read_table(path: Path, schema: pa.Schema, remedy: str, columns: list[str] | None = None) -> pa.Table:
@@ -252,12 +258,40 @@ def write_table(path: Path, table: pa.Table, schema: pa.Schema, row_group_size: 
         row_group_size: Rows per row group; None uses the default of pyarrow.
     """
     with atomic_path(path) as temporary, open_bytes(temporary, "wb") as sink:
-        pq.write_table(
-            table.cast(schema).replace_schema_metadata(schema.metadata),
-            sink,
-            compression="zstd",
-            row_group_size=row_group_size,
-        )
+        _write_parquet(table, sink, schema, row_group_size)
+
+
+def _write_parquet(table: pa.Table, sink: pa.NativeFile, schema: pa.Schema, row_group_size: int | None) -> None:
+    pq.write_table(
+        table.cast(schema).replace_schema_metadata(schema.metadata),
+        sink,
+        compression="zstd",
+        row_group_size=row_group_size,
+    )
+
+
+def table_to_bytes(table: pa.Table, schema: pa.Schema) -> bytes:
+    """Converts a table to the bytes of the file that ``write_table`` writes."""
+    sink = pa.BufferOutputStream()
+    _write_parquet(table, sink, schema, None)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def bytes_to_table(data: bytes, place: str, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Reads the bytes of a parquet file whose columns follow ``schema``, see ``read_table``.
+
+    Args:
+        data: The bytes.
+        place: The path or URL of the file, for messages.
+        schema: The columns that the file must have.
+        remedy: What the user can do if it is wrong.
+
+    Raises:
+        TableError: It is not a parquet file, has other columns, or a value is not allowed.
+    """
+    with _open_parquet(pa.BufferReader(data), place, schema, remedy) as opened:
+        return opened.read()
 
 
 def vectors_to_array(column: pa.ChunkedArray, length: int) -> NDArray[np.float32]:

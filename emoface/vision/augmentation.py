@@ -12,6 +12,18 @@ from emoface.vision.crops import Photo
 
 CROP_SHARES = (0.3, 1.0)
 """Range of the side of a random square crop, in shares of the photo's shorter side."""
+GREY_PROBABILITY = 0.125
+"""Probability that a photo whose colours change becomes grey."""
+SATURATIONS = (0.5, 1.5)
+"""Range of the factor of the distance of each pixel from its grey value."""
+CONTRASTS = (0.6, 1.4)
+"""Range of the factor of the distance of each value from the mean of the photo."""
+BRIGHTNESSES = (-36.0, 36.0)
+"""Range of what is added to each value, of 0-255."""
+TINTS = (0.88, 1.12)
+"""Range of the factors of red, green and blue."""
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the grey value."""
 
 _MIRRORED_LANDMARKS = np.array([1, 0, 2, 4, 3])
 _MIN_SHARE_INSIDE = 0.6
@@ -85,12 +97,12 @@ def distort_colors(rng: np.random.Generator, photo: Photo) -> Photo:
         photo: (height, width, 3), RGB, 0-255.
     """
     out = photo.astype(np.float32)
-    grey = out @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if rng.random() < 0.125 else float(rng.uniform(0.5, 1.5))
+    grey = out @ np.array(GREY_WEIGHTS, np.float32)
+    saturation = 0.0 if rng.random() < GREY_PROBABILITY else float(rng.uniform(*SATURATIONS))
     out = grey[..., None] + (out - grey[..., None]) * saturation
-    contrast = float(rng.uniform(0.6, 1.4))
-    out = (out - out.mean()) * contrast + out.mean() + float(rng.uniform(-36, 36))
-    tint: NDArray[np.float32] = rng.uniform(0.88, 1.12, 3).astype(np.float32)
+    contrast = float(rng.uniform(*CONTRASTS))
+    out = (out - out.mean()) * contrast + out.mean() + float(rng.uniform(*BRIGHTNESSES))
+    tint: NDArray[np.float32] = rng.uniform(*TINTS, 3).astype(np.float32)
     return np.asarray(np.clip(out * tint, 0, 255), np.uint8)
 
 

@@ -92,9 +92,22 @@ def read_photo_size(path: Path) -> PhotoSize:
     """
     try:
         with path.open("rb") as opened:
-            return _open(opened, str(path))[1]
+            return read_header(opened, str(path))
     except OSError as error:
         raise _cannot_read(path, error) from error
+
+
+def read_header(opened: IO[bytes], name: str) -> PhotoSize:
+    """Reads the size and orientation from the header of an open photo.
+
+    Args:
+        opened: The photo, from its first byte; of most formats only the first bytes are read.
+        name: Name of the photo in error messages.
+
+    Raises:
+        ImageError: It is not a readable photo.
+    """
+    return _open(opened, name)[1]
 
 
 def read_photo(path: Path) -> Photo:
@@ -123,7 +136,7 @@ def read_photo_and_size(path: Path) -> tuple[Photo, PhotoSize]:
         data = path.read_bytes()
     except OSError as error:
         raise _cannot_read(path, error) from error
-    return _decode(data, str(path))
+    return decode_photo_and_size(data, str(path))
 
 
 def decode_photo(data: bytes, name: str) -> Photo:
@@ -139,7 +152,7 @@ def decode_photo(data: bytes, name: str) -> Photo:
     Raises:
         ImageError: The bytes are not a photo, or it is damaged or too large.
     """
-    return _decode(data, name)[0]
+    return decode_photo_and_size(data, name)[0]
 
 
 def convert_photo(image: Image.Image, name: str) -> Photo:
@@ -187,7 +200,8 @@ def encode_jpeg(photo: Photo, quality: int = 95) -> bytes:
     return data.tobytes()
 
 
-def _decode(data: bytes, name: str) -> tuple[Photo, PhotoSize]:
+def decode_photo_and_size(data: bytes, name: str) -> tuple[Photo, PhotoSize]:
+    """Decodes the bytes of a photo, see ``decode_photo``, together with its stored size and its orientation."""
     image, size = _open(io.BytesIO(data), name)
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -272,11 +286,17 @@ def _check_pixels(wh: tuple[int, int], name: str) -> None:
 
 
 def _check_density(wh: tuple[int, int], opened: IO[bytes], name: str) -> None:
-    """Refuses a header that claims many more pixels than the bytes of the file can hold, before memory is taken."""
+    """Refuses a header that claims many more pixels than the bytes of the file can hold, before memory is taken.
+
+    Only the last of the bytes that it needs is read, which are 20 kB at most: to find the end of a photo in an object
+    store takes a request.
+    """
     position = opened.tell()
-    n_bytes = opened.seek(0, io.SEEK_END)
+    opened.seek((wh[0] * wh[1] - 1) // _MAX_PIXELS_PER_BYTE)
+    has_enough = bool(opened.read(1))
+    n_bytes = 0 if has_enough else opened.seek(0, io.SEEK_END)
     opened.seek(position)
-    if wh[0] * wh[1] > _MAX_PIXELS_PER_BYTE * n_bytes:
+    if not has_enough:
         raise ImageError(f"{name}: a damaged photo ({wh[0]} x {wh[1]} pixels in {n_bytes} bytes); fetch it again")
 
 

@@ -19,6 +19,7 @@ from emoface.metrics.detection import LabelledFaces
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.vision.augmentation import crop_faces_square, distort_colors, mirror_faces, paint_ignored
 from emoface.vision.crops import Photo
+from emoface.vision.threads import one_opencv_thread
 from emoface.yolov5face.losses import FaceTargets
 
 _MIRROR_PROBABILITY = 0.5
@@ -70,7 +71,7 @@ class TrainingCrops:
             n_threads: Threads that prepare crops ahead; None is one thread less than there are CPU cores.
         """
         order = np.random.default_rng((self.seed, epoch)).permutation(len(self.photos)).tolist()
-        with ThreadPoolExecutor(n_threads or max(1, count_usable_cpus() - 1)) as pool:
+        with one_opencv_thread(), ThreadPoolExecutor(n_threads or max(1, count_usable_cpus() - 1)) as pool:
             samples = map_ahead(pool, partial(self._make_crop, epoch), order, ahead=3 * self.batch_size)
             for batch in in_batches(samples, self.batch_size):
                 pixels = np.stack([photo for photo, _ in batch]).transpose(0, 3, 1, 2)

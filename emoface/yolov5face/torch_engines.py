@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import nn
 
@@ -23,7 +25,7 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads, see ``Engine.run``."""
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 would shift small boxes
+        with _full_precision():
             heads = self._network.raw_heads(torch.from_numpy(images).to(self._device))
         return [head.cpu().numpy() for head in heads]
 
@@ -41,5 +43,12 @@ class HubEngine:
     @torch.inference_mode()
     def run(self, images: Float32Array) -> list[Float32Array]:
         """Computes the raw outputs of the heads, see ``Engine.run``."""
-        _, heads = self._reference(torch.from_numpy(images).to(self._device))  # (b, anchors, gh, gw, N_OUTPUTS)
+        with _full_precision():
+            _, heads = self._reference(torch.from_numpy(images).to(self._device))  # (b, anchors, gh, gw, N_OUTPUTS)
         return [head.permute(0, 1, 4, 2, 3).flatten(1, 2).float().cpu().numpy() for head in heads]
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """Convolutions of CUDA in float32; TensorFloat-32, which torch takes by default, would shift small boxes."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    return flags
