@@ -129,7 +129,7 @@ def _find_points(
     provider: PoseProvider,
     progress: Progress,
 ) -> tuple[Float32Array, bool]:
-    """Finds the points of all people, (n, 133, 3), nan where a photo cannot be read, and whether photos are the same."""
+    """Finds the points of all people, (n, 133, 3), nan without a photo, and whether the photos did not change."""
 
     def compute(photo: PhotoBodies, upright: UprightPhoto) -> NDArray[Any]:
         found = find_people(provider, upright.pixels, upright.turn.to_upright(photo.body_xyxy))
