@@ -144,7 +144,7 @@ def test_model_of_the_face_alone_sees_people_with_a_face() -> None:
 
 
 def test_names_are_those_of_the_networks() -> None:
-    assert (*_BACKBONES, "kosti", "caer-net-s") == MODEL_NAMES
+    assert (*_BACKBONES, "kosti", "caer-net-s", "affective-graph", "emoticon") == MODEL_NAMES
 
 
 def test_recipe_takes_any_number_of_epochs_with_its_schedule() -> None:
