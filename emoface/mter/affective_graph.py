@@ -76,7 +76,7 @@ class RegionGraph(nn.Module):
         self.width = width
         self.embed = nn.Linear(n_values, width)
         self.theta = nn.Linear(width, width)
-        self.phi = nn.Linear(width, width)
+        self.phi = nn.Linear(width, width, bias=False)  # one would add the same to all scores of a row
         self.first = nn.Linear(width, width)
         self.second = nn.Linear(width, width)
         self.act = nn.ReLU()

@@ -39,7 +39,7 @@ class FaceBranch(nn.Module):
         super().__init__()
         convolutions: list[nn.Module] = []
         for one, other in zip((*FACE_LANDMARKS.shape, *FACE_CONVOLUTIONS[:-1]), FACE_CONVOLUTIONS, strict=True):
-            convolutions += [nn.Conv1d(one, other, 1), FeatureNorm(other), nn.ReLU()]
+            convolutions += [nn.Conv1d(one, other, 1, bias=False), FeatureNorm(other), nn.ReLU()]
         layers: list[nn.Module] = []
         for one, other in pairwise(FACE_LAYERS):
             layers += [nn.Linear(one, other), nn.ReLU()]

@@ -253,9 +253,10 @@ def multiplicative_loss(modalities: ModalityLogits, labels: Tensor, beta: float 
     Source: Mittal et al. 2020, "M3ER", for one label per sample. The mean over several labels, the softmax and the
     weight without gradient are our choice.
     """
-    is_present = torch.stack(list(modalities.is_present.values()))  # (m, b)
-    log_p = torch.stack([logits.float().log_softmax(dim=1) for logits in modalities.logits.values()])  # (m, b, 26)
-    log_p = log_p.masked_fill(~is_present[:, :, None], 0)
+    is_present = torch.stack([modalities.is_present[name] for name in modalities.logits])  # (m, b)
+    logits = torch.stack([one.float() for one in modalities.logits.values()])  # (m, b, 26)
+    is_absent = ~is_present[:, :, None]
+    log_p = logits.masked_fill(is_absent, 0).log_softmax(dim=2).masked_fill(is_absent, 0)
     n_others = is_present.sum(dim=0) - 1  # (b,)
     exponent = torch.where(n_others > 0, beta / n_others.clamp(min=1), 0.0)
     weights = (exponent[:, None] * log_p.detach()).exp()

@@ -111,13 +111,15 @@ class PoseUnit(nn.Module):
         self.joints = JointSum(adjacency)
         self.spatial_norm = nn.BatchNorm1d(out_channels)
         self.act = nn.ReLU()
-        self.temporal = nn.Conv1d(out_channels, out_channels, 1)
+        self.temporal = nn.Conv1d(out_channels, out_channels, 1, bias=False)
         self.temporal_norm = nn.BatchNorm1d(out_channels)
         self.dropout = nn.Dropout(dropout)
         self.has_shortcut = has_shortcut
         self.shortcut: nn.Module = nn.Identity()
         if has_shortcut and in_channels != out_channels:
-            self.shortcut = nn.Sequential(nn.Conv1d(in_channels, out_channels, 1), nn.BatchNorm1d(out_channels))
+            self.shortcut = nn.Sequential(
+                nn.Conv1d(in_channels, out_channels, 1, bias=False), nn.BatchNorm1d(out_channels)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.act(self.spatial_norm(self.joints(self.spatial(x))))
