@@ -110,6 +110,8 @@ def test_optimizers_are_torchs_with_one_learning_rate() -> None:
     assert all((one["momentum"], one["nesterov"], one["lr"]) == (0.3, True, 0.1) for one in sgd.param_groups)
     adamw = build_optimizer(_network(), "adamw", learning_rate=0.1, weight_decay=0.2)
     assert isinstance(adamw, torch.optim.AdamW)
+    adam = build_optimizer(_network(), "adam", learning_rate=0.1, weight_decay=0.2)
+    assert type(adam) is torch.optim.Adam and adam.param_groups[0]["weight_decay"] == 0.2
     set_learning_rate(adamw, 0.01)
     assert [one["lr"] for one in adamw.param_groups] == [0.01, 0.01]
 

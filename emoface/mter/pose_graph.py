@@ -53,8 +53,8 @@ def spatial_partition(
 
     Example:
         >>> chain = spatial_partition(3, ((0, 1), (1, 2)), center=0)
-        >>> chain[:, :, 1].round(3).tolist()  # what the middle joint receives: its own, from 0, from 2
-        [[0.0, 0.333, 0.0], [0.333, 0.0, 0.0], [0.0, 0.0, 0.333]]
+        >>> (3 * chain[:, :, 1]).tolist()  # thirds that the middle joint receives: from itself, from 0, from 2
+        [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
 
     Source: Yan et al. 2018, "spatial configuration partitioning".
     """
