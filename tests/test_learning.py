@@ -110,6 +110,8 @@ def test_optimizers_are_torchs_with_one_learning_rate() -> None:
     assert all((one["momentum"], one["nesterov"], one["lr"]) == (0.3, True, 0.1) for one in sgd.param_groups)
     adamw = build_optimizer(_network(), "adamw", learning_rate=0.1, weight_decay=0.2)
     assert isinstance(adamw, torch.optim.AdamW)
+    adam = build_optimizer(_network(), "adam", learning_rate=0.1, weight_decay=0.2)
+    assert type(adam) is torch.optim.Adam and adam.param_groups[0]["weight_decay"] == 0.2
     set_learning_rate(adamw, 0.01)
     assert [one["lr"] for one in adamw.param_groups] == [0.01, 0.01]
 
@@ -144,7 +146,7 @@ def test_model_of_the_face_alone_sees_people_with_a_face() -> None:
 
 
 def test_names_are_those_of_the_networks() -> None:
-    assert (*_BACKBONES, "kosti", "caer-net-s") == MODEL_NAMES
+    assert (*_BACKBONES, "kosti", "caer-net-s", "affective-graph", "emoticon") == MODEL_NAMES
 
 
 def test_recipe_takes_any_number_of_epochs_with_its_schedule() -> None:

@@ -77,7 +77,7 @@ def test_rows_add_up_to_the_model(name: str) -> None:
     assert sum(row.n_macs for row in cost.rows) == cost.n_macs
     assert sum(row.n_parameters for row in cost.rows) == cost.n_parameters
     assert cost.n_parameters == sum(one.numel() for one in model.parameters())
-    assert {row.part for row in cost.rows} <= {*model.streams, "fusion"}
+    assert {row.part for row in cost.rows} <= {*model.parts, "fusion"}
 
 
 def test_counting_leaves_the_model_as_it_was() -> None:

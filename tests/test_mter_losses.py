@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from emoface.mter.base import MterOutput
+from emoface.mter.base import ModalityLogits, MterOutput, join_outputs
 from emoface.mter.losses import (
+    BranchLosses,
     asymmetric_terms,
     hardest_labels,
     kosti_label_weights,
     label_losses,
     label_terms,
+    multiplicative_loss,
     vad_loss,
 )
 
@@ -258,3 +260,88 @@ def test_ratings_are_weighted_and_needed_where_there_is_a_head() -> None:
 def test_unknown_loss_is_named() -> None:
     with pytest.raises(ValueError, match="no loss is called 'hinge'; known: bce, weighted_euclidean, asymmetric"):
         label_losses(MterOutput(flat_logits(1), {}, None), labels_of([0]), has_face=FACES[:1], kind="hinge")
+
+
+# Losses of single networks
+
+
+def _modalities() -> ModalityLogits:
+    """Face: probability 1/2 for label 0 and 1/50 for the others; pose: 1/26 for all; present as said below."""
+    face, pose = torch.zeros(4, 26), torch.zeros(4, 26, requires_grad=True)
+    face[:, 0] = math.log(25)
+    has_face, has_pose = torch.tensor([True, True, False, True]), torch.tensor([True, False, False, True])
+    return ModalityLogits({"face": face, "pose": pose}, {"face": has_face, "pose": has_pose})
+
+
+def _true_labels() -> torch.Tensor:
+    labels = torch.zeros(4, 26)
+    labels[0, 0] = labels[1, 0] = labels[1, 3] = labels[2, 0] = 1  # the last person has none
+    return labels
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+def test_multiplicative_loss_by_hand(beta: float) -> None:
+    both = (1 / 2) ** beta * math.log(2) + (1 / 26) ** beta * math.log(26)  # two modalities: beta / 1
+    face_alone = (math.log(2) + math.log(50)) / 2  # the mean over two labels, without a factor
+    loss = multiplicative_loss(_modalities(), _true_labels(), beta)
+    assert loss.item() == pytest.approx((both + face_alone) / 4)
+
+
+def test_multiplicative_loss_shares_beta_among_the_other_modalities() -> None:
+    logits = torch.zeros(1, 26)
+    three = ModalityLogits(dict.fromkeys("abc", logits), dict.fromkeys("abc", torch.tensor([True])))
+    labels = torch.zeros(1, 26)
+    labels[0, 5] = 1
+    assert multiplicative_loss(three, labels, 1.0).item() == pytest.approx(3 * 26**-0.5 * math.log(26))
+    nobody = ModalityLogits({"a": logits[:0]}, {"a": torch.zeros(0, dtype=torch.bool)})
+    assert multiplicative_loss(nobody, labels[:0]).item() == 0
+
+
+def test_multiplicative_loss_raises_a_true_label_that_is_unlikely_and_ignores_absent_modalities() -> None:
+    modalities = _modalities()
+    multiplicative_loss(modalities, _true_labels(), 1.0).backward()
+    gradient = modalities.logits["pose"].grad
+    assert gradient is not None
+    # weight 1/26 of -log softmax, over 4 people: (1 / 26 - 1) for the true label, 1 / 26 for each other one
+    assert gradient[0, 0].item() == pytest.approx((1 / 26 - 1) / 26 / 4)
+    assert gradient[0, 1].item() == pytest.approx(1 / 26 / 26 / 4)
+    assert not gradient[1:].any()
+    other = {name: logits.detach().clone() for name, logits in modalities.logits.items()}
+    other["pose"][1:3] = other["face"][2] = math.nan
+    changed = multiplicative_loss(ModalityLogits(other, modalities.is_present), _true_labels())
+    assert torch.equal(changed, multiplicative_loss(modalities, _true_labels()))
+
+
+def test_soft_margin_is_torchs() -> None:
+    logits, labels = torch.randn(5, 26), (torch.rand(5, 26) < 0.3).float()
+    output = MterOutput(logits, {}, None, attention_logits=2 * logits)
+    branches = BranchLosses(attention_weight=0.5)
+    has_face = torch.zeros(5, dtype=torch.bool)  # which has no effect: these are of all people
+    losses = label_losses(output, labels, has_face=has_face, kind="soft_margin", branches=branches)
+    expected = torch.nn.functional.multilabel_soft_margin_loss
+    torch.testing.assert_close(losses["labels"], expected(logits, labels))
+    torch.testing.assert_close(losses["attention"], 0.5 * expected(2 * logits, labels))
+    assert set(losses) == {"labels", "attention"}
+
+
+def test_losses_of_parts_that_an_output_lacks_are_refused() -> None:
+    output = MterOutput(torch.zeros(1, 26), {}, None)
+    for branches, message in (
+        (BranchLosses(multiplicative_weight=1), "the multiplicative fusion loss needs the logits of modalities"),
+        (BranchLosses(attention_weight=1), "the attention loss needs the logits of an attention branch"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            label_losses(output, torch.zeros(1, 26), has_face=torch.tensor([True]), branches=branches)
+
+
+def test_terms_of_half_batches_average_to_those_of_the_whole() -> None:
+    modalities, labels = _modalities(), _true_labels()
+    halves = [
+        ModalityLogits(*({name: x[rows] for name, x in part.items()} for part in modalities))
+        for rows in (slice(0, 2), slice(2, 4))
+    ]
+    mean = (multiplicative_loss(halves[0], labels[:2]) + multiplicative_loss(halves[1], labels[2:])) / 2
+    torch.testing.assert_close(multiplicative_loss(modalities, labels), mean)
+    joined = join_outputs([MterOutput(x.logits["face"], {}, None, x) for x in halves], torch.cat)
+    assert joined.modalities is not None and joined.attention_logits is None
+    torch.testing.assert_close(multiplicative_loss(joined.modalities, labels), mean)

@@ -22,10 +22,10 @@ GIGA = 1e9
 def model(config: ModelConfig, as_json: bool) -> None:
     """Shows the layers of model NAME beside the thesis's tables, and its cost beside that of the baselines.
 
-    NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti or caer-net-s. MACs
-    (multiply-accumulate operations, in G = 10^9) are those of convolutions and fully connected layers, for one person
-    with a face; latency is the fastest of --runs batches on this machine. A ratio below 1 means that NAME is smaller,
-    cheaper or faster.
+    NAME is task1, task2, task3, two of them joined by +, mter1, mter2, kosti, caer-net-s, affective-graph or emoticon.
+    MACs (multiply-accumulate operations, in G = 10^9) are those of convolutions and fully connected layers, for one
+    person who lacks none of the inputs; latency is the fastest of --runs batches on this machine. A ratio below 1 means
+    that NAME is smaller, cheaper or faster.
 
     \b
     Example:

@@ -22,6 +22,7 @@ from emoface.errors import SettingsError, TableError
 from emoface.learning.launchers import end_with_launcher, find_processes
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
+from emoface.mter.inputs import model_array_inputs
 from emoface.mter.names import ModelName, PresetName
 from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recipe
 from emoface.prefetch import count_usable_cpus
@@ -94,12 +95,20 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        resolve_recipe(self.preset, self.recipe)
+        recipe = resolve_recipe(self.preset, self.recipe)
         models = PRESETS[self.preset].models
         if self.model not in models:
             raise SettingsError(
                 f"preset {self.preset} cannot train {self.model}, expected one of {', '.join(models)}; its settings "
                 "change parts of the network that the others lack. Choose another --model or --preset"
+            )
+        needed = model_array_inputs(self.model, depth_form=recipe.depth_form, region_source=recipe.region_source)
+        if needed:
+            built_in = ", or --region-source grid for the built-in regions" if "regions" in needed else ""
+            raise SettingsError(
+                f"{self.model} needs more than the photos, which data sets do not have yet: "
+                f"{'; '.join(f'{name} ({form.meaning})' for name, form in needed.items())}. Choose another "
+                f"--model{built_in}"
             )
         return self
 

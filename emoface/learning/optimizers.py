@@ -30,7 +30,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, decays_norms: bool =
 
 def build_optimizer(
     model: nn.Module,
-    kind: Literal["sgd", "adamw"] = "sgd",
+    kind: Literal["sgd", "adam", "adamw"] = "sgd",
     *,
     learning_rate: float,
     weight_decay: float,
@@ -42,7 +42,7 @@ def build_optimizer(
 
     Args:
         model: The network.
-        kind: Kind of optimizer.
+        kind: Kind of optimizer. ``adam`` adds the weight decay to the gradient, ``adamw`` shrinks the weights by it.
         learning_rate: Initial learning rate; see ``set_learning_rate``.
         weight_decay: See ``parameter_groups``.
         momentum: SGD momentum.
@@ -52,7 +52,7 @@ def build_optimizer(
     groups = parameter_groups(model, weight_decay, decays_norms)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return (torch.optim.Adam if kind == "adam" else torch.optim.AdamW)(groups, lr=learning_rate)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -18,9 +18,10 @@ from emoface.mter.blocks import Backbone
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import StreamsModel
+from emoface.mter.pose_graph import JointSum
 from emoface.mter.resnet import ResNet18
 
-_ROWS = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
+_ROWS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU, JointSum)
 """Layers with weights; those that are in no row of the thesis's tables have a row each."""
 
 _SHORTCUT = "shortcut"
@@ -36,7 +37,7 @@ class LayerRow:
     """A row of the layer table: one layer, or a stage of blocks as in the thesis.
 
     Attributes:
-        part: The stream, or ``fusion``.
+        part: The branch, see ``Mter.parts``, or ``fusion``.
         operator: Description of the layer as text, such as ``conv 3x3 s=2``.
         input_shape: (c, h, w) or (c,) for one person.
         output_shape: (c, h, w) or (c,) for one person.
@@ -61,8 +62,10 @@ class ModelCost:
     Attributes:
         model: Name of the model.
         n_parameters: Number of trainable parameters.
-        n_macs: MACs of convolutions and fully connected layers; BatchNorm (which can be folded into them),
-            activations, pooling and the scaling by a gate are not counted, as is usual.
+        n_macs: MACs of convolutions, fully connected layers and sums over joints; BatchNorm (which can be folded into
+            them), activations, pooling and the scaling by a gate are not counted, as is usual. Neither are the products
+            of nodes and adjacency in the graphs of regions and of people, a ten-thousandth of the models that have
+            them.
         rows: The layer table, in the order in which layers run.
     """
 
@@ -123,7 +126,7 @@ def measure_cost(model: Mter, sizes: Mapping[str, int] = STREAM_SIZES) -> ModelC
         11715538
     """
     calls = trace_shapes(model, empty_inputs(model, 1, sizes))
-    groups = list(_table_groups(model))
+    groups = [group for group in _table_groups(model) if group.names[0] in calls]
     groups += _loose_groups(model, calls, {name for group in groups for name in group.names})
     order = list(calls)
     return ModelCost(
@@ -141,7 +144,7 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
 
     Args:
         model: The model; its mode does not change.
-        inputs: Per stream (b, 3, side, side), for b people who all count as having a face.
+        inputs: See ``Mter.forward``, for b people who all count as having a face.
 
     Returns:
         The calls by module name.
@@ -177,7 +180,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
     """Counts the MACs of one layer for one input.
 
     Args:
-        module: The layer; all but convolutions and fully connected layers count 0.
+        module: The layer; all but convolutions, fully connected layers and sums over joints count 0.
         input_shape: Shape without the batch dimension.
         output_shape: Shape without the batch dimension.
 
@@ -187,11 +190,11 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
         >>> count_macs(nn.Linear(10, 4), (10,), (4,))
         40
     """
-    if isinstance(module, nn.Conv2d):
-        height, width = module.kernel_size
-        return math.prod(output_shape) * (input_shape[0] // module.groups) * height * width
-    if isinstance(module, nn.Linear):
-        return math.prod(output_shape) * input_shape[-1]
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return math.prod(output_shape) * (input_shape[0] // module.groups) * math.prod(module.kernel_size)
+    if isinstance(module, nn.Linear | JointSum):
+        n_summed = input_shape[-1] if isinstance(module, nn.Linear) else math.prod(module.edge_weights.shape[:2])
+        return math.prod(output_shape) * n_summed
     return 0
 
 
@@ -242,9 +245,17 @@ def measure_latencies(
 
 
 def empty_inputs(model: Mter, n_people: int, sizes: Mapping[str, int] = STREAM_SIZES) -> dict[str, Tensor]:
-    """Builds inputs of zeros for every stream of a model, (n_people, 3, side, side), on the device of the model."""
+    """Builds inputs of zeros for people who lack nothing, on the device of the model.
+
+    Returns:
+        Per stream (n_people, 3, side, side); per array input the values, and the mask, which is True throughout.
+    """
     device = next(model.parameters()).device
-    return {stream: torch.zeros(n_people, 3, sizes[stream], sizes[stream], device=device) for stream in model.streams}
+    inputs = {stream: torch.zeros(n_people, 3, sizes[stream], sizes[stream], device=device) for stream in model.streams}
+    for name, form in model.array_inputs.items():
+        values, is_present = (torch.from_numpy(part).to(device) for part in form.absent(n_people, sizes))
+        inputs |= {name: values, form.presence: ~is_present}
+    return inputs
 
 
 class _Group(NamedTuple):
@@ -275,7 +286,7 @@ def _loose_groups(model: Mter, calls: Mapping[str, LayerCall], grouped: set[str]
     for name in calls:
         module = model.get_submodule(name)
         if isinstance(module, _ROWS) and name not in grouped and not name.startswith(prefixes):
-            part = next((stream for stream in model.streams if f".{stream}." in f".{name}."), "fusion")
+            part = next((part for part in model.parts if f".{part}." in f".{name}."), "fusion")
             yield _Group(part, _operator(module), (name,), None)
 
 
@@ -336,8 +347,10 @@ def _resnet_rows(backbone: ResNet18) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _operator(module: nn.Module) -> str:
     if isinstance(module, nn.Sequential):
         return _operator(module[0])
-    if isinstance(module, nn.Conv2d):
-        return f"conv {module.kernel_size[0]}x{module.kernel_size[1]} s={module.stride[0]}"
+    if isinstance(module, nn.Conv1d | nn.Conv2d):
+        return f"conv {'x'.join(map(str, module.kernel_size))} s={module.stride[0]}"
+    if isinstance(module, JointSum):
+        return "sum over joints"
     if isinstance(module, nn.Linear):
         return "fully connected"
     return "BatchNorm" if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) else type(module).__name__

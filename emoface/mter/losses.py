@@ -8,6 +8,7 @@ whole batch, regardless of who has a face; distributed training relies on this.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from emoface.mter.base import MterOutput
+from emoface.mter.base import ModalityLogits, MterOutput
 from emoface.mter.names import BATCH_WEIGHTINGS, LOSS_KINDS, LabelWeighting, VadLossKind
+from emoface.mter.recipe import Recipe
 from emoface.mter.vad import VAD_SPAN
 
 _KOSTI_C = 1.2
@@ -25,6 +27,27 @@ _AUTHORS_SCALE = 10.0
 """The authors of EMOTIC train on ratings that are divided by 10."""
 VAD_MARGIN = 1.0
 """Errors below it, in points of EMOTIC's scale of 1-10, do not count in the loss ``margin_l2``."""
+
+
+@dataclass(frozen=True)
+class BranchLosses:
+    """The weights of losses that belong to a part of one network, beside those that all networks have.
+
+    Attributes:
+        multiplicative_weight: Weight of the multiplicative fusion loss; 0 leaves it out.
+        multiplicative_beta: See ``multiplicative_loss``.
+        attention_weight: Weight of the loss of an attention branch's own logits, which is of the same kind as that of
+            the whole model's; 0 leaves it out.
+    """
+
+    multiplicative_weight: float = 0.0
+    multiplicative_beta: float = 1.0
+    attention_weight: float = 0.0
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe) -> BranchLosses:
+        """The weights of a recipe."""
+        return cls(recipe.multiplicative_weight, recipe.multiplicative_beta, recipe.attention_weight)
 
 
 def kosti_label_weights(prevalences: Tensor, c: float = _KOSTI_C) -> Tensor:
@@ -145,12 +168,13 @@ def label_losses(
     vad_unit: Tensor | None = None,
     vad_kind: VadLossKind = "smooth_l1",
     vad_weight: float = 0.5,
+    branches: BranchLosses | None = None,
 ) -> dict[str, Tensor]:
     """Computes the weighted loss terms of a batch by name; training minimises their sum.
 
     ``labels`` is the term of the whole model; ``labels_face``, ``labels_body`` and ``labels_context`` are those of the
     streams' own heads, if the model has more than one stream; ``vad`` is the term of valence, arousal and dominance, if
-    the model has a head for them.
+    the model has a head for them; ``multiplicative`` and ``attention`` are those of ``branches``.
 
     Args:
         output: Output of a model for b people.
@@ -165,17 +189,18 @@ def label_losses(
         vad_unit: (b, 3) ratings 0-1, nan where EMOTIC has none; required if the model has a head for them.
         vad_kind: The loss of valence, arousal and dominance: ``smooth_l1`` or ``margin_l2``, see ``vad_loss``.
         vad_weight: Weight of the ``vad`` term.
+        branches: Losses of parts that only some networks have; None has none.
 
     Returns:
         Scalars by name.
 
     Raises:
-        ValueError: Weights or ratings are missing, or a setting is out of range.
+        ValueError: Weights, ratings or the output of a part are missing, or a setting is out of range.
     """
     all_people = torch.ones_like(has_face)
     applies_to = {"face": has_face}
 
-    def label_term(logits: Tensor, applies: Tensor) -> Tensor:
+    def label_term(logits: Tensor, applies: Tensor, is_linear: bool = is_linear) -> Tensor:
         terms = label_terms(logits, labels, kind, is_linear)  # (b, 26)
         if label_weights is not None:
             terms = terms * label_weights
@@ -196,7 +221,50 @@ def label_losses(
             raise ValueError("the model has a head for valence, arousal and dominance, and no ratings were given")
         applies = applies_to.get(single_stream, all_people)
         losses["vad"] = vad_weight * vad_loss(output.vad_unit, vad_unit, applies, vad_kind)
+    branches = branches or BranchLosses()
+    if branches.multiplicative_weight:
+        if output.modalities is None:
+            raise ValueError("the multiplicative fusion loss needs the logits of modalities, the output has none")
+        term = multiplicative_loss(output.modalities, labels, branches.multiplicative_beta)
+        losses["multiplicative"] = branches.multiplicative_weight * term
+    if branches.attention_weight:
+        if output.attention_logits is None:
+            raise ValueError("the attention loss needs the logits of an attention branch, the output has none")
+        losses["attention"] = branches.attention_weight * label_term(output.attention_logits, all_people, False)
     return losses
+
+
+def multiplicative_loss(modalities: ModalityLogits, labels: Tensor, beta: float = 1.0) -> Tensor:
+    """Computes the multiplicative fusion loss, in which the modalities that are surer of a true label count more.
+
+    For a person with n modalities it is the sum over these and the mean over the true labels of ``-p^(beta / (n - 1))
+    log p``, where p is the softmax of the modality's logits over the 26 labels. For n = 1 it is ``-log p``. People
+    without a modality or without a label have 0.
+
+    The factor ``p^(beta / (n - 1))`` is a weight and gets no gradient. With a gradient the term of a label would fall
+    towards p = 0 wherever p is below 1 / e, so that a modality would unlearn the labels that it is not yet sure of.
+
+    Args:
+        modalities: Logits of each modality, and who has it.
+        labels: (b, 26), 0 or 1.
+        beta: 0 or more.
+
+    Returns:
+        Scalar, averaged over all b people.
+
+    Source: Mittal et al. 2020, "M3ER", for one label per sample. The mean over several labels, the softmax and the
+    weight without gradient are our choice.
+    """
+    is_present = torch.stack([modalities.is_present[name] for name in modalities.logits])  # (m, b)
+    logits = torch.stack([one.float() for one in modalities.logits.values()])  # (m, b, 26)
+    is_absent = ~is_present[:, :, None]
+    log_p = logits.masked_fill(is_absent, 0).log_softmax(dim=2).masked_fill(is_absent, 0)
+    n_others = is_present.sum(dim=0) - 1  # (b,)
+    exponent = torch.where(n_others > 0, beta / n_others.clamp(min=1), 0.0)
+    weights = (exponent[:, None] * log_p.detach()).exp()
+    terms = -(weights * log_p).sum(dim=0) * labels  # (b, 26)
+    per_person = terms.sum(dim=1) / labels.sum(dim=1).clamp(min=1)
+    return _mean_over_people(per_person, torch.ones_like(n_others, dtype=torch.bool))
 
 
 def label_terms(logits: Tensor, labels: Tensor, kind: str, is_linear: bool = False) -> Tensor:
@@ -217,8 +285,9 @@ def label_terms(logits: Tensor, labels: Tensor, kind: str, is_linear: bool = Fal
         if kind != "weighted_euclidean":
             raise ValueError(f"the loss '{kind}' needs logits; for linear outputs use weighted_euclidean")
         return (logits - labels).square()
-    if kind == "bce":
-        return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    if kind in ("bce", "soft_margin"):
+        terms = functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return terms if kind == "bce" else terms / labels.shape[1]
     if kind == "weighted_euclidean":
         return (logits.sigmoid() - labels).square()
     if kind == "asymmetric":

@@ -24,10 +24,12 @@ ModelName = Literal[
     "mter2",
     "kosti",
     "caer-net-s",
+    "affective-graph",
+    "emoticon",
 ]
 MODEL_NAMES: tuple[str, ...] = typing.get_args(ModelName)
 
-LossKind = Literal["bce", "weighted_euclidean", "asymmetric"]
+LossKind = Literal["bce", "weighted_euclidean", "asymmetric", "soft_margin"]
 LOSS_KINDS: tuple[str, ...] = typing.get_args(LossKind)
 
 LabelWeighting = Literal["none", "kosti", "root", "count", "batch_count", "batch_share"]
@@ -39,7 +41,12 @@ VadLossKind = Literal["smooth_l1", "margin_l2"]
 Gate = Literal["sigmoid", "relu", "hard_sigmoid"]
 """Gate of a squeeze-and-excitation unit."""
 FaceFill = Literal["mean", "black"]
-"""Colour of the blanked face in the context: the mean of ImageNet, which is 0 after normalisation, or black."""
+"""Colour of the blanked face or body in the context: the mean of ImageNet, which is 0 after normalisation, or black."""
 
-PresetName = Literal["thesis", "modern", "kosti", "caer", "author"]
+DepthForm = Literal["cnn", "gcn"]
+"""Network of the depth branch of ``emoticon``: a CNN on the depth map, or a graph network on the photo's people."""
+RegionSource = Literal["proposals", "grid"]
+"""Where the nodes of ``affective-graph`` come from: region proposals, or a fixed grid over the context stream's map."""
+
+PresetName = Literal["thesis", "modern", "kosti", "caer", "author", "affective-graph", "emoticon"]
 """Names of the training recipes, see ``recipe.PRESETS``."""

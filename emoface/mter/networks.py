@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, did_you_mean
+from emoface.mter.affective_graph import AffectiveGraph
 from emoface.mter.base import ContextInput, Mter, MterOutput, check_inputs, masked_features
 from emoface.mter.baselines import CaerNetS, Kosti
 from emoface.mter.blocks import Backbone, FeatureNorm
+from emoface.mter.emoticon import Emoticon
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE, Stage
-from emoface.mter.names import MODEL_NAMES, FaceFill, Gate
+from emoface.mter.names import MODEL_NAMES, DepthForm, FaceFill, Gate, RegionSource
 from emoface.mter.recipe import Recipe
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
@@ -153,13 +155,17 @@ def build_model(
     averages_attention: bool = False,
     face_fill: FaceFill = "mean",
     context_center_share: float = 1.0,
+    depth_form: DepthForm = "cnn",
+    proximity_limit: float = 1.0,
+    region_source: RegionSource = "proposals",
 ) -> Mter:
     """Builds a model with randomly initialised weights.
 
     Args:
         name: One of ``MODEL_NAMES``.
         predicts_vad: Adds a head for valence, arousal and dominance.
-        dropout: Dropout probability before the last layer of the fusion network.
+        dropout: Dropout probability before the last layer of the fusion network; of ``emoticon`` that within the units
+            of its pose branch.
         reductions: Reductions of the squeeze-and-excitation units, one for each stage of table 3-1; None is 16 for all.
         gate: Gate of the squeeze-and-excitation units; ``relu`` is exactly as in the thesis.
         linear_outputs: Uses the outputs as they are, without a sigmoid.
@@ -168,6 +174,9 @@ def build_model(
         averages_attention: Averages the weighted map of the attention of ``caer-net-s`` over its positions.
         face_fill: Colour of the blanked face in the context of ``caer-net-s``.
         context_center_share: Side of the central square of the photo that the context stream sees in evaluation.
+        depth_form: Network of the depth branch of ``emoticon``.
+        proximity_limit: Distance up to which two people are joined in the graph of the depth form ``gcn``.
+        region_source: Where the nodes of ``affective-graph`` come from.
 
     Raises:
         SettingsError: No model has that name, a setting is out of range, or the model lacks the part that a setting
@@ -187,18 +196,28 @@ def build_model(
         "dropout": dropout,
         "predicts_vad": predicts_vad,
         "has_linear_outputs": linear_outputs,
-        "context_input": ContextInput(masks_face=is_caer, face_fill=face_fill, center_share=context_center_share),
     }
-    if name == "kosti":
-        model: Mter = Kosti(**common)
+    share: dict[str, Any] = {"context_center_share": context_center_share}
+    form = ContextInput(masks_face=is_caer, face_fill=face_fill, center_share=context_center_share)
+    if name == "emoticon":
+        model: Mter = Emoticon(**common, **share, depth_form=depth_form, proximity_limit=proximity_limit)
+    elif name == "affective-graph":
+        model = AffectiveGraph(**common, **share, region_source=region_source)
+    elif name == "kosti":
+        model = Kosti(**common, context_input=form)
     elif is_caer:
-        model = CaerNetS(**common, normalises_features=normalises_features, averages_attention=averages_attention)
+        model = CaerNetS(
+            **common,
+            context_input=form,
+            normalises_features=normalises_features,
+            averages_attention=averages_attention,
+        )
     else:
         backbones: dict[str, Backbone] = {
             stream: MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
             for stream, kind in _BACKBONES[name].items()
         }
-        model = StreamsModel(name, backbones, **common, prelu_per_channel=prelu_per_channel)
+        model = StreamsModel(name, backbones, **common, context_input=form, prelu_per_channel=prelu_per_channel)
     kinds = _BACKBONES.get(name, {}).values()
     _check_parts(
         name,
@@ -209,6 +228,9 @@ def build_model(
             "attention over positions": (is_caer, averages_attention),
             "blanked face": (is_caer, face_fill != "mean"),
             "context stream": ("context" in model.streams, context_center_share != 1),
+            "depth branch": (name == "emoticon", depth_form != "cnn"),
+            "graph of people": (name == "emoticon" and depth_form == "gcn", proximity_limit != 1),
+            "graph of regions": (name == "affective-graph", region_source != "proposals"),
         },
     )
     return model
@@ -224,6 +246,14 @@ def build_recipe_model(name: str, recipe: Recipe) -> Mter:
     Raises:
         SettingsError: No model has that name, or the model lacks a part that the recipe changes.
     """
+    is_emoticon = name == "emoticon"
+    _check_parts(
+        name,
+        {
+            "modalities fused by their product": (is_emoticon, recipe.multiplicative_weight > 0),
+            "attention branch": (is_emoticon, recipe.attention_weight > 0),
+        },
+    )
     has_own_reduction = recipe.se_reduction != Recipe.model_fields["se_reduction"].default
     return build_model(
         name,
@@ -237,6 +267,9 @@ def build_recipe_model(name: str, recipe: Recipe) -> Mter:
         averages_attention=recipe.averages_attention,
         face_fill=recipe.face_fill,
         context_center_share=recipe.context_center_share,
+        depth_form=recipe.depth_form,
+        proximity_limit=recipe.proximity_limit,
+        region_source=recipe.region_source,
     )
 
 

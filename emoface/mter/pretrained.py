@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from emoface.errors import SettingsError, WeightsError, did_you_mean
 from emoface.learning.checkpoints import read_tensors
+from emoface.mter.attention_branch import AttentionResNet18
 from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
 from emoface.mter.initial_weights import AUTO, DATA_SETS, NONE, is_file_source, named_streams, source_of
@@ -23,8 +24,12 @@ from emoface.progress import SILENT, Progress
 from emoface.storage.weights import WeightsFile, fetch_weights, find_weights
 
 PRETRAINED: dict[str, dict[type[Backbone], str]] = {
-    "imagenet": {MobileNetV2SE: "mobilenet_v2-b0353104", ResNet18: "resnet18-f37072fd"},
-    "places365": {ResNet18: "resnet18_places365"},
+    "imagenet": {
+        MobileNetV2SE: "mobilenet_v2-b0353104",
+        ResNet18: "resnet18-f37072fd",
+        AttentionResNet18: "resnet18-f37072fd",
+    },
+    "places365": {ResNet18: "resnet18_places365", AttentionResNet18: "resnet18_places365"},
 }
 """Per data set, the weights card of each network. ``imagenet`` has the MobileNetV2 weights of the time of the thesis;
 the later ``mobilenet_v2-7ebf99e0`` can be given by ``files``."""

@@ -17,11 +17,13 @@ from emoface.learning.schedules import cosine_factor, step_factor
 from emoface.mter.names import (
     MODEL_NAMES,
     STREAM_SIZES,
+    DepthForm,
     FaceFill,
     Gate,
     LabelWeighting,
     LossKind,
     PresetName,
+    RegionSource,
     VadLossKind,
 )
 from emoface.storage.settings import Count, Settings, Share
@@ -41,7 +43,7 @@ class Recipe(Settings):
     """Number of epochs; warm-up, decay steps and the interval between them are scaled with it."""
     batch_size: Count = 16
     """People per step, over all processes."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Optimizer that changes the weights."""
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     """Learning rate after the warm-up."""
@@ -65,7 +67,8 @@ class Recipe(Settings):
     clip_norm: NotNegative = 0.0
     """Largest norm of a step's gradient; 0 does not clip gradients."""
     loss: LossKind = "bce"
-    """Loss over the 26 labels; weighted_euclidean is that of Kosti et al."""
+    """Loss over the 26 labels; weighted_euclidean is that of Kosti et al., soft_margin is bce averaged over the labels
+    in place of summed."""
     linear_outputs: bool = False
     """Use the outputs of the labels and of valence, arousal and dominance as they are, without a sigmoid, as Kosti et
     al. do; needs the loss weighted_euclidean."""
@@ -73,6 +76,12 @@ class Recipe(Settings):
     """Weight of the whole model's 26 labels in the loss."""
     stream_weight: NotNegative = 0.3
     """Weight of each stream's own head in the loss."""
+    multiplicative_weight: NotNegative = 0.0
+    """Weight of the multiplicative fusion loss of face and pose of emoticon in the loss."""
+    multiplicative_beta: NotNegative = 1.0
+    """Exponent beta of the multiplicative fusion loss; 0 is the cross-entropy of each modality."""
+    attention_weight: NotNegative = 0.0
+    """Weight of the attention branch's own loss of emoticon in the loss."""
     label_weights: LabelWeighting = "none"
     """Weights of the labels in the loss, for the number n and the share p of training people with a label: none weighs
     all equally, kosti by 1 / ln(1.2 + p), root by 1 / sqrt(p), count by 1 / ln(1.2 + n). batch_share and batch_count
@@ -80,7 +89,7 @@ class Recipe(Settings):
     ohem_ratio: NotNegative = 0.0
     """Number of hardest absent labels per present label that count in the loss; 0 counts all absent labels."""
     dropout: ShareBelowOne = 0.5
-    """Dropout before the last layer of the fusion network."""
+    """Dropout before the last layer of the fusion network; of emoticon within the units of its pose branch."""
     ema_decay: ShareBelowOne = 0.0
     """Decay of the moving average of the weights, which is then evaluated and saved; 0 averages nothing."""
     freezes_norms: bool = False
@@ -113,6 +122,14 @@ class Recipe(Settings):
     """Colour of the blanked face in the context of caer-net-s: the mean colour of photos, or black."""
     context_center_share: ShareAboveZero = 1.0
     """Side of the central square of the photo that the network sees in evaluation, as a share of the photo's side."""
+    depth_form: DepthForm = "cnn"
+    """Network of the depth branch of emoticon: cnn on the depth map, gcn on the places of the photo's people."""
+    proximity_limit: Annotated[float, Field(gt=0)] = 1.0
+    """Distance up to which two people of a photo are joined in the graph of the depth form gcn, in heights of the
+    photo."""
+    region_source: RegionSource = "proposals"
+    """Nodes of affective-graph: proposals reads regions that were found before; grid is the built-in replacement, a
+    fixed grid over the last map of the context stream."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -266,6 +283,38 @@ PRESETS: dict[PresetName, Preset] = {
         ),
         models=_WITH_SE_AND_RESNET,
         auto_weights={"context": "places365"},
+    ),
+    "affective-graph": Preset(
+        "Zhang et al. 2019, for affective-graph alone, 60 epochs, with valence, arousal and dominance",
+        Recipe(
+            epochs=60,
+            batch_size=64,
+            warmup_epochs=0,
+            decay_epochs=(),
+            loss="weighted_euclidean",
+            linear_outputs=True,
+            label_weights="kosti",
+            **_HALF_AND_HALF,
+            **_NO_AUGMENTATION,
+        ),
+        models=("affective-graph",),
+    ),
+    "emoticon": Preset(
+        "Mittal et al. 2020, for emoticon alone, 75 epochs",
+        Recipe(
+            epochs=75,
+            batch_size=32,
+            optimizer="adam",
+            learning_rate=0.0001,
+            weight_decay=0,
+            warmup_epochs=0,
+            decay_epochs=(),
+            loss="soft_margin",
+            multiplicative_weight=1.0,
+            attention_weight=1.0,
+            **_NO_AUGMENTATION,
+        ),
+        models=("emoticon",),
     ),
 }
 """``docs/mter.md`` says where each setting is from, and what differs from the papers and their code."""

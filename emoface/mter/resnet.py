@@ -45,9 +45,17 @@ class ResNet18(Backbone):
         return self.layer4
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.layer4(self.to_third_stage(x)))
+
+    def to_third_stage(self, x: Tensor) -> Tensor:
+        """Computes the map of the third of the four stages, (b, 3, h, w) to (b, 256, h / 16, w / 16)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        out: Tensor = self.fc(self.avgpool(x).flatten(1))
+        out: Tensor = self.layer3(self.layer2(self.layer1(x)))
+        return out
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Computes the features from the last map, (b, 512, h, w) to (b, n_features)."""
+        out: Tensor = self.fc(self.avgpool(maps).flatten(1))
         return out
 
 
