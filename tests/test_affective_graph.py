@@ -214,15 +214,16 @@ def test_preset_has_the_published_settings() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("emoticon", "emoticon needs more than the photos, which data sets do not have yet: face_landmarks (68 points"),
-        ("affective-graph", "or --region-source grid for the built-in regions"),
+        ("emoticon", "depth.parquet: no such file; run 'emoface depth DIR' first"),
+        ("affective-graph", "'regions' (1024 features of each of 10 regions"),
     ],
 )
 def test_training_without_the_inputs_is_refused_in_one_line(tmp_path: Path, model: str, message: str) -> None:
-    options = ["--manifest", str(tmp_path / "manifest.json"), "--model", model, "--preset", model]
+    manifest = write_photos_and_tables(tmp_path / "data", 4)
+    options = ["--manifest", str(manifest), "--model", model, "--preset", model]
     answer = CliRunner().invoke(main, ["train", *options, "--out", str(tmp_path / "run")])
     assert answer.exit_code == 1 and message in answer.stderr and answer.stderr.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 def test_built_in_regions_train(narrow: None, tmp_path: Path) -> None:

@@ -75,12 +75,14 @@ class PersonPixels:
         body: (144, 144, 3) RGB, the content of the body box.
         context: (256, 256, 3) RGB, the whole photo.
         face_in_context: (4,) xyxy of the face as fractions of the photo's width and height; None without a face.
+        body_in_context: (4,) xyxy of the body box as fractions of the photo's width and height.
     """
 
     face: Photo | None
     body: Photo
     context: Photo
     face_in_context: NDArray[np.float32] | None
+    body_in_context: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,8 @@ class UsablePeople:
         vad: (n, 3) true valence, arousal, dominance, 1-10; nan where EMOTIC has none.
         has_face: (n,) whether the person's face was found.
         face_in_context: (n, 4) xyxy of the face as fractions of the photo's width and height; nan without a face.
+        body_in_context: (n, 4) xyxy of the body box as fractions of the photo's width and height.
+        turns: The way from the frame of each person's boxes to the upright photo.
     """
 
     index: NDArray[np.int64]
@@ -102,6 +106,8 @@ class UsablePeople:
     vad: NDArray[np.float32]
     has_face: NDArray[np.bool_]
     face_in_context: NDArray[np.float32]
+    body_in_context: NDArray[np.float32]
+    turns: list[Turn]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -137,6 +143,7 @@ def crop_person(
         body=scale_square(body, CACHE_SIZES["body"]),
         context=scale_square(photo, CACHE_SIZES["context"]),
         face_in_context=None if face_xyxy is None else to_photo_shares(face_xyxy, photo),
+        body_in_context=to_photo_shares(body_xyxy, photo),
     )
 
 
@@ -239,7 +246,7 @@ class StreamCache:
         face, body, context = (self.read(position, stream) for stream in CACHE_SIZES)
         assert body is not None and context is not None
         box = self.people.face_in_context[position] if face is not None else None
-        return PersonPixels(face, body, context, box)
+        return PersonPixels(face, body, context, box, self.people.body_in_context[position])
 
     def _array(self, shard: int, stream: str) -> NDArray[np.uint8]:
         if (shard, stream) not in self._arrays:
@@ -287,6 +294,11 @@ class _CroppedPhoto:
     statuses: list[str]
 
 
+def default_cache_dir(manifest: Manifest) -> Path:
+    """The folder of a data set's caches, ``stream_cache`` beside its manifest, unless another is given."""
+    return manifest.path.parent / "stream_cache"
+
+
 def open_stream_cache(
     manifest: Manifest, split: str, cache_dir: Path | None = None, progress: Progress = SILENT
 ) -> StreamCache:
@@ -304,7 +316,7 @@ def open_stream_cache(
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
     table = _read_table(manifest.split_path(split))
-    cache_dir = cache_dir or manifest.path.parent / "stream_cache"
+    cache_dir = cache_dir or default_cache_dir(manifest)
     dataset = f"{split}-{hashlib.sha256(os.fsencode(manifest.path.resolve())).hexdigest()[:8]}"
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
     photos = group_photos(table.images, table.image_wh)
@@ -511,14 +523,21 @@ def _gather(
     """Combines the shards' summaries with the table; people who are not usable are left out and counted."""
     n_rows = len(table.index)
     places = np.full((n_rows, 1 + len(CACHE_SIZES)), -1, np.int64)
-    face_in_context = np.full((n_rows, 4), np.nan, np.float32)
+    face_in_context, body_in_context = (np.full((n_rows, 4), np.nan, np.float32) for _ in range(2))
+    turns: list[Turn | None] = [None] * n_rows
     statuses = np.full(n_rows, USABLE, dtype=object)
     for number, shard in enumerate(shards):
         summary = folder.read_summary(number)
         for row, place, status in _shard_places(shard, summary, table.has_face):
             places[row], statuses[row] = (number, *place), status
         for photo, described in zip(shard, summary["photos"], strict=True):
-            face_in_context[photo.rows] = _face_shares(table.face_xyxy[photo.rows], described["turn"])
+            if described["turn"] is None:
+                continue
+            turn = Turn(described["turn"]["orientation"], tuple(described["turn"]["wh"]))
+            face_in_context[photo.rows] = _upright_shares(table.face_xyxy[photo.rows], turn)
+            body_in_context[photo.rows] = _upright_shares(table.body_xyxy[photo.rows], turn)
+            for row in photo.rows.tolist():
+                turns[row] = turn
     n_by_status = Counter(statuses.tolist())
     usable = np.flatnonzero(statuses == USABLE)
     if n_rows and not len(usable):
@@ -534,6 +553,8 @@ def _gather(
         vad=table.vad[usable],
         has_face=table.has_face[usable],
         face_in_context=face_in_context[usable],
+        body_in_context=body_in_context[usable],
+        turns=[turn for turn in (turns[row] for row in usable) if turn is not None],
     )
     counts = {"people": n_rows, **{name: n_by_status[name] for name in (USABLE, *UNUSABLE_REASONS)}}
     return StreamCache(folder, people, places[usable], counts, in_use)
@@ -555,10 +576,6 @@ def _shard_places(
         n_photos += described["turn"] is not None
 
 
-def _face_shares(face_xyxy: NDArray[np.float32], turn: dict[str, Any] | None) -> NDArray[np.float32]:
-    """Face boxes (n, 4) as fractions of the upright photo's width and height; nan if the photo cannot be read."""
-    if turn is None:
-        return np.full_like(face_xyxy, np.nan)
-    from_boxes = Turn(turn["orientation"], tuple(turn["wh"]))
-    shares = from_boxes.to_upright(face_xyxy) / np.array(from_boxes.upright_wh * 2, np.float32)
-    return np.asarray(shares, np.float32)
+def _upright_shares(xyxy: NDArray[np.float32], turn: Turn) -> NDArray[np.float32]:
+    """Boxes (n, 4) as fractions of the upright photo's width and height."""
+    return np.asarray(turn.to_upright(xyxy) / np.array(turn.upright_wh * 2, np.float32), np.float32)

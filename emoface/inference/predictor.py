@@ -28,6 +28,7 @@ from emoface.mter.base import Mter
 from emoface.mter.dataset import to_stream_inputs
 from emoface.mter.forward import forward_batch
 from emoface.mter.grad_cam import grad_cam
+from emoface.mter.inputs import model_array_inputs
 from emoface.mter.runs import Run, read_run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
 from emoface.storage.photo_stores import read_photo_at
@@ -247,11 +248,19 @@ def load_predictor(
         changes: Values of ``FaceSettings`` that replace single settings; None keeps a setting.
 
     Raises:
-        SettingsError: The folder is not a finished run.
+        SettingsError: The folder is not a finished run, or its model reads more than photos.
         WeightsError: The weights of the run cannot be read.
     """
     trained = read_run(Path(run))
     faces = read_face_settings(trained.detector) if faces is None else faces
+    inputs = model_array_inputs(
+        trained.model_name, depth_form=trained.recipe.depth_form, region_source=trained.recipe.region_source
+    )
+    if inputs:
+        raise SettingsError(
+            f"{run}: {trained.model_name} reads more than the photo ({', '.join(inputs)}), which single photos do not "
+            "have; its predictions of a data set are written by 'emoface evaluate'"
+        )
     model = trained.load_model().to(pick_device(device))
     given = {name: value for name, value in changes.items() if value is not None}
     return Predictor(trained, model, faces.replace(**given))

@@ -29,9 +29,10 @@ from emoface.datasets.predictions import (
     write_predictions,
 )
 from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
-from emoface.datasets.stream_cache import UsablePeople, open_stream_cache
+from emoface.datasets.stream_cache import UsablePeople, default_cache_dir, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap
+from emoface.mter.inputs import describe_other_inputs, model_array_inputs
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.evaluation import (
@@ -137,6 +138,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         **hash_template(TEMPLATE),
         **hash_published_cards(),
         **photo_inputs(manifest.photos.root, rows["image"].to_pylist()),
+        **{str(manifest.path.parent / name): one["sha256"] for name, one in _describe_arrays(run, manifest).items()},
     }
     current = find_current("evaluate", config, config.out, module=__name__, inputs=inputs)
     if current is not None:
@@ -162,6 +164,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         weights_sha256=file_sha256(run.path / BEST_NAME),
         initial_weights=run.describe_initial_weights(),
         has_shuffled_labels=run.has_shuffled_labels,
+        other_inputs=describe_other_inputs(run.model_name, run.recipe.region_source, _describe_arrays(run, manifest)),
         protocol=protocol,
     )
     progress.start(f"metrics on {config.split}", STEPS)
@@ -239,9 +242,19 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.splits[split].sha256,
         manifest.image_root,
         manifest.photos.read_states(images).digest(images),
+        _describe_arrays(run, manifest),
         *map(code_fingerprint, _PREDICTING_MODULES),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _describe_arrays(run: Run, manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Describes the tables of the model's inputs beside the photo streams, see ``describe_array_tables``."""
+    from emoface.mter.person_arrays import describe_array_tables
+
+    recipe = run.recipe
+    inputs = model_array_inputs(run.model_name, depth_form=recipe.depth_form, region_source=recipe.region_source)
+    return describe_array_tables(manifest, inputs)
 
 
 def _predict(
@@ -251,6 +264,7 @@ def _predict(
     from emoface.learning.devices import pick_device
     from emoface.mter.dataset import PeopleDataset
     from emoface.mter.forward import forward_people
+    from emoface.mter.person_arrays import PersonArrays
 
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
@@ -263,7 +277,10 @@ def _predict(
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise TableError(f"{manifest.split_path(split)}: {run.model_name} cannot use any of its people ({reasons})")
     progress.start(f"predict {split}", len(positions))
-    dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes)
+    arrays = None
+    if model.array_inputs:
+        arrays = PersonArrays(manifest, cache.people, model.array_inputs, config.cache or default_cache_dir(manifest))
+    dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes, arrays=arrays)
     outputs = forward_people(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
     )

@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import UNUSABLE_REASONS, USABLE, StreamCache, open_stream_cache
+from emoface.datasets.stream_cache import (
+    UNUSABLE_REASONS,
+    USABLE,
+    StreamCache,
+    default_cache_dir,
+    open_stream_cache,
+)
 from emoface.errors import SettingsError, TableError
 from emoface.learning.launchers import end_with_launcher, find_processes
 from emoface.mter.epoch_log import score_line
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     from emoface.mter.base import Mter
+    from emoface.mter.person_arrays import PersonArrays
     from emoface.mter.pretrained import TakenWeights
     from emoface.mter.trainer import SplitPeople, Trainer
 
@@ -95,20 +102,12 @@ class TrainConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        recipe = resolve_recipe(self.preset, self.recipe)
+        resolve_recipe(self.preset, self.recipe)
         models = PRESETS[self.preset].models
         if self.model not in models:
             raise SettingsError(
                 f"preset {self.preset} cannot train {self.model}, expected one of {', '.join(models)}; its settings "
                 "change parts of the network that the others lack. Choose another --model or --preset"
-            )
-        needed = model_array_inputs(self.model, depth_form=recipe.depth_form, region_source=recipe.region_source)
-        if needed:
-            built_in = ", or --region-source grid for the built-in regions" if "regions" in needed else ""
-            raise SettingsError(
-                f"{self.model} needs more than the photos, which data sets do not have yet: "
-                f"{'; '.join(f'{name} ({form.meaning})' for name, form in needed.items())}. Choose another "
-                f"--model{built_in}"
             )
         return self
 
@@ -219,8 +218,10 @@ def _share_gpus(n_processes: int, n_gpus: int) -> DDPStrategy:
 
 def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
     """Describes all that determines the weights, for ``run.json``; a run is resumed only if all of it is the same."""
+    from emoface.mter.person_arrays import describe_array_tables
     from emoface.mter.runs import BEST_NAME, read_run
 
+    inputs = model_array_inputs(config.model, depth_form=recipe.depth_form, region_source=recipe.region_source)
     face = None
     if config.init_face is not None:
         path = read_run(config.init_face).path / BEST_NAME
@@ -239,6 +240,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "balance": config.balance,
         "stream_sizes": config.stream_sizes,
         "shuffle_labels": config.shuffle_labels,
+        "array_tables": describe_array_tables(manifest, inputs),
     }
 
 
@@ -291,14 +293,24 @@ def _build_trainer(
     torch.manual_seed(config.seed)
     model, taken = _build_initial_model(config, recipe, progress)
     positions = {name: np.flatnonzero(model.select_people(cache.people.has_face)) for name, cache in caches.items()}
+    arrays = _open_arrays(config, manifest, model, caches, fabric)
     sizes = identity["stream_sizes"]
     augmentation = build_augmentation(recipe)
     train = SplitPeople(
-        PeopleDataset.of_model(caches["train"], model, sizes=sizes, augmentation=augmentation, seed=config.seed),
+        PeopleDataset.of_model(
+            caches["train"],
+            model,
+            sizes=sizes,
+            augmentation=augmentation,
+            seed=config.seed,
+            arrays=arrays.get("train"),
+        ),
         positions["train"],
         _read_sampling_weights(config, manifest, caches["train"], positions["train"]),
     )
-    val = SplitPeople(PeopleDataset.of_model(caches["val"], model, sizes=sizes), positions["val"])
+    val = SplitPeople(
+        PeopleDataset.of_model(caches["val"], model, sizes=sizes, arrays=arrays.get("val")), positions["val"]
+    )
     _check_people(model, recipe, fabric, train, val, manifest)
     if fabric.is_global_zero and not (config.out / RUN_NAME).is_file():
         counts = {name: {**cache.counts, "seen": len(positions[name])} for name, cache in caches.items()}
@@ -333,6 +345,21 @@ def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progre
         for cache in caches.values():
             cache.people = shuffle_labels(cache.people, config.seed)
     return caches
+
+
+def _open_arrays(
+    config: TrainConfig, manifest: Manifest, model: Mter, caches: Mapping[str, StreamCache], fabric: Fabric
+) -> dict[str, PersonArrays]:
+    """Opens the model's inputs beside the streams, by split; nothing for a model without such inputs."""
+    from emoface.mter.person_arrays import PersonArrays
+
+    if not model.array_inputs:
+        return {}
+    cache_dir = config.cache or default_cache_dir(manifest)
+    with fabric.rank_zero_first():
+        return {
+            name: PersonArrays(manifest, cache.people, model.array_inputs, cache_dir) for name, cache in caches.items()
+        }
 
 
 def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:

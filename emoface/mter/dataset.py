@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from emoface.mter.augmentation import (
 )
 from emoface.mter.base import ContextInput, Mter
 from emoface.mter.names import IMAGENET_MEAN, STREAM_SIZES, STREAMS, FaceFill
+from emoface.mter.person_arrays import PersonArrays, PhotoChanges
 from emoface.mter.sampling import SampleKey
 from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
@@ -55,6 +56,7 @@ class PersonBatch:
         vad: (b, 3) valence, arousal, dominance, 1-10; nan where EMOTIC has none.
         index: (b,) int64, the people's ``index``, always on the CPU.
         sizes: Side of each stream's input, pixels.
+        arrays: The inputs of the model beside the streams and their masks, by name, see ``Mter.array_inputs``.
         augmentation: Random parameters of the augmentation of a training batch; None for evaluation.
     """
 
@@ -64,6 +66,7 @@ class PersonBatch:
     vad: Tensor
     index: Tensor
     sizes: Mapping[str, int]
+    arrays: dict[str, Tensor] = field(default_factory=dict)
     augmentation: AugmentationParameters | None = None
 
     def __len__(self) -> int:
@@ -71,16 +74,16 @@ class PersonBatch:
 
     @property
     def inputs(self) -> dict[str, Tensor]:
-        """Per stream (b, 3, side, side), augmented and normalised; the inputs of ``Mter.forward``.
+        """Per stream (b, 3, side, side), augmented and normalised, and ``arrays``; the inputs of ``Mter.forward``.
 
         The face of a person without one is arbitrary, as ``Mter.forward`` ignores it.
         """
         if self.augmentation is None:
-            return {stream: normalise_pixels(pixels) for stream, pixels in self.pixels.items()}
+            return {stream: normalise_pixels(pixels) for stream, pixels in self.pixels.items()} | self.arrays
         return {
             stream: augment_pixels(pixels, self.augmentation, stream, self.sizes[stream])
             for stream, pixels in self.pixels.items()
-        }
+        } | self.arrays
 
     @property
     def vad_unit(self) -> Tensor:
@@ -94,6 +97,7 @@ class PersonBatch:
             pixels={stream: pixels.to(device, non_blocking=True) for stream, pixels in self.pixels.items()},
             labels=self.labels.to(device, non_blocking=True),
             vad=self.vad.to(device, non_blocking=True),
+            arrays={name: values.to(device, non_blocking=True) for name, values in self.arrays.items()},
             augmentation=None if self.augmentation is None else self.augmentation.to(device),
         )
 
@@ -101,7 +105,7 @@ class PersonBatch:
         """The tensors that ``to`` moves."""
         drawn = self.augmentation
         parameters = [] if drawn is None else [drawn.crops, drawn.is_mirrored, drawn.colors]
-        return [*self.pixels.values(), self.labels, self.vad, *parameters]
+        return [*self.pixels.values(), *self.arrays.values(), self.labels, self.vad, *parameters]
 
 
 class PeopleDataset:
@@ -117,6 +121,7 @@ class PeopleDataset:
         augmentation: Settings of the augmentation; None takes the defaults.
         seed: Seed of the augmentation.
         context_input: How the photo becomes the input of the context stream; None takes the defaults.
+        arrays: The model's inputs beside the streams; None if it has none.
     """
 
     def __init__(
@@ -128,6 +133,7 @@ class PeopleDataset:
         augmentation: Augmentation | None = None,
         seed: int = 0,
         context_input: ContextInput | None = None,
+        arrays: PersonArrays | None = None,
     ) -> None:
         self.cache = cache
         self.streams = tuple(streams)
@@ -135,6 +141,7 @@ class PeopleDataset:
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
         self.context_input = context_input or ContextInput()
+        self.arrays = arrays
 
     @classmethod
     def of_model(
@@ -145,8 +152,9 @@ class PeopleDataset:
         sizes: Mapping[str, int] = STREAM_SIZES,
         augmentation: Augmentation | None = None,
         seed: int = 0,
+        arrays: PersonArrays | None = None,
     ) -> PeopleDataset:
-        """The dataset with the streams and the context input of one model."""
+        """The dataset with the streams and the context input of one model; ``arrays`` if it has array inputs."""
         return cls(
             cache,
             model.streams,
@@ -154,6 +162,7 @@ class PeopleDataset:
             augmentation=augmentation,
             seed=seed,
             context_input=model.context_input,
+            arrays=arrays,
         )
 
     def __len__(self) -> int:
@@ -168,7 +177,7 @@ class PeopleDataset:
         return {**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}}
 
     def copy_stored(self, position: int, stream: str, target: Photo) -> None:
-        """Copies the stored square of one person; the face is blanked in the context if the model asks for it.
+        """Copies the stored square of one person; face and body are blanked in the context if the model asks.
 
         Args:
             position: 0 to n - 1.
@@ -177,19 +186,23 @@ class PeopleDataset:
         """
         stored = self.cache.read(position, stream)
         target[...] = 0 if stored is None else stored
-        if self._blanks_face(position, stream):
-            _paint_box(target, self.cache.people.face_in_context[position], _FILLS[self.context_input.face_fill])
+        for shares_xyxy, fill in self._blanked_boxes(position, stream):
+            _paint_box(target, shares_xyxy, fill)
 
     def _read(self, position: int, stream: str) -> Photo | None:
         pixels = self.cache.read(position, stream)
-        if self._blanks_face(position, stream):
+        for shares_xyxy, fill in self._blanked_boxes(position, stream):
             assert pixels is not None
-            fill = _FILLS[self.context_input.face_fill]
-            return blank_box(pixels, self.cache.people.face_in_context[position], fill)
+            pixels = blank_box(pixels, shares_xyxy, fill)
         return pixels
 
-    def _blanks_face(self, position: int, stream: str) -> bool:
-        return stream == "context" and self.context_input.masks_face and bool(self.cache.people.has_face[position])
+    def _blanked_boxes(self, position: int, stream: str) -> Iterator[tuple[NDArray[np.float32], tuple[int, ...]]]:
+        """The boxes of a person that are blanked in a stream, as shares of the photo, with their colours."""
+        people = self.cache.people
+        if stream == "context" and self.context_input.masks_body:
+            yield people.body_in_context[position], _FILLS[self.context_input.body_fill]
+        if stream == "context" and self.context_input.masks_face and people.has_face[position]:
+            yield people.face_in_context[position], _FILLS[self.context_input.face_fill]
 
 
 def to_stream_inputs(
@@ -231,6 +244,8 @@ def person_pixels(
         Per stream (side, side, 3); black where there is no face.
     """
     context = person.context
+    if context_input.masks_body:
+        context = blank_box(context, person.body_in_context, _FILLS[context_input.body_fill])
     if context_input.masks_face and person.face_in_context is not None:
         context = blank_box(context, person.face_in_context, _FILLS[context_input.face_fill])
     context = crop_center_square(context, context_input.center_share)
@@ -309,7 +324,11 @@ def load_batch(dataset: PeopleDataset, positions: Sequence[int], *, pins_memory:
         pixels[stream] = torch.empty((len(inputs), side, side, 3), dtype=torch.uint8, pin_memory=pins_memory)
         for target, one in zip(pixels[stream].numpy(), inputs, strict=True):
             target[...] = one[stream]
-    return _build_batch(dataset, positions, pixels, pins_memory)
+    arrays = {}
+    if dataset.arrays is not None:
+        share = dataset.context_input.center_share
+        arrays = dataset.arrays.load(positions, dataset.sizes, center_share=share)
+    return _build_batch(dataset, positions, pixels, arrays, pins_memory)
 
 
 def load_training_batch(dataset: PeopleDataset, keys: Sequence[SampleKey], *, pins_memory: bool = False) -> PersonBatch:
@@ -328,19 +347,26 @@ def load_training_batch(dataset: PeopleDataset, keys: Sequence[SampleKey], *, pi
         for position, target in zip(positions, pixels[stream].numpy(), strict=True):
             dataset.copy_stored(position, stream, target)
     parameters = draw_parameters(keys, dataset.augmentation, dataset.seed, pins_memory=pins_memory)
-    return _build_batch(dataset, positions, pixels, pins_memory, parameters)
+    arrays = {}
+    if dataset.arrays is not None:
+        crops = parameters.crops[:, STREAMS.index("context")].numpy()
+        changes = PhotoChanges(parameters.is_mirrored.numpy(), crops)
+        arrays = dataset.arrays.load(positions, dataset.sizes, changes=changes)
+    return _build_batch(dataset, positions, pixels, arrays, pins_memory, parameters)
 
 
 def _build_batch(
     dataset: PeopleDataset,
     positions: Sequence[int],
     pixels: dict[str, Tensor],
+    arrays: Mapping[str, NDArray[Any]],
     pins_memory: bool,
     augmentation: AugmentationParameters | None = None,
 ) -> PersonBatch:
     people = dataset.cache.people
     rows = np.asarray(positions, np.int64)
     labels, vad = torch.from_numpy(people.labels[rows]).float(), torch.from_numpy(people.vad[rows])
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
     return PersonBatch(
         pixels=pixels,
         has_face=torch.from_numpy(people.has_face[rows]),
@@ -348,6 +374,7 @@ def _build_batch(
         vad=vad.pin_memory() if pins_memory else vad,
         index=torch.from_numpy(people.index[rows]),
         sizes=dataset.sizes,
+        arrays={name: one.pin_memory() if pins_memory else one for name, one in tensors.items()},
         augmentation=augmentation,
     )
 

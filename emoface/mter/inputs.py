@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,13 @@ N_PLACE_VALUES = 5
 N_REGIONS = 10
 N_REGION_FEATURES = 1024
 N_BOX_VALUES = 4
+
+
+_BUILT_IN = {
+    "landmarks": "the face detector's five points, no pose",
+    "boxes": "the height of the people's body boxes, no depth",
+}
+"""Providers that replace what the papers use, and what they are."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +137,33 @@ def model_array_inputs(
     if name == "affective-graph" and region_source == "proposals":
         return {"regions": REGIONS}
     return {}
+
+
+def describe_other_inputs(
+    name: str, region_source: RegionSource, tables: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Describes what a model reads beside the photos, for the pages of results.
+
+    Args:
+        name: One of ``names.MODEL_NAMES``.
+        region_source: See ``Recipe.region_source``.
+        tables: By table its ``providers``, see ``person_arrays.describe_array_tables``.
+
+    Returns:
+        By table or part, who provided it; built-in replacements of what the paper uses are called so.
+
+    Example:
+        >>> describe_other_inputs("emoticon", "proposals", {"pose.parquet": {"providers": ["landmarks"]}})
+        {'pose.parquet': "landmarks, built in: the face detector's five points, no pose"}
+        >>> describe_other_inputs("affective-graph", "grid", {})
+        {'regions': 'grid, built in: a fixed grid in place of region proposals'}
+    """
+    described = {
+        table: "; ".join(
+            f"{one}, built in: {_BUILT_IN[one]}" if one in _BUILT_IN else one for one in facts["providers"]
+        )
+        for table, facts in tables.items()
+    }
+    if name == "affective-graph" and region_source == "grid":
+        described["regions"] = "grid, built in: a fixed grid in place of region proposals"
+    return described

@@ -29,7 +29,7 @@ from emoface.learning.optimizers import build_optimizer, set_learning_rate
 from emoface.learning.pending import PendingValues
 from emoface.metrics.evaluation import measure_precision
 from emoface.mter.augmentation import Augmentation
-from emoface.mter.base import Mter, MterOutput
+from emoface.mter.base import Mter, MterOutput, join_outputs
 from emoface.mter.dataset import PeopleDataset, PersonBatch, iterate_batches, iterate_training_batches, move_ahead
 from emoface.mter.epoch_log import (
     ValMetrics,
@@ -40,7 +40,7 @@ from emoface.mter.epoch_log import (
     to_line,
     write_curves,
 )
-from emoface.mter.losses import label_losses, weigh_batch_labels, weigh_labels
+from emoface.mter.losses import BranchLosses, label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
 from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, check_epochs, write_log, write_weights
@@ -240,7 +240,7 @@ class Trainer:
             with fabric.autocast():
                 # forward itself, as a call would use the code that is compiled for training
                 outputs.append(self.kept_model.forward(batch.inputs, batch.has_face))
-            truths.append(replace(batch, pixels={}))
+            truths.append(replace(batch, pixels={}, arrays={}))
             self._progress.advance(len(batch) * fabric.world_size)
         output, truth = _gather_outputs(fabric, outputs, n), _gather_truths(fabric, truths, n)
         losses = {name: value.item() for name, value in self._loss(output, truth).items()}
@@ -404,6 +404,7 @@ class RecipeLoss:
             vad_unit=batch.vad_unit if recipe.predicts_vad else None,
             vad_kind=recipe.vad_loss,
             vad_weight=recipe.vad_weight,
+            branches=BranchLosses.of_recipe(recipe),
         )
 
 
@@ -455,13 +456,7 @@ def share_buffers(fabric: Fabric, model: nn.Module) -> None:
 
 
 def _gather_outputs(fabric: Fabric, outputs: list[MterOutput], n: int) -> MterOutput:
-    gather = partial(_gather, fabric, n)
-    ratings = [one.vad_unit for one in outputs if one.vad_unit is not None]
-    return MterOutput(
-        logits=gather([one.logits for one in outputs]),
-        stream_logits={name: gather([one.stream_logits[name] for one in outputs]) for name in outputs[0].stream_logits},
-        vad_unit=gather(ratings) if ratings else None,
-    )
+    return join_outputs(outputs, partial(_gather, fabric, n))
 
 
 def _gather_truths(fabric: Fabric, truths: list[PersonBatch], n: int) -> PersonBatch:

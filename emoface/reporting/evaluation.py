@@ -7,7 +7,7 @@ of both are comparable. Thresholds are fitted beforehand, on people who are not 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,7 @@ class EvaluationContext:
         weights_sha256: sha256 of the model's weights; None where they are unknown.
         initial_weights: What the training started from, see ``Run.describe_initial_weights``; None where unknown.
         has_shuffled_labels: Whether the model was trained on shuffled labels, as a check for leaks.
+        other_inputs: By name, who provided what the model reads beside the photos; empty for most models.
         predictions_sha256: sha256 of the file of another program's predictions; None for those of a run.
         protocol: The protocol that the evaluation keeps, see ``stamp_protocol``; None if none was checked.
     """
@@ -124,6 +125,7 @@ class EvaluationContext:
     weights_sha256: str | None = None
     initial_weights: dict[str, Any] | None = None
     has_shuffled_labels: bool = False
+    other_inputs: dict[str, str] = field(default_factory=dict)
     predictions_sha256: str | None = None
     protocol: dict[str, Any] | None = None
 
@@ -287,6 +289,7 @@ def _describe_context(predictions: Predictions, context: EvaluationContext) -> d
         "model": context.model,
         "run": context.run,
         "has_shuffled_labels": context.has_shuffled_labels,
+        "other_inputs": context.other_inputs,
         "split": context.split,
         "manifest": {"path": str(manifest.path), "sha256": file_sha256(manifest.path)},
         "weights_sha256": context.weights_sha256,

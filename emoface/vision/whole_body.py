@@ -63,8 +63,30 @@ BODY_25: tuple[str, ...] = (
 """The 25 joints of OpenPose, in its order."""
 
 _MIDDLES = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+_MIRRORED_FACE = (
+    *range(16, -1, -1),  # jaw
+    *range(26, 16, -1),  # brows
+    *(27, 28, 29, 30, 35, 34, 33, 32, 31),  # nose
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),  # eyes
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),  # outer lips
+    *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
+)
+"""The point of a face that is at the place of each of the 68 after mirroring."""
 _EYE_POINTS = (slice(36, 42), slice(42, 48))  # of the 68: the eye on the viewer's left, the other one
 _NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
+
+
+def _mirrored_order() -> NDArray[np.int64]:
+    """The point that is at the place of each of the 133 after mirroring."""
+    names = (*JOINTS, *FEET)
+    swapped = [name.replace("left", "*").replace("right", "left").replace("*", "right") for name in names]
+    joints = [POINT_INDEX[name] for name in swapped]
+    face = [FACE_START + point for point in _MIRRORED_FACE]
+    left_hand, right_hand = range(FACE_PART.stop, FACE_PART.stop + 21), range(FACE_PART.stop + 21, N_POINTS)
+    return np.array([*joints, *face, *right_hand, *left_hand], np.int64)
+
+
+_MIRRORED = _mirrored_order()
 
 
 def no_points() -> Float32Array:
@@ -130,6 +152,21 @@ def to_body_25(points: Float32Array) -> Float32Array:
             joints[:, number] = points[:, POINT_INDEX[name]]
     joints[joints[..., 2] <= 0] = 0
     return joints
+
+
+def mirror_points(points: Float32Array) -> Float32Array:
+    """Mirrors points that are shares of a photo; left and right of the person are exchanged.
+
+    Args:
+        points: (n, 133, 3) x and y as shares of the photo, and confidence.
+
+    Returns:
+        (n, 133, 3); x and y of points of confidence 0 are 0.
+    """
+    mirrored: Float32Array = points[:, _MIRRORED].copy()
+    mirrored[..., 0] = 1 - mirrored[..., 0]
+    mirrored[mirrored[..., 2] <= 0] = 0
+    return mirrored
 
 
 def to_box_shares(points: Float32Array, xyxy: Float32Array) -> Float32Array:
