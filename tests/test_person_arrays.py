@@ -32,7 +32,7 @@ WITHOUT_POINTS, WITHOUT_FACE_POINTS = 4, 6
 
 
 def _points(body: NDArray[np.float64], face: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The left wrist in the upper left quarter of the body box, the nose in its middle, all face points at one place."""
+    """The left wrist in a quarter of the body box, the nose in its middle, all face points at one place."""
     points = no_points()
     sides = body[2:] - body[:2]
     points[POINT_INDEX["left_wrist"]] = (*(body[:2] + sides / 4), 0.5)
@@ -190,7 +190,7 @@ def test_tables_that_are_missing_or_of_other_people_are_named(tmp_path: Path) ->
         PersonArrays(manifest, cache.people, {"pose": POSE}, folder)
     with pytest.raises(TableError, match=r"depth\.parquet: no such file; run 'emoface depth DIR' first"):
         PersonArrays(manifest, cache.people, {"depth": DEPTH}, folder)
-    with pytest.raises(SettingsError, match="the input 'regions' .* is in no table of a data set"):
+    with pytest.raises(SettingsError, match=r"the input 'regions' .* is in no table of a data set"):
         PersonArrays(manifest, cache.people, {"regions": REGIONS}, folder)
     write_pose_and_depth(path.parent)
     table = pq.read_table(path.parent / "pose.parquet")
