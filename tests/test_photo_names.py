@@ -15,9 +15,9 @@ from command_process import run_commands
 
 from emoface.emotic.csv_files import COLUMNS
 from emoface.errors import ImageError
-from emoface.jobs import parse
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.progress import Silent
+from emoface.storage import photo_stores
 from emoface.vision.images import PhotoSize, encode_jpeg, read_photo, read_photo_size
 from emoface.vision.photo_names import find_similar
 
@@ -87,7 +87,7 @@ def test_photo_that_vanishes_while_parse_reads_it_is_missing(tmp_path: Path, mon
         paths[2].unlink(missing_ok=True)
         return read_photo_size(path)
 
-    monkeypatch.setattr(parse, "read_photo_size", read_vanished)
+    monkeypatch.setattr(photo_stores, "read_photo_size", read_vanished)
     annotations = _write_own(tmp_path / "own", names)
     record = run_parse(
         ParseConfig(emotic_root=tmp_path / "own", annotations=annotations, images=tmp_path, out=tmp_path / "out")
