@@ -60,7 +60,7 @@ class WeightsCard:
     Attributes:
         name: Name of the weights, such as ``yolov5n-face``.
         network: Name of the network that the weights belong to.
-        task: ``detector``, ``backbone`` or ``pose``.
+        task: ``detector``, ``backbone``, ``pose`` or ``regions``.
         licence: Licence of the weights.
         format: File format of the weights.
         origin: Who published the weights, as text.
