@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class DrawnRegions:
     def find(self, photo: Photo) -> NDArray[np.float32]:
         self.n_photos += 1
         edges = np.linspace(0, 1, self.n_strips + 1)
-        strips = [(left, 0, right, 1) for left, right in zip(edges[:-1], edges[1:], strict=True)]
+        strips = [(left, 0, right, 1) for left, right in pairwise(edges)]
         boxes = np.array([(10 / 200, 10 / 120, 80 / 200, 115 / 120), *strips], np.float32)
         features = np.tile(np.arange(len(boxes), dtype=np.float32)[:, None], (1, 1024))
         return np.hstack([features, boxes])
