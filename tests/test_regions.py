@@ -158,7 +158,7 @@ def test_faster_rcnn_gives_features_and_boxes_as_shares(tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "torchvision.models.detection", detection)
     torch.save({"weight": torch.ones(1)}, tmp_path / "rcnn.pth")
     found = FasterRcnn(tmp_path / "rcnn.pth", "rcnn", "").find(np.full((60, 80, 3), 200, np.uint8))
-    assert found.shape == (20, 1028) and float(made[0].weight) == 1
+    assert found.shape == (20, 1028) and made[0].weight.item() == 1
     assert found[0, 1024:].tolist() == [0, 0, 0.5, 1] and found[1, 1024:].tolist() == [0.25, 0.5, 1, 1]
     assert (found[1, :1024] == 40).all()  # a quarter of 160 pixels, before it became a share
     torch.save({"other": torch.ones(1)}, tmp_path / "other.pth")
