@@ -46,7 +46,7 @@ class PredictConfig(Settings):
     """A body box in the single given photo in pixels, x1,y1,x2,y2; repeat the option for each person."""
     boxes_file: File | None = None
     """A JSON file of body boxes: a list for one photo, or an object of lists by the photos' file names."""
-    manifest: File | None = None
+    manifest: FileOrUrl | None = None
     """Manifest of a data set that contains the photos: its people, boxes and faces are used, and the true labels are
     drawn too."""
     top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 5

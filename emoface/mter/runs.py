@@ -27,6 +27,7 @@ from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.storage.settings import describe_fault
+from emoface.storage.urls import Place, to_place
 from emoface.version import __version__
 
 if TYPE_CHECKING:
@@ -101,9 +102,10 @@ class Run:
         return str(self.settings["model"])
 
     @property
-    def manifest_path(self) -> Path:
-        """Path of the manifest of the training data set."""
-        return Path(self.settings["manifest"]["path"])
+    def manifest_path(self) -> Place:
+        """Path or URL of the manifest of the training data set."""
+        place: Place = to_place(self.settings["manifest"]["path"])
+        return place
 
     @property
     def detector(self) -> dict[str, Any]:
