@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,12 +71,14 @@ def _write_photo(path: Path, value: int = 90) -> Path:
 
 
 def _write_video(path: Path, n_frames: int, codec: str = "MJPG", fps: float = 10.0) -> Path:
-    """Frames of one colour each: frame k has the red value 20 k."""
+    """Frames of one colour each: frame k has the red value 20 k; with noise in the right half."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, WH)
     assert writer.isOpened()
+    rng = np.random.default_rng(0)
     for k in range(n_frames):
         frame = np.zeros((WH[1], WH[0], 3), np.uint8)
         frame[..., 2] = 20 * k
+        frame[:, WH[0] // 2 :] = rng.integers(0, 255, (WH[1], WH[0] // 2, 3))
         writer.write(frame)
     writer.release()
     return path
@@ -229,7 +233,7 @@ def test_frames_are_chosen_by_number_or_by_time(tmp_path: Path, step: FrameStep,
         assert [frame.seconds for frame in frames] == pytest.approx([number / 10 for number in numbers])
         for frame in frames:
             assert frame.photo.shape == (WH[1], WH[0], 3)
-            assert frame.photo.mean(axis=(0, 1)) == pytest.approx([20 * frame.number, 0, 0], abs=6)  # RGB
+            assert frame.photo[:, :24].mean(axis=(0, 1)) == pytest.approx([20 * frame.number, 0, 0], abs=9)  # RGB
 
 
 def test_video_has_lines_tracks_and_an_annotated_video(run: Path, tmp_path: Path, detector: _WalkingDetector) -> None:
@@ -274,6 +278,22 @@ def test_videos_that_cannot_be_read_do_not_stop_the_others(run: Path, tmp_path: 
     assert f"{videos[3]}: no such video" in str(raised.value)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["good.annotated.mp4", "good.frames.jsonl", "records"]
+
+
+def test_libraries_say_nothing_about_a_damaged_video(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(_write_video(tmp_path / "whole.mp4", 5, "mp4v").read_bytes()[:400])
+    code = (
+        "import pathlib, sys\n"
+        "from emoface.errors import ImageError\n"
+        "from emoface.inference.videos import open_video\n"
+        "try:\n"
+        "    open_video(pathlib.Path(sys.argv[1]))\n"
+        "except ImageError as error:\n"
+        "    print(error)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert answer.stdout.startswith(f"{path}: not a readable video") and answer.stderr == ""
 
 
 @pytest.mark.usefixtures("detector")

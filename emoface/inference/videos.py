@@ -6,6 +6,7 @@ OpenCV's order of the colours, BGR, is nowhere but in this module.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,17 @@ class FrameStep:
     fps: float | None = None
 
 
+def _open_capture(source: int | str) -> cv2.VideoCapture:
+    """Opens a video or camera without the messages of OpenCV and FFmpeg, in whose place errors are raised here."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # quiet; OpenCV reads it at the first video
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        return cv2.VideoCapture(source)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 class VideoSource:
     """An open video or camera; a context manager that closes it.
 
@@ -73,7 +85,7 @@ class VideoSource:
         self.is_camera = isinstance(source, int)
         self._clock = clock
         self._opened = clock()
-        self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        self._capture = _open_capture(source if isinstance(source, int) else str(source))
         if not self._capture.isOpened():
             self._capture.release()
             raise ImageError(
@@ -222,7 +234,7 @@ class VideoWriter:
         Raises:
             ImageError: It has not.
         """
-        capture = cv2.VideoCapture(str(self._path))
+        capture = _open_capture(str(self._path))
         n_frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if n_frames < self.n_frames:
