@@ -23,6 +23,7 @@ from emoface.errors import ImageError, SettingsError
 from emoface.inference.predictor import Predictor
 from emoface.inference.videos import FrameStep, open_camera, open_video
 from emoface.jobs.predict import PredictConfig, run_predict
+from emoface.reporting.drawing import DrawnTrack, draw_tracks
 from emoface.storage.json_lines import keep_lines, open_lines, read_lines
 from emoface.storage.media import list_media
 from emoface.vision.crops import Photo
@@ -271,7 +272,7 @@ def test_videos_that_cannot_be_read_do_not_stop_the_others(run: Path, tmp_path: 
     whole = _write_video(tmp_path / "whole.mp4", 5, "mp4v").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     videos = [tmp_path / name for name in ("empty.mp4", "text.avi", "cut.mp4", "gone.mkv")]
-    with pytest.raises(ImageError, match="4 of 5 photos and videos could not be processed") as raised:
+    with pytest.raises(ImageError, match="4 of 5 videos could not be processed") as raised:
         run_predict(PredictConfig(run=run, images=(*videos, good), out=tmp_path / "out"))
     for path in videos[:3]:
         assert f"{path}: not a readable video: damaged, empty, or of a codec that OpenCV lacks" in str(raised.value)
@@ -309,6 +310,16 @@ def test_video_that_ends_before_its_time_keeps_its_frames(run: Path, tmp_path: P
     assert 2 <= len(lines) <= 8
     with open_video(tmp_path / "out" / "cut.annotated.mp4") as annotated:
         assert annotated.n_frames == len(lines)
+
+
+def test_frames_are_drawn_with_even_sides_and_without_people() -> None:
+    frame = np.full((481, 641, 3), 60, np.uint8)
+    assert np.array_equal(draw_tracks(frame, []), frame[:480, :640])
+    one = DrawnTrack(2, (100, 100, 300, 400), (180, 200, 220, 260), ("Peace 62 %",))
+    drawn = draw_tracks(frame, [one])
+    is_drawn = (drawn != 60).any(axis=2)
+    assert is_drawn[250, 100] and is_drawn[250, 300] and is_drawn[230, 180] and not is_drawn[300, 150]
+    assert is_drawn[105:130, 105:115].all() and not is_drawn[:95].any()  # the ground of number and label
 
 
 # A camera
@@ -379,6 +390,21 @@ def test_camera_frames_have_the_time_of_the_clock(camera: Callable[[int], None])
         frames = list(source.frames(FrameStep(fps=1.0)))
         assert source.find_damage() is None
     assert [(frame.number, round(frame.seconds, 6)) for frame in frames] == [(0, 0.5), (2, 1.1), (3, 2.0), (6, 4.0)]
+
+
+@pytest.mark.usefixtures("detector")
+def test_camera_that_is_stopped_before_its_first_frame(
+    run: Path, tmp_path: Path, camera: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera(99)
+
+    def interrupt(*_: object) -> list[Detections]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_WalkingDetector, "detect", interrupt)
+    with pytest.raises(ImageError, match=r"1 of 1 cameras could not be .*: stopped before its first frame"):
+        run_predict(PredictConfig(run=run, camera=0, out=tmp_path / "out"))
+    assert not list((tmp_path / "out").glob("*.mp4"))
 
 
 def test_camera_that_is_not_there(run: Path, tmp_path: Path) -> None:

@@ -248,12 +248,11 @@ def _count(media: Media, results: _Results) -> dict[str, int]:
 
 def _describe_failures(job: _Job, results: _Results) -> str:
     media, failures = job.media, results.failures
-    n_given = len(media.photos) + len(media.videos) + (job.config.camera is not None)
-    are_photos = len(media.photos) == n_given
+    given = {"photos": len(media.photos), "videos": len(media.videos), "cameras": int(job.config.camera is not None)}
+    n_given, kind = sum(given.values()), " and ".join(name for name, n in given.items() if n)
     named = "; ".join(failures[:_MOST_NAMED])
     if len(failures) > _MOST_NAMED:
         named += f"; and {len(failures) - _MOST_NAMED} more"
-    kind = "photos" if are_photos else "photos and videos"
     text = f"{len(failures)} of {n_given} {kind} could not be processed: {named}"
     n_processed = n_given - len(failures)
     return text + (f"; the other {n_processed} are in {job.config.folder}" if n_processed else "")
@@ -496,20 +495,19 @@ def _write_frames(job: _Job, source: VideoSource, stem: str, results: _Results) 
     tracker, smoother = Tracker(config.track_iou, config.track_age), Smoother(config.smooth_seconds)
     lines_path, video_path = (config.folder / f"{stem}{end}" for end in (".frames.jsonl", ".annotated.mp4"))
     ended = suppress(KeyboardInterrupt) if source.is_camera else nullcontext()
-    with (
-        open_lines(lines_path, adds=False) as write,
-        write_video(video_path, source.written_fps(config.step)) as video,
-        ended,
-    ):
-        for frame in source.frames(config.step):
-            people = _track(frame, _predict_found(job, frame.photo), tracker, smoother)
-            write(_to_frame_line(frame, people))
-            drawn = draw_tracks(frame.photo, [_to_drawn_track(one, config.top) for one in people])
-            video.write(drawn, frame.seconds + 1 / video.fps if source.is_camera else None)
-            results.frames += 1
-            results.people += len(people)
-            results.faces += sum(one.prediction.face_bbox is not None for one in people)
-            job.progress.advance()
+    with open_lines(lines_path, adds=False) as write, write_video(video_path, source.written_fps(config.step)) as video:
+        with ended:
+            for frame in source.frames(config.step):
+                people = _track(frame, _predict_found(job, frame.photo), tracker, smoother)
+                write(_to_frame_line(frame, people))
+                drawn = draw_tracks(frame.photo, [_to_drawn_track(one, config.top) for one in people])
+                video.write(drawn, frame.seconds + 1 / video.fps if source.is_camera else None)
+                results.frames += 1
+                results.people += len(people)
+                results.faces += sum(one.prediction.face_bbox is not None for one in people)
+                job.progress.advance()
+        if not video.n_frames:
+            raise ImageError(f"{source.name}: stopped before its first frame was processed")
     results.outputs += [lines_path, video_path]
     results.videos += 1
     results.tracks += tracker.n_tracks
