@@ -302,9 +302,7 @@ def test_video_that_ends_before_its_time_keeps_its_frames(run: Path, tmp_path: P
     content = _write_video(tmp_path / "whole.avi", 10).read_bytes()
     path = tmp_path / "cut.avi"
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(
-        ImageError, match=r"cut\.avi: damaged: ends after 0\.\d of 1\.0 seconds; the frames up to there"
-    ):
+    with pytest.raises(ImageError, match=r"cut\.avi: its frames end after 0\.\d of 1\.0 seconds, as if"):
         run_predict(PredictConfig(run=run, images=(path,), out=tmp_path / "out"))
     lines = _lines(tmp_path / "out" / "cut.frames.jsonl")
     assert 2 <= len(lines) <= 8

@@ -151,8 +151,8 @@ class VideoSource:
         if self._end_seconds >= 0.9 * said:
             return None
         return (
-            f"{self.name}: damaged: ends after {self._end_seconds:.1f} of {said:.1f} seconds; the frames up to there "
-            "were processed"
+            f"{self.name}: its frames end after {self._end_seconds:.1f} of {said:.1f} seconds, as if the file were cut "
+            "off; the frames up to there were processed"
         )
 
     def _read_time(self) -> float:
