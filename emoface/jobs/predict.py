@@ -37,7 +37,7 @@ from emoface.storage.locks import locked
 from emoface.storage.media import Media, is_video, list_media
 from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Count, Device, File, Folder, PathOrUrl, Settings, Share
+from emoface.storage.settings import Count, Device, File, FileOrUrl, Folder, PathOrUrl, Settings, Share
 from emoface.storage.urls import Place, find_below, name_of, resolve_place
 from emoface.version import __version__
 from emoface.vision.boxes import Box

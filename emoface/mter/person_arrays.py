@@ -144,7 +144,7 @@ class PersonArrays:
         boxes = np.where(is_mirrored[:, None], mirrored_boxes, boxes)
         chosen = points[:, FACE_PART] if name == "face_landmarks" else to_body_25(points)
         shares = to_box_shares(chosen, boxes)
-        is_present = (shares[..., 2] > 0).any(axis=1)
+        is_present = np.asarray((shares[..., 2] > 0).any(axis=1), np.bool_)
         if name == "face_landmarks":
             return np.ascontiguousarray(shares[..., :2]).reshape(len(rows), *FACE_LANDMARKS.shape), is_present
         return np.ascontiguousarray(shares.transpose(0, 2, 1)).reshape(len(rows), *POSE.shape), is_present
