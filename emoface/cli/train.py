@@ -69,7 +69,7 @@ def probe(config: ProbeConfig) -> None:
     \b
     Example:
       emoface probe --manifest work/manifest.json --features work/stream_cache/features-KEY --out runs/probe
-      emoface probe --manifest work/manifest.json --features FEATURES --streams body,context --out runs/probe
+      emoface probe --manifest work/manifest.json --backbone resnet18 --weights resnet18.pth --out runs/probe
       emoface evaluate runs/probe
     """
     from emoface.jobs.probe import run_probe

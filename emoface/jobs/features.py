@@ -6,13 +6,13 @@ They are kept beside the stream cache, see ``emoface.mter.features``; ``emoface 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import default_cache_dir
-from emoface.mter.features import BackboneFacts, FeatureFolder, complete_features, find_feature_folder, parse_streams
+from emoface.mter.features import BackboneFacts, complete_features, find_feature_folder, parse_streams
 from emoface.mter.names import STREAMS
 from emoface.progress import SILENT, Progress
 from emoface.schema import SPLITS
@@ -89,7 +89,7 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
             "faces": {split: int(cache.people.has_face.sum()) for split, cache in caches.items()},
             "left_out": {split: cache.counts["people"] - len(cache) for split, cache in caches.items()},
         },
-        info=_describe(folder, facts, manifest),
+        info={"folder": str(folder.path), "backbone": facts.model_dump(mode="json")},
     )
 
 
@@ -98,11 +98,3 @@ def _list_inputs(manifest: Manifest, facts: BackboneFacts) -> dict[str, str]:
     weights = [] if facts.path is None else [Path(facts.path)]
     splits = {str(manifest.split_path(split)): one.sha256 for split, one in manifest.splits.items()}
     return {**hash_inputs(weights), **splits}
-
-
-def _describe(folder: FeatureFolder, facts: BackboneFacts, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "folder": str(folder.path),
-        "backbone": facts.model_dump(mode="json"),
-        "splits": {split: one.sha256 for split, one in manifest.splits.items()},
-    }

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator
+import numpy as np
+from pydantic import BeforeValidator, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import StreamCache, open_stream_cache
+from emoface.datasets.stream_cache import default_cache_dir, open_stream_cache
 from emoface.errors import SettingsError, TableError
-from emoface.mter.features import BackboneFacts, FeatureFolder, parse_streams
+from emoface.mter.features import (
+    BackboneFacts,
+    FeatureFolder,
+    complete_features,
+    find_feature_folder,
+    parse_streams,
+)
 from emoface.mter.names import STREAMS
 from emoface.mter.probe import PROBE, STRENGTHS, FittedProbe, HeadKind, ProbePeople, fit_probe, write_probe
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run
@@ -31,7 +38,7 @@ from emoface.storage.records import (
     record_path,
     to_json_number,
 )
-from emoface.storage.settings import Count, File, Folder, Seed, Settings, TextForm
+from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, TextForm, describe_fault
 
 _FITTED_ON, _CHOSEN_ON = "train", "val"
 
@@ -70,12 +77,18 @@ class ProbeConfig(Settings):
 
     manifest: File
     """The data set's ``manifest.json``."""
-    features: Folder
-    """Folder of the features, which 'emoface features' names."""
+    features: Folder | None = None
+    """Folder of the features, which 'emoface features' names; or give --backbone and --weights."""
+    backbone: str | None = None
+    """Name of the backbone, in place of a folder of features: those of train and val are computed if they are not
+    there. For the names see 'emoface features'."""
+    weights: str | None = None
+    """Weights of that backbone: a file, library or random."""
     out: Folder
     """Folder of the run."""
     streams: Annotated[tuple[str, ...] | None, BeforeValidator(_parse_some), TextForm("all")] = None
-    """Streams whose features the head gets, separated by commas; all takes every stream that the folder has."""
+    """Streams whose features the head gets, separated by commas; all takes every stream that the folder has, and of a
+    backbone all three."""
     head: HeadKind = "linear"
     """Kind of head: linear for a logistic regression per label, mlp for a perceptron of one hidden layer."""
     strengths: Annotated[
@@ -85,12 +98,22 @@ class ProbeConfig(Settings):
     scikit-learn's terms C is 1 / (strength * number of people)."""
     hidden: Count = 256
     """Width of the hidden layer; only for --head mlp."""
-    epochs: Count = 20
+    epochs: Count = 30
     """Epochs for each strength; only for --head mlp."""
     seed: Seed = 0
-    """Seed of the perceptron, and of the shuffled labels."""
+    """Seed of the perceptron, of the shuffled labels, and of random weights of the backbone."""
     shuffle_labels: bool = False
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
+    device: Device = "auto"
+    """Device on which features are computed; auto takes CUDA where there is one."""
+    cache: Folder | None = None
+    """Folder of the caches, for --backbone; by default stream_cache beside the manifest."""
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.features is None) == (self.backbone is None) or (self.backbone is None) != (self.weights is None):
+            raise SettingsError("give either the folder of the features, or a backbone together with its weights")
+        return self
 
 
 @locked("out")
@@ -109,10 +132,7 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
         TableError: The features are of another data set, or a split has nobody to fit or choose on.
     """
     manifest = read_manifest(config.manifest, check_sha256=True)
-    features = _read_features_record(config.features)
-    facts = BackboneFacts(**features.info["backbone"])
-    _check_splits(config, manifest, features)
-    folder = FeatureFolder(config.features, facts.n_features)
+    folder, facts = _open_features(config, manifest, progress)
     streams = _choose_streams(config, folder)
     used = [folder.array_path(split, stream) for split in (_FITTED_ON, _CHOSEN_ON) for stream in streams]
     inputs = hash_inputs([manifest.path, *used])
@@ -122,15 +142,9 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
         return current
     _check_out(config.out)
     started = time.perf_counter()
-    caches = {
-        split: open_stream_cache(manifest, split, config.features.parent, progress)
-        for split in (_FITTED_ON, _CHOSEN_ON)
-    }
-    train, val = (_open_people(config, folder, split, streams, cache) for split, cache in caches.items())
-    for split, people in ((_FITTED_ON, train), (_CHOSEN_ON, val)):
-        if not len(people.labels):
-            who = "people with a face" if streams == ("face",) else "people"
-            raise TableError(f"{manifest.split_path(split)}: no {who}, expected some to fit a probe")
+    train, val = (
+        _open_people(config, manifest, folder, split, streams, progress) for split in (_FITTED_ON, _CHOSEN_ON)
+    )
     probe = fit_probe(
         train,
         val,
@@ -143,45 +157,58 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
     )
     if probe.is_at_edge:
         progress.note(f"the best strength, {probe.strength:g}, is the first or last of those tried; try others too")
-    settings = _describe(config, manifest, facts, streams, probe, time.perf_counter() - started)
+    settings = _describe(config, manifest, folder, facts, probe, time.perf_counter() - started)
     record_path(config.out, PROBE).unlink(missing_ok=True)
     write_probe(config.out / BEST_NAME, probe.scaler, probe.head)
     write_run(config.out, settings)
-    return finish_job(
-        PROBE,
-        config,
-        config.out,
-        module=__name__,
-        inputs=inputs,
-        outputs=[config.out / BEST_NAME],
-        counts={
-            "backbone": facts.describe(),
-            "streams": ", ".join(streams),
-            "columns": probe.scaler.n_columns,
-            "train_people": len(train.labels),
-            "val_people": len(val.labels),
-            "strength": probe.strength,
-            "val_map": settings["probe"]["val_map"],
-        },
-    )
+    counts = {
+        "backbone": facts.describe(),
+        "streams": ", ".join(streams),
+        "columns": probe.scaler.n_columns,
+        "train_people": len(train.labels),
+        "val_people": len(val.labels),
+        "strength": probe.strength,
+        "val_map": settings["probe"]["val_map"],
+    }
+    outputs = [config.out / BEST_NAME]
+    return finish_job(PROBE, config, config.out, module=__name__, inputs=inputs, outputs=outputs, counts=counts)
 
 
-def _read_features_record(path: Path) -> JobRecord:
+def _open_features(config: ProbeConfig, manifest: Manifest, progress: Progress) -> tuple[FeatureFolder, BackboneFacts]:
+    """Opens the folder of the settings, or that of their backbone, whose missing features are computed."""
+    if config.features is not None:
+        facts = _read_facts(config.features, manifest)
+        return FeatureFolder(config.features, facts.n_features), facts
+    from emoface.learning.devices import pick_device
+    from emoface.mter.backbones import load_backbone
+
+    assert config.backbone is not None and config.weights is not None
+    device = pick_device(config.device)
+    backbone = load_backbone(config.backbone, config.weights, seed=config.seed, device=device, progress=progress)
+    folder = find_feature_folder(manifest, backbone.facts, config.cache or default_cache_dir(manifest))
+    splits, streams = (_FITTED_ON, _CHOSEN_ON), config.streams or STREAMS
+    complete_features(folder, manifest, splits, streams, lambda: backbone, progress=progress)
+    return folder, backbone.facts
+
+
+def _read_facts(path: Path, manifest: Manifest) -> BackboneFacts:
+    """Reads which backbone finished features are of, and checks that they are of the data set as it is now."""
+    remedy = "run 'emoface features' for this manifest"
     record = read_record(path, "features")
-    if record is None or "backbone" not in record.info:
+    if record is None:
         raise SettingsError(f"{path}: has no finished features; make them with 'emoface features'")
-    return record
-
-
-def _check_splits(config: ProbeConfig, manifest: Manifest, features: JobRecord) -> None:
-    """Checks that the features are those of the split tables as they are now."""
-    for split, described in manifest.splits.items():
-        found = str(features.info["splits"].get(split))
-        if found != described.sha256:
-            raise TableError(
-                f"{config.features}: the features are of a {split} table with sha256 {found[:12]}..., but that of "
-                f"{manifest.path} is {described.sha256[:12]}...; run 'emoface features' for this manifest"
-            )
+    try:
+        facts = BackboneFacts.model_validate(record.info.get("backbone"))
+    except ValueError as error:
+        place = record_path(path, "features")
+        raise TableError(f"{place}: not the record of features ({describe_fault(error)}); {remedy}") from error
+    now = find_feature_folder(manifest, facts, path.parent)
+    if now.path.name != path.resolve().name:
+        raise TableError(
+            f"{path}: the features are not those of {manifest.path} as it is now: its tables or photos, or the code, "
+            f"are others; {remedy}"
+        )
+    return facts
 
 
 def _choose_streams(config: ProbeConfig, folder: FeatureFolder) -> tuple[str, ...]:
@@ -202,24 +229,33 @@ def _check_out(out: Path) -> None:
 
 
 def _open_people(
-    config: ProbeConfig, folder: FeatureFolder, split: str, streams: tuple[str, ...], cache: StreamCache
+    config: ProbeConfig,
+    manifest: Manifest,
+    folder: FeatureFolder,
+    split: str,
+    streams: tuple[str, ...],
+    progress: Progress,
 ) -> ProbePeople:
     """The people of a split that a probe of these streams can use, with their features."""
     from emoface.mter.sampling import shuffle_labels
 
-    people = shuffle_labels(cache.people, config.seed) if config.shuffle_labels else cache.people
+    people = open_stream_cache(manifest, split, folder.path.parent, progress).people
     features = folder.read(split, streams, people)
-    if streams != ("face",):
-        return ProbePeople(features, people.has_face, people.labels)
-    chosen = people.has_face
-    return ProbePeople({"face": features["face"][chosen]}, chosen[chosen], people.labels[chosen])
+    if config.shuffle_labels:
+        people = shuffle_labels(people, config.seed)
+    chosen = people.has_face if streams == ("face",) else np.ones_like(people.has_face)
+    if not chosen.any():
+        who = "people with a face" if streams == ("face",) else "people"
+        raise TableError(f"{manifest.split_path(split)}: no {who}, expected some to fit a probe on")
+    features = {stream: array[chosen] for stream, array in features.items()}
+    return ProbePeople(features, people.has_face[chosen], people.labels[chosen])
 
 
 def _describe(
     config: ProbeConfig,
     manifest: Manifest,
+    folder: FeatureFolder,
     facts: BackboneFacts,
-    streams: tuple[str, ...],
     probe: FittedProbe,
     seconds: float,
 ) -> dict[str, Any]:
@@ -232,11 +268,11 @@ def _describe(
         "detector": manifest.detector,
         "recipe": {},
         "seed": config.seed,
-        "stream_sizes": dict.fromkeys(streams, facts.input_size),
+        "stream_sizes": dict.fromkeys(probe.scaler.streams, facts.input_size),
         "normalisation": {"mean": list(facts.mean), "std": list(facts.std)},
         "shuffle_labels": config.shuffle_labels,
         "probe": {
-            "features": str(config.features.resolve()),
+            "features": str(folder.path.resolve()),
             "backbone": facts.model_dump(mode="json"),
             "head": config.head,
             "hidden": config.hidden if config.head == "mlp" else None,

@@ -202,7 +202,7 @@ def fit_probe(
     strengths: Sequence[float] = STRENGTHS,
     kind: HeadKind = "linear",
     hidden: int = 256,
-    epochs: int = 20,
+    epochs: int = 30,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> FittedProbe:
