@@ -46,6 +46,8 @@ _CARDS = {"resnet18": "resnet18-f37072fd", "mobilenet_v2": "mobilenet_v2-b035310
 _COUNTER = "num_batches_tracked"
 _PACKAGES = {"timm": "timm", "torchvision": "torchvision", "open_clip": "open_clip_torch"}
 """Per library, the name of its package."""
+_MOST_SHOWN = 200
+"""Characters of a library's own error that are shown; open_clip lists all of its models."""
 _LIBRARY_ERRORS = (RuntimeError, ValueError, LookupError, OSError, AttributeError, TypeError)
 """What the libraries raise for a model that they do not know, or whose weights they cannot get."""
 
@@ -74,11 +76,12 @@ class FrozenBackbone:
 
     Attributes:
         facts: All that determines its features.
+        network: The network, (b, 3, side, side) normalised RGB to (b, n_features).
     """
 
     def __init__(self, built: BuiltNetwork, facts: BackboneFacts, device: torch.device) -> None:
         self.facts = facts
-        self._network = built.network.eval().requires_grad_(False).to(device)
+        self.network = built.network.eval().requires_grad_(False).to(device)
         self._device = device
         self._mean = torch.tensor(built.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(built.std, device=device).view(1, 3, 1, 1)
@@ -95,7 +98,7 @@ class FrozenBackbone:
         """
         side = self.facts.input_size
         pixels = np.stack([fit_input(photo, side) for photo in photos])
-        return np.asarray(self._network(self._normalise(pixels)).float().cpu().numpy(), np.float32)
+        return np.asarray(self.network(self._normalise(pixels)).float().cpu().numpy(), np.float32)
 
     def _normalise(self, pixels: NDArray[np.uint8]) -> Tensor:
         x = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() / 255
@@ -271,8 +274,8 @@ def _build(library: str, name: str, build: Callable[[], BuiltNetwork]) -> BuiltN
         return build()
     except _LIBRARY_ERRORS as error:
         raise SettingsError(
-            f"{library} {_version(library)} does not build '{name}' ({error}); check the name, and for its own weights "
-            "the network connection"
+            f"{library} {_version(library)} does not build '{name}' ({str(error)[:_MOST_SHOWN]}); check the name, and "
+            "for its own weights the network connection"
         ) from error
 
 

@@ -88,6 +88,13 @@ class FeatureScaler:
         """Number of columns."""
         return sum(len(mean) for mean in self.means.values()) + (self.face_share is not None)
 
+    @property
+    def face_spread(self) -> float | None:
+        """Standard deviation of having a face, 1 where it is 0; None if no column says who has one."""
+        if self.face_share is None:
+            return None
+        return float(np.sqrt(self.face_share * (1 - self.face_share))) or 1.0
+
     def transform(self, features: Mapping[str, Float32Array], has_face: NDArray[np.bool_]) -> Float64Array:
         """Standardises the features of people.
 
@@ -107,8 +114,7 @@ class FeatureScaler:
                 columns[~has_face, start:end] = 0
             start = end
         if self.face_share is not None:
-            spread = np.sqrt(self.face_share * (1 - self.face_share))
-            columns[:, -1] = (has_face - self.face_share) / (spread if spread > 0 else 1.0)
+            columns[:, -1] = (has_face - self.face_share) / self.face_spread
         return columns
 
 

@@ -191,10 +191,7 @@ class Run:
         from emoface.mter.networks import build_recipe_model
 
         if self.is_probe:
-            raise SettingsError(
-                f"{self.path}: a probe of {self.backbone.name} predicts from the stored features of a data set and not "
-                "from photos; measure it with 'emoface evaluate', or train a model with 'emoface train'"
-            )
+            raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
         return build_recipe_model(self.model_name, self.recipe)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
@@ -204,8 +201,12 @@ class Run:
             which: ``best`` for the epoch with the best mAP on val, ``last`` for the last epoch.
 
         Raises:
-            WeightsError: No epoch has finished yet, or the file does not fit the network.
+            SettingsError: The run is a probe whose backbone cannot be built.
+            WeightsError: No epoch has finished yet, or the file does not fit the network; or the run is a probe, and
+                the weights of its backbone are missing or have changed.
         """
+        if self.is_probe:
+            return self._load_probe()
         path = self.path / (BEST_NAME if which == "best" else LAST_NAME)
         if not path.is_file():
             raise WeightsError(f"{path}: no such file; no epoch has finished, go on with 'emoface train'")
@@ -220,6 +221,13 @@ class Run:
         model = self.build_model()
         load_weights(model, weights, path)
         return model.eval()
+
+    def _load_probe(self) -> Mter:
+        from emoface.mter.backbones import reload_backbone
+        from emoface.mter.probe import read_probe
+        from emoface.mter.probe_model import ProbeModel
+
+        return ProbeModel(reload_backbone(self.backbone), *read_probe(self.path / BEST_NAME)).eval()
 
     def describe_initial_weights(self) -> dict[str, Any] | None:
         """Describes what the training started from, as JSON; None for runs that did not record it.
