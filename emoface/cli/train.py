@@ -70,7 +70,6 @@ def probe(config: ProbeConfig) -> None:
     Example:
       emoface probe --manifest work/manifest.json --features work/stream_cache/features-KEY --out runs/probe
       emoface probe --manifest work/manifest.json --backbone resnet18 --weights resnet18.pth --out runs/probe
-      emoface evaluate runs/probe
     """
     from emoface.jobs.probe import run_probe
 

@@ -88,12 +88,12 @@ class FeatureScaler:
         """Number of columns."""
         return sum(len(mean) for mean in self.means.values()) + (self.face_share is not None)
 
-    @property
-    def face_spread(self) -> float | None:
-        """Standard deviation of having a face, 1 where it is 0; None if no column says who has one."""
+    def face_column(self, has_face: NDArray[np.bool_]) -> Float64Array | None:
+        """Computes the column that says who has a face, (n,), standardised; None if there is none."""
         if self.face_share is None:
             return None
-        return float(np.sqrt(self.face_share * (1 - self.face_share))) or 1.0
+        spread = np.sqrt(self.face_share * (1 - self.face_share))
+        return np.asarray((has_face - self.face_share) / (spread if spread > 0 else 1.0), np.float64)
 
     def transform(self, features: Mapping[str, Float32Array], has_face: NDArray[np.bool_]) -> Float64Array:
         """Standardises the features of people.
@@ -113,8 +113,8 @@ class FeatureScaler:
             if stream == "face":
                 columns[~has_face, start:end] = 0
             start = end
-        if self.face_share is not None:
-            columns[:, -1] = (has_face - self.face_share) / self.face_spread
+        if (told := self.face_column(has_face)) is not None:
+            columns[:, -1] = told
         return columns
 
 

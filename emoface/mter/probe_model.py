@@ -43,6 +43,7 @@ class ProbeModel(Mter):
 
     def forward(self, inputs: Mapping[str, Tensor], has_face: Tensor) -> MterOutput:
         check_inputs(self, inputs, has_face)
+        told = self._scaler.face_column(has_face.cpu().numpy())
         has_face = has_face.to(self.get_buffer("mean").device)
         columns = []
         for stream in self.streams:
@@ -50,8 +51,8 @@ class ProbeModel(Mter):
             features = self.network((x - self.get_buffer("mean")) / self.get_buffer("std")).double()
             features = (features - self.get_buffer(f"{stream}_mean")) / self.get_buffer(f"{stream}_scale")
             columns.append(torch.where(has_face[:, None], features, 0) if stream == "face" else features)
-        if (spread := self._scaler.face_spread) is not None:
-            columns.append(((has_face.double() - self._scaler.face_share) / spread)[:, None])
+        if told is not None:
+            columns.append(torch.from_numpy(told)[:, None].to(has_face.device))
         values = torch.cat(columns, dim=1)
         for number, layer in enumerate(self.head):
             values = layer(values.relu() if number else values)
