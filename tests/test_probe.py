@@ -22,6 +22,7 @@ from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, WeightsError
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.features import FeaturesConfig, run_features
 from emoface.jobs.probe import ProbeConfig, run_probe
 from emoface.jobs.split import SplitConfig, run_split
@@ -34,6 +35,7 @@ from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.mter.probe import FeatureScaler, ProbePeople, fit_probe, predict_probabilities, read_probe, write_probe
 from emoface.mter.resnet import ResNet18
 from emoface.mter.runs import BEST_NAME, read_run
+from emoface.pipeline.stages import CURRENT, JOBS, Stage, check_stage
 from emoface.storage.records import read_record
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
@@ -398,7 +400,12 @@ def test_random_weights_are_named_everywhere(manifest: Path, tmp_path: Path) -> 
     assert record.counts["backbone"] == "timm:tiny, random weights"
     out = tmp_path / "run"
     source = {"backbone": "timm:tiny", "weights": "random", "cache": tmp_path / "cache"}
-    run_probe(ProbeConfig(manifest=manifest, out=out, strengths="1,0.1", **source))
+    config_of_probe = ProbeConfig(manifest=manifest, out=out, strengths="1,0.1", **source)
+    run_probe(config_of_probe)
+    stage = Stage("probe", "probe", JOBS["probe"], config_of_probe, out)
+    assert check_stage(stage).state == CURRENT
+    changed = Stage("probe", "probe", JOBS["probe"], config_of_probe.replace(strengths=(1,)), out)
+    assert check_stage(changed).reasons == ("strengths was [1.0, 0.1], is [1.0]",)
     assert len(list((tmp_path / "cache").glob("features-*"))) == 1  # the backbone's features were there
     assert _call("evaluate", out, "--draws", "20").exit_code == 0
     page = (out / "eval/test/evaluation.html").read_text()
@@ -436,6 +443,25 @@ def test_libraries_give_input_size_normalisation_and_features(tmp_path: Path) ->
     torch.save(_Tiny(3).state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(WeightsError, match=r"tiny.pth: the weights or the settings of timm:tiny have changed since"):
         reload_backbone(before)
+
+
+@pytest.mark.usefixtures("plain_charts")
+def test_probe_is_evaluated_on_another_data_set_with_the_same_backbone_alone(manifest: Path, tmp_path: Path) -> None:
+    weights, run = _tiny_file(tmp_path / "tiny.pth"), tmp_path / "run"
+    run_probe(
+        ProbeConfig(
+            manifest=manifest, backbone="timm:tiny", weights=str(weights), streams="body", strengths="0.01", out=run
+        )
+    )
+    other = write_photos_and_tables(tmp_path, 12)
+    record = run_evaluate(EvaluateConfig(run=run, manifest=other, draws=1))
+    assert record.counts["people"] == 6
+    (folder,) = (other.parent / "stream_cache").glob("features-*")
+    assert sorted(path.name for path in folder.iterdir()) == ["test.body.npy", "test.index.npy"]
+    assert json.loads((run / "eval/thresholds.json").read_text())["is_own"] is True
+    _tiny_file(weights, seed=1)
+    with pytest.raises(WeightsError, match=r"tiny.pth: the weights or the settings of timm:tiny have changed since"):
+        run_evaluate(EvaluateConfig(run=run, manifest=other, split="val", draws=1))
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:

@@ -135,7 +135,8 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
     folder, facts = _open_features(config, manifest, progress)
     streams = _choose_streams(config, folder)
     used = [folder.array_path(split, stream) for split in (_FITTED_ON, _CHOSEN_ON) for stream in streams]
-    inputs = hash_inputs([manifest.path, *used])
+    weights = [Path(facts.path)] if config.backbone is not None and facts.path is not None else []
+    inputs = hash_inputs([manifest.path, *weights, *used])
     current = find_current(PROBE, config, config.out, module=__name__, inputs=inputs)
     if current is not None:
         progress.note(f"{config.out}: this probe is current; nothing to do")

@@ -44,6 +44,8 @@ BATCH_SIZE = 64
 BLOCK_SIZE = 512
 """Squares in one block."""
 _BLOCKS = "blocks"
+_ENCODING_MODULE = "emoface.mter.backbones"
+"""The module whose code, with what it imports, determines the features; it imports this one."""
 _REMEDY = "rebuild it with 'emoface features'"
 
 
@@ -190,7 +192,7 @@ def find_feature_folder(manifest: Manifest, facts: BackboneFacts, cache_dir: Pat
     Raises:
         TableError: A split's table is missing or damaged.
     """
-    parts = [facts.identity(), manifest.image_root, CACHE_SIZES, BATCH_SIZE, code_fingerprint(__name__)]
+    parts = [facts.identity(), manifest.image_root, CACHE_SIZES, BATCH_SIZE, code_fingerprint(_ENCODING_MODULE)]
     for split, described in manifest.splits.items():
         table = read_table(manifest.split_path(split), SPLIT_SCHEMA, "rebuild it with 'emoface split DIR'", ["image"])
         images = list(dict.fromkeys(table["image"].to_pylist()))
