@@ -259,6 +259,8 @@ def _list_inputs(run: Run | Scored, split: str) -> list[Path]:
     """Lists the input files of a run; a log or predictions that are written later make the comparison out of date."""
     if isinstance(run, Scored):
         return [record_path(run.path, "score"), _predictions_path(run, split)]
+    if run.is_probe:
+        return [run.path / RUN_NAME, _predictions_path(run, split)]
     return [run.path / RUN_NAME, run.path / LOG_NAME, _predictions_path(run, split)]
 
 
@@ -299,6 +301,8 @@ def _describe_scored(scored: Scored) -> dict[str, Any]:
 def _describe_run(run: Run) -> dict[str, Any]:
     from emoface.mter.cost import measure_cost
 
+    if run.is_probe:
+        return _describe_probe(run)
     cost = measure_cost(run.build_model(), run.stream_sizes)
     lines = run.log()
     known = [line for line in lines if line["val_map"] is not None]
@@ -319,6 +323,25 @@ def _describe_run(run: Run) -> dict[str, Any]:
     }
 
 
+def _describe_probe(run: Run) -> dict[str, Any]:
+    """Describes a probe, which has no epochs; its MACs, those of the backbone, are not measured."""
+    probe = run.settings["probe"]
+    return {
+        "model": run.title,
+        "path": str(run.path),
+        "is_scored": False,
+        "is_finished": run.is_finished,
+        "has_shuffled_labels": run.has_shuffled_labels,
+        "epochs": None,
+        "seconds": probe["seconds"],
+        "loss": "bce",
+        "n_parameters": run.backbone.n_parameters + probe["head_parameters"],
+        "n_macs": None,
+        "best_epoch": None,
+        "best_val_map": probe["val_map"],
+    }
+
+
 def _write_results(
     config: CompareConfig,
     comparison: dict[str, Any],
@@ -326,7 +349,7 @@ def _write_results(
     precisions: Mapping[str, PrecisionMetrics],
 ) -> list[Path]:
     out = config.folder
-    charts = _write_curves(out, {name: run for name, run in runs.items() if isinstance(run, Run)})
+    charts = _write_curves(out, {name: run for name, run in runs.items() if isinstance(run, Run) and not run.is_probe})
     if precisions:
         bars = {
             f"{name}: mAP {format_percent(one.mean_average_precision)}": Bars(one.average_precision, *one.interval)

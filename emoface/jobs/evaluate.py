@@ -11,8 +11,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,10 +30,12 @@ from emoface.datasets.predictions import (
     write_predictions,
 )
 from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
-from emoface.datasets.stream_cache import UsablePeople, default_cache_dir, open_stream_cache
+from emoface.datasets.stream_cache import StreamCache, UsablePeople, default_cache_dir, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap
+from emoface.mter.features import complete_features, find_feature_folder
 from emoface.mter.inputs import describe_other_inputs, model_array_inputs
+from emoface.mter.probe import predict_probabilities, read_probe
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.evaluation import (
@@ -61,15 +64,14 @@ from emoface.storage.records import (
 from emoface.storage.settings import Count, Device, FileOrUrl, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table
 
-if TYPE_CHECKING:
-    from emoface.mter.forward import ModelOutputs
-
 THRESHOLDS_NAME = "thresholds.json"
 CHOOSING_SPLIT: Split = "val"
 """The split on which training chooses the epoch and ``evaluate`` fits the thresholds."""
 
 _PREDICTING_MODULES = ("emoface.mter.forward", open_stream_cache.__module__)
 """Modules whose code determines the predictions."""
+_PROBING_MODULES = (predict_probabilities.__module__, find_feature_folder.__module__)
+"""The same for those of a probe."""
 _SPLIT_REMEDY = "rebuild it with 'emoface split DIR'"
 
 
@@ -152,7 +154,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     facts = _gather_facts(config, run, manifest, predictions.person_ids, left_out)
     protocol = stamp_protocol(config.protocol, manifest, facts)
     context = EvaluationContext(
-        model=run.model_name,
+        model=run.title,
         run=str(run.path),
         split=config.split,
         manifest=manifest,
@@ -164,7 +166,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         weights_sha256=file_sha256(run.path / BEST_NAME),
         initial_weights=run.describe_initial_weights(),
         has_shuffled_labels=run.has_shuffled_labels,
-        other_inputs=describe_other_inputs(run.model_name, run.recipe.region_source, _describe_arrays(run, manifest)),
+        other_inputs=_describe_other_inputs(run, manifest),
         protocol=protocol,
     )
     progress.start(f"metrics on {config.split}", STEPS)
@@ -243,7 +245,8 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         manifest.image_root,
         manifest.photos.read_states(images).digest(images),
         _describe_arrays(run, manifest),
-        *map(code_fingerprint, _PREDICTING_MODULES),
+        *([run.backbone.identity()] if run.is_probe else []),
+        *map(code_fingerprint, _PROBING_MODULES if run.is_probe else _PREDICTING_MODULES),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -257,10 +260,19 @@ def _describe_arrays(run: Run, manifest: Manifest) -> dict[str, dict[str, Any]]:
     return describe_array_tables(manifest, inputs)
 
 
+def _describe_other_inputs(run: Run, manifest: Manifest) -> dict[str, str]:
+    """Describes what the model reads beside the photos, or in place of them the features of a probe."""
+    if run.is_probe:
+        return {"frozen features": run.backbone.describe()}
+    return describe_other_inputs(run.model_name, run.recipe.region_source, _describe_arrays(run, manifest))
+
+
 def _predict(
     config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, progress: Progress
 ) -> tuple[Predictions, dict[str, int]]:
-    """Runs the network on the people of a split that it can use."""
+    """Predicts the people of a split that the model can use: by its network, or a probe from stored features."""
+    if run.is_probe:
+        return _predict_probe(config, run, manifest, split, rows, progress)
     from emoface.learning.devices import pick_device
     from emoface.mter.dataset import PeopleDataset
     from emoface.mter.forward import forward_people
@@ -268,14 +280,10 @@ def _predict(
 
     cache = open_stream_cache(manifest, split, config.cache, progress)
     model = run.load_model().to(pick_device(config.device))
-    can_use = model.select_people(cache.people.has_face)
-    positions = np.flatnonzero(can_use)
-    left_out = {reason: cache.counts[reason] for reason in cache.counts if reason not in ("people", "usable")}
-    if model.reads_face_alone:
-        left_out["no_face"] = int((~can_use).sum())
+    positions = np.flatnonzero(model.select_people(cache.people.has_face))
+    left_out = _count_left_out(cache, len(positions), model.reads_face_alone)
     if not len(positions):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
-        raise TableError(f"{manifest.split_path(split)}: {run.model_name} cannot use any of its people ({reasons})")
+        raise TableError(_describe_nobody(run, manifest.split_path(split), left_out))
     progress.start(f"predict {split}", len(positions))
     arrays = None
     if model.array_inputs:
@@ -284,20 +292,63 @@ def _predict(
     outputs = forward_people(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
     )
-    row_of = {index: row for row, index in enumerate(rows["index"].to_pylist())}
-    chosen = rows.take([row_of[index] for index in cache.people.index[positions].tolist()])
-    n_of_image = Counter(rows["image"].to_pylist())
-    return _join_outputs(outputs, chosen, n_of_image, cache.people, positions), left_out
+    return _join_outputs(
+        outputs.probabilities, outputs.stream_probabilities, outputs.vad, rows, cache.people, positions
+    ), left_out
+
+
+def _predict_probe(
+    config: EvaluateConfig, run: Run, manifest: Manifest, split: str, rows: pa.Table, progress: Progress
+) -> tuple[Predictions, dict[str, int]]:
+    """Predicts the people of a split from their features, which are computed first if they are not stored."""
+    from emoface.learning.devices import pick_device
+    from emoface.mter.backbones import reload_backbone
+
+    facts, streams = run.backbone, tuple(run.stream_sizes)
+    scaler, head = read_probe(run.path / BEST_NAME)
+    stored_in = Path(run.settings["probe"]["features"]).parent
+    is_there = _is_own(run, manifest) and stored_in.is_dir()
+    folder = find_feature_folder(
+        manifest, facts, config.cache or (stored_in if is_there else default_cache_dir(manifest))
+    )
+    device = pick_device(config.device)
+    load = partial(reload_backbone, facts, device=device, progress=progress)
+    cache = complete_features(folder, manifest, [split], streams, load, progress=progress)[split]
+    people = cache.people
+    positions = np.flatnonzero(people.has_face) if streams == ("face",) else np.arange(len(people))
+    left_out = _count_left_out(cache, len(positions), streams == ("face",))
+    if not len(positions):
+        raise TableError(_describe_nobody(run, manifest.split_path(split), left_out))
+    progress.start(f"predict {split}", 1)
+    features = {stream: array[positions] for stream, array in folder.read(split, streams, people).items()}
+    probabilities = predict_probabilities(scaler, head, features, people.has_face[positions])
+    progress.advance()
+    return _join_outputs(probabilities, {}, None, rows, people, positions), left_out
+
+
+def _count_left_out(cache: StreamCache, n_predicted: int, reads_face_alone: bool) -> dict[str, int]:
+    """Counts the people of a split without predictions, by reason."""
+    left_out = {reason: cache.counts[reason] for reason in cache.counts if reason not in ("people", "usable")}
+    return {**left_out, "no_face": len(cache) - n_predicted} if reads_face_alone else left_out
+
+
+def _describe_nobody(run: Run, path: Path, left_out: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    return f"{path}: {run.model_name} cannot use any of its people ({reasons})"
 
 
 def _join_outputs(
-    outputs: ModelOutputs,
+    probabilities: NDArray[np.float32],
+    stream_probabilities: dict[str, NDArray[np.float32]],
+    predicted_vad: NDArray[np.float32] | None,
     rows: pa.Table,
-    n_of_image: Mapping[str, int],
     people: UsablePeople,
     positions: NDArray[np.int64],
 ) -> Predictions:
-    """Joins the outputs of a model and the truth; ``rows`` are the people at ``positions``."""
+    """Joins the outputs of a model for the people at ``positions`` and the truth; ``rows`` are the whole split."""
+    row_of = {index: row for row, index in enumerate(rows["index"].to_pylist())}
+    n_of_image = Counter(rows["image"].to_pylist())
+    rows = rows.take([row_of[index] for index in people.index[positions].tolist()])
     images, vad = rows["image"].to_pylist(), people.vad[positions]
     return Predictions(
         index=people.index[positions],
@@ -307,10 +358,10 @@ def _join_outputs(
         people_in_photo=np.array([n_of_image[image] for image in images], np.int64),
         has_face=people.has_face[positions],
         labels=people.labels[positions],
-        probabilities=outputs.probabilities,
-        stream_probabilities=outputs.stream_probabilities,
+        probabilities=probabilities,
+        stream_probabilities=stream_probabilities,
         vad=vad,
-        predicted_vad=np.full_like(vad, np.nan) if outputs.vad is None else outputs.vad,
+        predicted_vad=np.full_like(vad, np.nan) if predicted_vad is None else predicted_vad,
     )
 
 

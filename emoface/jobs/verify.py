@@ -239,6 +239,7 @@ def _check_photos(path: Path, photos: PhotoFolder, images: list[str]) -> Iterato
 
 def _check_run(folder: Path) -> Iterator[str]:
     """Compares a run with its settings: weights, log, and the data set that it was trained on."""
+    from emoface.mter.probe import read_probe
     from emoface.mter.runs import BEST_NAME, LOG_NAME, read_run
 
     run = read_run(folder, needs_finished=False)
@@ -248,6 +249,11 @@ def _check_run(folder: Path) -> Iterator[str]:
         yield f"{manifest}: no such file, but {folder / _RUN} says that the run was trained on it"
     elif (found := cached_sha256(manifest)) != expected:
         yield f"{manifest}: sha256 is {found}, {folder / _RUN} says {expected}: the data set has changed since"
+    if run.is_probe:
+        if not run.is_finished:
+            yield f"{folder}: the probe is unfinished"
+        read_probe(folder / BEST_NAME)
+        return
     n_epochs = len(run.log())
     if not run.is_finished:
         yield f"{folder}: the run is unfinished after {n_epochs} of {run.recipe.epochs} epochs"

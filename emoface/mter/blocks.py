@@ -80,14 +80,20 @@ class InvertedResidual(nn.Module):
         out_channels: Channels of the output; the input is added where the shapes are equal.
         stride: Stride of the depthwise convolution.
         expansion: Ratio of the hidden width to ``in_channels``; with 1 there is no expanding convolution.
-        reduction: Reduction of the squeeze-and-excitation unit.
+        reduction: Reduction of the squeeze-and-excitation unit; None for a block without one.
         gate: Gate of the squeeze-and-excitation unit.
 
     Source: thesis, figure 3-5.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, stride: int, expansion: int, reduction: int, gate: Gate = "sigmoid"
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        expansion: int,
+        reduction: int | None,
+        gate: Gate = "sigmoid",
     ) -> None:
         super().__init__()
         hidden = in_channels * expansion
@@ -98,7 +104,7 @@ class InvertedResidual(nn.Module):
             nn.Conv2d(hidden, out_channels, 1, bias=False),
             MapNorm(out_channels),
         )
-        self.se = SqueezeExcitation(hidden, reduction, gate)
+        self.se = nn.Identity() if reduction is None else SqueezeExcitation(hidden, reduction, gate)
         self.adds_input = stride == 1 and in_channels == out_channels
         if self.adds_input:
             start_as_identity(self.conv[-1])

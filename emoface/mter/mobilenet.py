@@ -22,14 +22,15 @@ class Stage:
         channels: ``c``, output channels.
         repeats: ``n``, number of bottlenecks in sequence.
         stride: ``s``, stride of the first bottleneck.
-        reduction: ``r`` of the squeeze-and-excitation units; the thesis states no value.
+        reduction: ``r`` of the squeeze-and-excitation units; the thesis states no value. None for no such units, as in
+            the public MobileNetV2.
     """
 
     expansion: int
     channels: int
     repeats: int
     stride: int
-    reduction: int = 16
+    reduction: int | None = 16
 
 
 STAGES = (

@@ -2,7 +2,8 @@
 
 ``RUN/run.json`` has the settings and the environment; ``RUN/last.pt`` has the state for resuming;
 ``RUN/best.safetensors`` has the weights of the epoch with the best mAP on val; ``RUN/log.jsonl`` has one line per
-epoch; ``RUN/records/train.json`` is written last and marks a finished run.
+epoch; ``RUN/records/train.json`` is written last and marks a finished run. A probe has the same folder, without
+``last.pt`` and log, and with ``RUN/records/probe.json``; its ``best.safetensors`` has the head alone.
 
 The settings and the log are read without torch, which is imported when weights are.
 """
@@ -16,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from emoface.errors import SettingsError, WeightsError
+from emoface.mter.features import BackboneFacts
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
+from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
 from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
@@ -61,6 +64,14 @@ class _Source(_Described):
     sha256: str | None
 
 
+class _ProbePart(_Described):
+    features: str
+    backbone: BackboneFacts
+    val_map: float
+    head_parameters: int
+    seconds: float
+
+
 class _RunFile(_Described):
     model: str
     manifest: _ManifestFile
@@ -71,6 +82,13 @@ class _RunFile(_Described):
     seed: int = 0
     versions: dict[str, str] = {}
     started_from: list[_Source] = []
+    probe: _ProbePart | None = None
+
+    @model_validator(mode="after")
+    def _check_probe(self) -> Self:
+        if (self.model == PROBE) != (self.probe is not None):
+            raise ValueError(f"the model is {self.model!r}, which fits no entry 'probe' or lacks one")
+        return self
 
 
 class _Epoch(_Described):
@@ -98,8 +116,26 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        """Name of the model, one of ``names.MODEL_NAMES``."""
+        """Name of the model, one of ``names.MODEL_NAMES``, or ``probe``."""
         return str(self.settings["model"])
+
+    @property
+    def is_probe(self) -> bool:
+        """Whether it is a head on frozen features, which 'emoface probe' fitted."""
+        return self.model_name == PROBE
+
+    @property
+    def backbone(self) -> BackboneFacts:
+        """The frozen backbone of a probe."""
+        return BackboneFacts(**self.settings["probe"]["backbone"])
+
+    @property
+    def title(self) -> str:
+        """Name of the model for pages and tables; of a probe with its backbone.
+
+        Random weights of a backbone are called so.
+        """
+        return f"{PROBE} of {self.backbone.describe()}" if self.is_probe else self.model_name
 
     @property
     def manifest_path(self) -> Place:
@@ -145,13 +181,19 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last epoch has finished."""
-        return read_record(self.path, "train") is not None
+        """Whether the last epoch has finished, or the probe is fitted."""
+        return read_record(self.path, PROBE if self.is_probe else "train") is not None
 
     def build_model(self) -> Mter:
-        """Builds the network of the run, with randomly initialised weights."""
+        """Builds the network of the run, with randomly initialised weights.
+
+        Raises:
+            SettingsError: The run is a probe, which is no network of its own.
+        """
         from emoface.mter.networks import build_recipe_model
 
+        if self.is_probe:
+            raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
         return build_recipe_model(self.model_name, self.recipe)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
@@ -161,8 +203,12 @@ class Run:
             which: ``best`` for the epoch with the best mAP on val, ``last`` for the last epoch.
 
         Raises:
-            WeightsError: No epoch has finished yet, or the file does not fit the network.
+            SettingsError: The run is a probe whose backbone cannot be built.
+            WeightsError: No epoch has finished yet, or the file does not fit the network; or the run is a probe, and
+                the weights of its backbone are missing or have changed.
         """
+        if self.is_probe:
+            return self._load_probe()
         path = self.path / (BEST_NAME if which == "best" else LAST_NAME)
         if not path.is_file():
             raise WeightsError(f"{path}: no such file; no epoch has finished, go on with 'emoface train'")
@@ -178,6 +224,13 @@ class Run:
         load_weights(model, weights, path)
         return model.eval()
 
+    def _load_probe(self) -> Mter:
+        from emoface.mter.backbones import reload_backbone
+        from emoface.mter.probe import read_probe
+        from emoface.mter.probe_model import ProbeModel
+
+        return ProbeModel(reload_backbone(self.backbone), *read_probe(self.path / BEST_NAME)).eval()
+
     def describe_initial_weights(self) -> dict[str, Any] | None:
         """Describes what the training started from, as JSON; None for runs that did not record it.
 
@@ -185,6 +238,12 @@ class Run:
         run, and ``sha256``; both are None where the stream was randomly initialised, and ``sha256`` where the weights
         are those of a run.
         """
+        if self.is_probe:
+            facts = self.backbone
+            source: dict[str, str | None] = {"source": None, "sha256": None}
+            if not facts.is_random:
+                source = {"source": f"{facts.describe()} (frozen)", "sha256": facts.sha256}
+            return {"pretrained": facts.weights, "streams": dict.fromkeys(self.stream_sizes, source)}
         if "started_from" not in self.settings:
             return None
         import torch
@@ -245,6 +304,8 @@ def read_run(run_dir: Path, needs_finished: bool = True) -> Run:
         ) from error
     run = Run(run_dir, settings)
     run.recipe  # noqa: B018  raises an error that names the setting
+    if needs_finished and not run.is_finished and run.is_probe:
+        raise SettingsError(f"{run_dir}: the probe is unfinished; run 'emoface probe' again with --out {run_dir}")
     if needs_finished and not run.is_finished:
         raise SettingsError(
             f"{run_dir}: the run of {run.model_name} is unfinished after {len(run.log())} epochs; go on with "
@@ -263,7 +324,7 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
     described = {
         **settings,
         "label_names": list(CATEGORIES),
-        "normalisation": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+        "normalisation": settings.get("normalisation", {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}),
         "stream_sizes": settings.get("stream_sizes", dict(STREAM_SIZES)),
         "versions": {"emoface": __version__, **{name: version(name) for name in _PACKAGES}},
         "environment": describe_environment(),

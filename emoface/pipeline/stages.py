@@ -88,6 +88,7 @@ JOBS: dict[str, Job] = {
         resumes_from=("run.json", "last.pt", "best.safetensors", "log.jsonl", "tensorboard"),
         is_kept=True,
     ),
+    "probe": Job("emoface.jobs.probe", "ProbeConfig", "run_probe", "out", ("run.json",)),
     "evaluate": Job(
         *("emoface.jobs.evaluate", "EvaluateConfig", "run_evaluate", "out", ("metrics.json",)),
         resumes_from=("predictions.parquet",),
