@@ -85,6 +85,7 @@ _EXTRA_OF = {
     "ray": "ray",
     "pillow_heif": "heic",
     "ai_edge_litert": "pose",
+    "huggingface_hub": "hub",
     "fsspec": "s3",
     "s3fs": "s3",
     "gcsfs": "gcs",

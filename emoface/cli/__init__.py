@@ -39,7 +39,7 @@ for _command in (dataset.split, dataset.report, dataset.verify):
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 main.add_command(train.train)
-for _command in (evaluate.evaluate, evaluate.score, evaluate.export_predictions):
+for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.export_predictions):
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)

@@ -96,7 +96,6 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         WeightsError: Faces must be detected and the detector's weights are not on this machine.
     """
     from emoface.inference.predictor import load_predictor
-    from emoface.mter.runs import BEST_NAME
 
     boxes_of = _read_boxes(config)
     manifest = None if config.manifest is None else read_manifest(config.manifest)
@@ -128,7 +127,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         config,
         config.folder,
         module=__name__,
-        inputs=hash_photos((predictor.run.path / BEST_NAME, *config.images)),
+        inputs=hash_photos((predictor.run.weights_path, *config.images)),
         outputs=outputs,
         counts={
             "photos": len(config.images) - len(failures),
