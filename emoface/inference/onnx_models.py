@@ -49,7 +49,7 @@ class OnnxModel:
         self._output_names = [one.name for one in self._session.get_outputs()]
 
     def compute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Computes the outputs for b people.
+        """Computes the outputs for b people, one or more.
 
         Args:
             inputs: Per name of an input its values, see ``emoface.mter.onnx_files.write_onnx``; others are ignored.

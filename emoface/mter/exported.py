@@ -73,7 +73,6 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         model: Its network, of which no weights are read.
     """
     settings = run.settings
-    initial = run.describe_initial_weights() or {}
     sizes = {stream: run.stream_sizes[stream] for stream in STREAMS}
     return {
         "format": FORMAT,
@@ -97,17 +96,27 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         "detector": run.detector,
         "recipe": dict(settings["recipe"]),
         "preset": settings.get("preset"),
-        "seed": settings.get("seed"),
+        "seed": settings.get("seed", 0),
         "shuffle_labels": run.has_shuffled_labels,
         "manifest": {"sha256": settings["manifest"]["sha256"]},
         "people": settings.get("people"),
-        "started_from": [{**one, "source": _last_name(one["source"])} for one in settings.get("started_from", [])],
-        "initial_weights": {
-            stream: {**one, "source": _last_name(one["source"])} for stream, one in initial.get("streams", {}).items()
-        },
+        **_describe_initial_weights(run),
         "weights_sha256": file_sha256(run.weights_path),
         "versions": dict(settings.get("versions", {})),
         "exported_by": f"emoface {__version__}",
+    }
+
+
+def _describe_initial_weights(run: Run) -> dict[str, Any]:
+    """Describes what the training started from, without the folders; empty for a run that did not record it."""
+    described = run.describe_initial_weights()
+    if described is None:
+        return {}
+    return {
+        "started_from": [{**one, "source": _last_name(one["source"])} for one in run.settings["started_from"]],
+        "initial_weights": {
+            stream: {**one, "source": _last_name(one["source"])} for stream, one in described["streams"].items()
+        },
     }
 
 

@@ -105,13 +105,13 @@ def _render_metadata(config: Mapping[str, Any], evaluations: Sequence[Mapping[st
 def _to_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """Converts the metrics of a split to an entry of the model index."""
     low, high = metrics["interval"]
-    values = {
-        "mAP": metrics["mean_average_precision"],
-        "mAP of chance (mean prevalence)": metrics["chance"]["mean_average_precision"],
-        "lift of mAP over chance": metrics["lift"],
-        "mAP, lower end of the 95 % interval": low,
-        "mAP, upper end of the 95 % interval": high,
-    }
+    values = [
+        ("mean_average_precision", "mAP", metrics["mean_average_precision"]),
+        ("interval_low", "lower end of the 95 % interval of mAP", low),
+        ("interval_high", "upper end of the 95 % interval of mAP", high),
+        ("chance_level", "mAP of chance: mean prevalence", metrics["chance"]["mean_average_precision"]),
+        ("lift", "lift of mAP over chance", metrics["lift"]),
+    ]
     sha256 = metrics["manifest"]["sha256"]
     return {
         "task": {"type": "image-classification", "name": "multi-label emotion recognition"},
@@ -120,11 +120,7 @@ def _to_result(metrics: Mapping[str, Any]) -> dict[str, Any]:
             "name": f"data set whose manifest has the sha256 {sha256[:12]}...",
             "split": metrics["split"],
         },
-        "metrics": [
-            {"type": "mean_average_precision", "name": name, "value": value}
-            for name, value in values.items()
-            if value is not None
-        ],
+        "metrics": [{"type": kind, "name": name, "value": value} for kind, name, value in values if value is not None],
     }
 
 
@@ -202,11 +198,12 @@ def _describe_metrics(evaluations: Sequence[Mapping[str, Any]]) -> str:
         "mAP is the mean of the average precision of the labels that anybody of the split has, 0-1; chance is",
     ]
     lines += ["the mean prevalence of these labels, which guessing reaches. The interval is a bootstrap over photos."]
+    lines.append("")
     for one in evaluations:
         lines += [f"- {one['split']}: {warning}" for warning in one["warnings"]]
     if any(one["has_shuffled_labels"] for one in evaluations):
         lines.append("- The labels of the training were shuffled.")
-    return "\n".join(lines)
+    return "\n".join(lines).rstrip()
 
 
 def _format(value: float | None) -> str:
