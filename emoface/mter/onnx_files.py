@@ -1,4 +1,4 @@
-"""Writes a trained network as an ONNX file for batches of one or more people, and checks it against torch with ONNX Runtime."""
+"""Writes a trained network as an ONNX file of any batch size from 1, and checks it against torch with ONNX Runtime."""
 
 from __future__ import annotations
 
