@@ -65,7 +65,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("export")
     manifest = write_photos_and_tables(root, 12)
     run = write_finished_run(root / "run", manifest, "caer-net-s", predicts_vad=True)
-    run_evaluate(EvaluateConfig(run=run, draws=20, device="cpu"))
+    with pytest.MonkeyPatch.context() as patch:  # metrics.json is needed, its page is not
+        patch.setattr("emoface.reporting.evaluation.write_evaluation_charts", lambda *_: [])
+        patch.setattr("emoface.reporting.evaluation.write_evaluation_page", lambda path, *_: path.write_text(""))
+        run_evaluate(EvaluateConfig(run=run, draws=20, device="cpu"))
     run_export(ExportConfig(run=run, format="folder", out=root / "folder"))
     run_export(ExportConfig(run=run, out=root / "model.onnx"))
     return {"root": root, "manifest": manifest, "run": run, "folder": root / "folder", "onnx": root / "model.onnx"}
@@ -131,12 +134,12 @@ def _build(name: str, settings: dict[str, Any], patch: pytest.MonkeyPatch) -> Mt
 def test_graph_computes_each_person_as_torch_does_alone(
     name: str, settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of seven people some lack the face or an array, whose values are then nan; torch sees one person at a time."""
+    """Of five people some lack the face or an array, whose values are then nan; torch sees one person at a time."""
     model = _build(name, settings, monkeypatch)
-    path, n, side = tmp_path / "model.onnx", 7, 32 if name == "mter1" else 64
+    path, n, side = tmp_path / "model.onnx", 5, 32 if name == "mter1" else 64
     write_onnx(path, model, dict.fromkeys(SIZES, side), CONFIG)
     inputs = draw_inputs(model, n, side)
-    has_face = torch.tensor([True, False, False, True, True, False, True])
+    has_face = torch.tensor([True, False, False, True, True])
     if "face" in model.streams:
         inputs["face"][~has_face] = torch.nan
     for k, (array, form) in enumerate(model.array_inputs.items()):
@@ -469,6 +472,9 @@ def test_missing_files_of_the_cache_are_downloaded(
     assert emoface.load("me/mter2").run.model_name == "caer-net-s"
     assert [one.get("local_files_only", False) for one in calls] == [True, False]
     assert {one["name"] for one in calls} == {"me/mter2"}
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path / "part"))
+    with pytest.raises(SettingsError, match=r"me/mter2\.5: this repository .* has no config\.json and no model\.safe"):
+        emoface.load("me/mter2.5")
 
 
 def test_without_huggingface_hub_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,11 +51,18 @@ def find_model(source: str | Path, device: str = "auto") -> Run | OnnxModel:
         return OnnxModel(path, device)
     if path.is_file():
         return _read_beside(path)
-    if isinstance(source, str) and _REPOSITORY.fullmatch(source) and not path.parent.exists() and not path.suffix:
+    if isinstance(source, str) and _is_repository(source):
         return read_model_folder(_fetch_repository(source))
     if isinstance(source, Path):
         return read_run(path)  # an error that names the command which makes a run
     raise SettingsError(f"{source}: no such file or folder; expected {_EXPECTED}")
+
+
+def _is_repository(source: str) -> bool:
+    """Whether a text that is no file here can be the name of a repository; ``runs/mter3`` beside ``runs`` is not."""
+    path = Path(source)
+    is_file_name = path.suffix in (ONNX_SUFFIX, Path(WEIGHTS_NAME).suffix)
+    return _REPOSITORY.fullmatch(source) is not None and not is_file_name and not path.parent.exists()
 
 
 def _read_beside(path: Path) -> Run:
@@ -93,10 +100,16 @@ def _fetch_repository(name: str) -> Path:
     except HFValidationError as error:
         raise SettingsError(f"{name}: no such file or folder, and no name of a repository ({error})") from error
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{name}: no such file or folder here, and it cannot be read from the Hugging Face Hub ({first}); expected "
             f"{_EXPECTED}"
         ) from error
+    if missing := [one for one in wanted if not (folder / one).is_file()]:
+        raise SettingsError(
+            f"{name}: this repository of the Hugging Face Hub has no {' and no '.join(missing)}; expected a folder "
+            "that 'emoface export' wrote"
+        )
+    return folder
