@@ -86,6 +86,7 @@ _EXTRA_OF = {
     "pillow_heif": "heic",
     "ai_edge_litert": "pose",
     "huggingface_hub": "hub",
+    "torchvision": "regions",
     "fsspec": "s3",
     "s3fs": "s3",
     "gcsfs": "gcs",

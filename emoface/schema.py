@@ -228,6 +228,21 @@ DEPTH_SCHEMA = pa.schema(
 point of the photo and 255 the nearest; null where the photo cannot be read. ``provider`` as in ``pose.parquet``.
 """
 
+REGIONS_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("boxes", pa.list_(pa.float32()), nullable=False),
+        pa.field("features", pa.binary(), nullable=False),
+        pa.field("provider", pa.string(), nullable=False),
+        pa.field("provider_sha256", pa.string()),
+    ]
+)
+"""``regions.parquet``: one row per photo of ``people.parquet``, in order of first appearance, its regions best first.
+
+``boxes`` are k times x1, y1, x2, y2 as shares of the upright photo, ``features`` the bytes of k times 1024 float16,
+little-endian; both are empty where the photo cannot be read.
+"""
+
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
 )

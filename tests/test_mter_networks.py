@@ -12,7 +12,7 @@ from torch.nn import functional
 from emoface.errors import SettingsError
 from emoface.mter import MODEL_NAMES, STREAM_SIZES, STREAMS, Mter, build_model
 from emoface.mter.baselines import CaerNetS
-from emoface.mter.blocks import BasicBlock, FeatureNorm, InvertedResidual, SqueezeExcitation
+from emoface.mter.blocks import BasicBlock, FeatureNorm, InvertedResidual, MapNorm, SqueezeExcitation
 from emoface.mter.cost import empty_inputs, measure_cost, trace_shapes
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.networks import StreamsModel
@@ -42,12 +42,12 @@ def _seed() -> None:
 
 
 SIDE = 64
-"""Side of the inputs in pixels: with fewer than 33, one face would be a single position, which no norm can train on."""
+"""Side of the inputs in pixels."""
 
 
-def draw_inputs(model: Mter, n_people: int) -> dict[str, Tensor]:
+def draw_inputs(model: Mter, n_people: int, side: int = SIDE) -> dict[str, Tensor]:
     """Noise, smaller than the inputs of the thesis, on whose sizes nothing here depends but what ``cost`` counts."""
-    empty = empty_inputs(model, n_people, dict.fromkeys(STREAMS, SIDE))
+    empty = empty_inputs(model, n_people, dict.fromkeys(STREAMS, side))
     return {name: torch.randn_like(x) if x.is_floating_point() else x for name, x in empty.items()}
 
 
@@ -260,7 +260,8 @@ def test_batch_without_any_face_trains_with_gradients_of_zero(name: str) -> None
 def test_one_person_and_one_face_train(name: str) -> None:
     model = build_model(name).train()
     for has_face in ([True], [False, True, False]):
-        output = model(draw_inputs(model, len(has_face)), torch.tensor(has_face))
+        inputs = draw_inputs(model, len(has_face), side=32)  # the last maps of most networks are single positions
+        output = model(inputs, torch.tensor(has_face))
         output.logits.square().sum().backward()
         assert bool(output.logits.isfinite().all())
 
@@ -272,6 +273,11 @@ def test_norm_of_one_row_uses_the_running_statistics_and_keeps_them() -> None:
     out = norm(torch.tensor([[5.0, -1.0]]))  # (5 - 1) / 2, (-1 - 2) / 3
     torch.testing.assert_close(out, torch.tensor([[2.0, -1.0]]), rtol=1e-5, atol=1e-5)
     assert norm.running_mean.tolist() == [1.0, 2.0]
+    maps = MapNorm(2).train()
+    maps.load_state_dict(norm.state_dict())
+    out = maps(torch.tensor([[5.0, -1.0]])[:, :, None, None])
+    torch.testing.assert_close(out[0, :, 0, 0], torch.tensor([2.0, -1.0]), rtol=1e-5, atol=1e-5)
+    assert maps.running_mean is not None and maps.running_mean.tolist() == [1.0, 2.0]
     norm(torch.tensor([[0.0, 0.0], [4.0, 8.0]]))  # moves a tenth of the way to the means 2 and 4
     torch.testing.assert_close(norm.running_mean, torch.tensor([1.1, 2.2]))
 

@@ -29,12 +29,15 @@ from emoface.datasets.photos import IMAGE_MISSING, IMAGE_UNREADABLE, PhotoFolder
 from emoface.datasets.stream_cache import CACHE_SIZES, open_stream_cache, scale_square
 from emoface.errors import ImageError, SettingsError, StoreError, TableError
 from emoface.jobs import faces as faces_job
+from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
 from emoface.jobs.predict import PredictConfig, _predict_annotated
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.split import SplitConfig, run_split
+from emoface.jobs.train import TrainConfig, run_train
 from emoface.jobs.verify import VerifyConfig, run_verify
+from emoface.mter.runs import read_run
 from emoface.progress import Silent
 from emoface.reporting.thumbnails import thumbnail_of_body
 from emoface.storage.photo_stores import PhotoStore, UrlStore, hash_photos, open_ahead, open_store, read_photo_at
@@ -446,3 +449,88 @@ def test_shards_are_a_url() -> None:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+# data sets
+
+
+def _upload_tree(folder: Path, root: str) -> None:
+    files = MemoryFileSystem()
+    for path in folder.rglob("*"):
+        if path.is_file() and "faces_shards" not in path.parts:
+            files.pipe_file(f"{root}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+@pytest.fixture
+def uploaded(
+    simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, MemoryFileSystem]]:
+    """A finished data set in a folder, and the same in the store that is at memory://data."""
+    monkeypatch.setenv("EMOFACE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(simulation / "local", tmp_path / "work")
+    run_split(SplitConfig(dir=tmp_path / "work", ratios=(40, 30, 30), balance="weights"))
+    files = MemoryFileSystem()
+    _upload_tree(tmp_path / "work", "/data/work")
+    yield tmp_path / "work", files
+    files.rm("/data", recursive=True)
+
+
+def test_data_set_is_copied_once_and_again_only_where_it_changed(uploaded: tuple[Path, MemoryFileSystem]) -> None:
+    work, files = uploaded
+    url = "memory://data/work/manifest.json"
+    manifest = read_manifest(url, check_sha256=True)
+    local = read_manifest(work / "manifest.json", check_sha256=True)
+    assert manifest.splits == local.splits and manifest.path.read_bytes() == local.path.read_bytes()
+    copied = manifest.path.parent
+    assert {path.name for path in copied.iterdir() if path.suffix == ".parquet"} == {
+        *(f"{split}.parquet" for split in ("train", "val", "test")),
+        "sampling_weights.parquet",
+    }
+    times = {path: path.stat().st_mtime_ns for path in copied.glob("*.parquet")}
+    (copied / "val.parquet").write_bytes(b"damaged")
+    read_manifest(url, check_sha256=True)
+    assert (copied / "val.parquet").read_bytes() == (work / "val.parquet").read_bytes()
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items() if path.name != "val.parquet")
+    files.pipe_file("/data/work/pose.parquet", b"one")
+    read_manifest(url)
+    assert (copied / "pose.parquet").read_bytes() == b"one"
+    files.rm("/data/work/pose.parquet")
+    read_manifest(url)
+    assert not (copied / "pose.parquet").exists()
+
+
+def test_faults_of_a_data_set_in_a_store_are_named(uploaded: tuple[Path, MemoryFileSystem]) -> None:
+    work, files = uploaded
+    with pytest.raises(TableError, match=r"memory://data/work/other\.json: no such object"):
+        read_manifest("memory://data/work/other.json")
+    url = "memory://data/work/manifest.json"
+    files.pipe_file("/data/work/test.parquet", b"other")
+    with pytest.raises(
+        TableError, match=r"memory://data/work/test\.parquet: sha256 is .*, the manifest beside it says"
+    ):
+        read_manifest(url)
+    files.rm("/data/work/test.parquet")
+    with pytest.raises(TableError, match=r"memory://data/work/test\.parquet: no such object, but the manifest"):
+        read_manifest(url)
+    card = json.loads((work / "manifest.json").read_text(encoding="utf-8"))
+    card["splits"]["val"]["file"] = "../../val.parquet"
+    files.pipe_file("/data/work/manifest.json", json.dumps(card).encode())
+    with pytest.raises(TableError, match=r"the file of a split is '\.\./\.\./val\.parquet'"):
+        read_manifest(url)
+    files.pipe_file("/data/work/manifest.json", b"{}")
+    with pytest.raises(TableError, match=r"manifest\.json: not a manifest \('splits'\)"):
+        read_manifest(url)
+
+
+def test_model_is_trained_and_evaluated_on_a_data_set_in_a_store(
+    uploaded: tuple[Path, MemoryFileSystem], tmp_path: Path
+) -> None:
+    url = "memory://data/work/manifest.json"
+    small: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
+    run_train(
+        TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **small)
+    )
+    run = read_run(tmp_path / "run")
+    assert run.manifest_path == url
+    record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5))
+    assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows

@@ -9,8 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from mter_data import PHOTO_WH, write_photos_and_tables
+from branch_inputs import narrow_resnets
+from mter_data import LABELS, PHOTO_WH, write_photos_and_tables
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import StreamCache, default_cache_dir, open_stream_cache
@@ -190,7 +193,9 @@ def test_tables_that_are_missing_or_of_other_people_are_named(tmp_path: Path) ->
         PersonArrays(manifest, cache.people, {"pose": POSE}, folder)
     with pytest.raises(TableError, match=r"depth\.parquet: no such file; run 'emoface depth DIR' first"):
         PersonArrays(manifest, cache.people, {"depth": DEPTH}, folder)
-    with pytest.raises(SettingsError, match=r"the input 'regions' .* is in no table of a data set"):
+    with pytest.raises(SettingsError, match=r"the input 'sound' .* is in no table of a data set"):
+        PersonArrays(manifest, cache.people, {"sound": POSE}, folder)
+    with pytest.raises(TableError, match=r"regions\.parquet: no such file; run 'emoface regions DIR' first"):
         PersonArrays(manifest, cache.people, {"regions": REGIONS}, folder)
     write_pose_and_depth(path.parent)
     table = pq.read_table(path.parent / "pose.parquet")
@@ -203,29 +208,80 @@ def test_tables_that_are_missing_or_of_other_people_are_named(tmp_path: Path) ->
         PersonArrays(manifest, cache.people, {"depth": DEPTH}, folder)
 
 
-def test_emoticon_is_trained_and_evaluated_and_says_who_provided_its_inputs(manifest: Manifest, tmp_path: Path) -> None:
+def test_arrays_tell_of_other_people_what_the_tables_tell(tmp_path: Path) -> None:
+    path = write_photos_and_tables(tmp_path, 48)
+    write_pose_and_depth(path.parent)
+    _tell_labels(path.parent)
+    manifest = read_manifest(path)
+    arrays, labels = {}, {}
+    for split in ("train", "val"):
+        people = open_stream_cache(manifest, split).people
+        forms = {"face_landmarks": FACE_LANDMARKS, "pose": POSE}
+        read = PersonArrays(manifest, people, forms, default_cache_dir(manifest))
+        arrays[split], labels[split] = read.load(range(len(people)), SIZES), people.labels
+    for name, mask, told, other in (
+        ("face_landmarks", "has_landmarks", *LABELS[:2]),
+        ("pose", "has_pose", LABELS[1], LABELS[0]),
+    ):
+        rows = {split: loaded[mask] for split, loaded in arrays.items()}
+        values = {split: loaded[name][rows[split]].reshape(rows[split].sum(), -1) for split, loaded in arrays.items()}
+        truth = {split: labels[split][rows[split]] for split in arrays}
+        found = {
+            label: average_precision_score(
+                truth["val"][:, label],
+                LogisticRegression(C=100.0)
+                .fit(values["train"], truth["train"][:, label])
+                .decision_function(values["val"]),
+            )
+            for label in (told, other)
+        }
+        assert found[told] > 0.99 and found[other] < 0.9, (name, found)
+
+
+def test_emoticon_is_trained_and_evaluated_and_says_who_provided_its_inputs(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow_resnets(monkeypatch)
     config = TrainConfig(
         manifest=manifest.path,
         model="emoticon",
         preset="emoticon",
-        recipe={"epochs": 1, "batch_size": 4},
+        recipe={"epochs": 1, "batch_size": 4, "depth_form": "gcn"},
         out=tmp_path / "run",
         device="cpu",
-        context_size=64,
+        context_size=32,
         pretrained="none",
     )
-    record = run_train(config)
-    assert record.counts["epochs"] == 1
+    assert run_train(config).counts["epochs"] == 1
     run = parse_json((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert {name: table["providers"] for name, table in run["array_tables"].items()} == {
         "depth.parquet": ["boxes"],
         "pose.parquet": ["landmarks"],
     }
+    log = [parse_json(line) for line in (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {"labels", "multiplicative", "attention"} <= log[0]["train_losses"].keys()
     run_evaluate(EvaluateConfig(run=tmp_path / "run", split="test", device="cpu", draws=10))
     folder = tmp_path / "run" / "eval" / "test"
     metrics = parse_json((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["other_inputs"]["pose.parquet"] == "landmarks, built in: the face detector's five points, no pose"
     page = (folder / "evaluation.html").read_text(encoding="utf-8")
     assert "built in: the height of the people&#39;s body boxes, no depth" in page
-    with pytest.raises(SettingsError, match=r"emoticon reads more than the photo \(face_landmarks, pose, depth\)"):
+    with pytest.raises(SettingsError, match=r"emoticon reads more than the photo \(face_landmarks, pose, people\)"):
         load_predictor(tmp_path / "run", device="cpu")
+
+
+def _tell_labels(work: Path) -> None:
+    """Moves all face points of those with the label of the face, and the wrist of those with the label of the body."""
+    people = pq.read_table(work / "people.parquet", columns=["labels", "body_bbox"]).to_pylist()
+    table = pq.read_table(work / "pose.parquet")
+    rows = table.to_pylist()
+    for row, person in zip(rows, people, strict=True):
+        points = no_points() if row["points"] is None else np.array(row["points"], np.float32).reshape(-1, 3)
+        points[points[:, 2] == 0] = 0
+        left, top, right, bottom = person["body_bbox"]
+        wrist = top + (bottom - top) * (0.9 if person["labels"][LABELS[1]] else 0.1)
+        points[POINT_INDEX["left_wrist"]] = (left + (right - left) / 2, wrist, 1)
+        smile = left + 20 + (20 if person["labels"][LABELS[0]] else 2)
+        points[FACE_PART] = (smile, 30, 1)
+        row["points"] = points.ravel().tolist()
+    pq.write_table(pa.Table.from_pylist(rows, schema=POSE_SCHEMA), work / "pose.parquet")

@@ -566,6 +566,7 @@ LAST_STAGES = {
     "mter1": ["task1", "mter1", "evaluate-mter1"],
     "mter2": ["task1", "mter2", "evaluate-mter2"],
     "ablation": ["evaluate-mter2", "evaluate-kosti", "evaluate-caer-net-s", "compare"],
+    "table_4_3": ["evaluate-caer-net-s", "evaluate-affective-graph", "evaluate-emoticon", "compare"],
 }
 
 

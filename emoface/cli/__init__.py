@@ -32,7 +32,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose, dataset.depth):
+for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose, dataset.depth, dataset.regions):
     main.add_command(_command)
 for _command in (dataset.split, dataset.report, dataset.verify):
     main.add_command(_command)

@@ -57,6 +57,7 @@ FILE = PathType(dir_okay=False)
 ANY = PathType()
 FOLDER_OR_URL = PathType(may_be_url=True, file_okay=False)
 FILE_OR_URL = PathType(may_be_url=True, dir_okay=False)
+ANY_OR_URL = PathType(may_be_url=True)
 
 
 def write_any_character() -> None:

@@ -1,4 +1,4 @@
-"""The commands that build and check a data set: simulate, parse, faces, pose, depth, split, report, verify."""
+"""The commands that build and check a data set: simulate, parse, faces, pose, depth, regions, split, report, verify."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from emoface.jobs.faces import FacesConfig
     from emoface.jobs.parse import ParseConfig
     from emoface.jobs.pose import PoseConfig
+    from emoface.jobs.regions import RegionsConfig
     from emoface.jobs.report import ReportConfig
     from emoface.jobs.simulate import SimulateConfig
     from emoface.jobs.split import SplitConfig
@@ -94,6 +95,21 @@ def depth(config: DepthConfig) -> None:
     from emoface.jobs.depth import run_depth
 
     run_job(run_depth, config)
+
+
+@job_command(config="emoface.jobs.regions:RegionsConfig", arguments=("dir",))
+def regions(config: RegionsConfig) -> None:
+    """Finds region proposals of every photo, with their features: writes DIR/regions.parquet.
+
+    It is an input of the model affective-graph and needs torchvision.
+
+    \b
+    Example:
+      emoface regions work --weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth
+    """
+    from emoface.jobs.regions import run_regions
+
+    run_job(run_regions, config)
 
 
 @job_command(config="emoface.jobs.split:SplitConfig", arguments=("dir",))

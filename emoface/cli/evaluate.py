@@ -108,11 +108,17 @@ def compare(config: CompareConfig) -> None:
 
 @job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"))
 def predict(config: PredictConfig) -> None:
-    """Finds the people of photos and predicts their emotions: OUT/PHOTO.png, OUT/PHOTO.json.
+    """Finds the people of photos and videos and predicts their emotions: OUT/PHOTO.png, OUT/PHOTO.json.
+
+    IMAGES may be photos, folders of photos, patterns in quotes, and videos. Of several photos OUT/predictions.jsonl has
+    a line each; of a video there are OUT/VIDEO.frames.jsonl and OUT/VIDEO.annotated.mp4.
 
     \b
     Example:
       emoface predict runs/mter2 party.jpg
+      emoface predict runs/mter2 holiday 'more/*.jpg' --out results
+      emoface predict runs/mter2 party.mp4 --fps 5
+      emoface predict runs/mter2 --camera 0 --people detector --person-detector yolox_s.onnx
       emoface predict runs/mter2 party.jpg --boxes 10,20,200,400 --boxes 220,30,400,400
       emoface predict runs/mter2 EMOTIC/emotic/framesdb/images/a.jpg --manifest work/manifest.json
     """

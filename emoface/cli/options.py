@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import ANY, FILE, FILE_OR_URL, FOLDER, FOLDER_OR_URL, EmofaceCommand
+from emoface.cli.console import ANY, ANY_OR_URL, FILE, FILE_OR_URL, FOLDER, FOLDER_OR_URL, EmofaceCommand
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -110,6 +110,10 @@ class JobCommand(EmofaceCommand):
         return params
 
 
+_URL_TYPES = {True: FOLDER_OR_URL, False: FILE_OR_URL, None: ANY_OR_URL}
+"""Types of paths that may be URLs, by ``PathKind.is_folder``."""
+
+
 def job_command(**kwargs: Any) -> Callable[[Callable[..., Any]], JobCommand]:
     """Declares the command of a job; see ``JobCommand`` for the keyword arguments."""
     return click.command(cls=JobCommand, **kwargs)
@@ -172,6 +176,6 @@ def _click_type(shape: FieldShape) -> Any:
         if shape.path_kind is None:
             return ANY
         if shape.path_kind.may_be_url:
-            return FOLDER_OR_URL if shape.path_kind.is_folder else FILE_OR_URL
+            return _URL_TYPES[shape.path_kind.is_folder]
         return FOLDER if shape.path_kind.is_folder else FILE
     return BoxType() if typing.get_origin(shape.kind) is tuple else shape.kind

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from emoface.datasets.mirror import fetch_data_set
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
 from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
-from emoface.storage.urls import to_place
+from emoface.storage.urls import Place, to_place
 from emoface.version import __version__
 from emoface.vision.orientation import Frame
 
@@ -88,16 +89,19 @@ def write_manifest(manifest: Manifest) -> None:
     write_text(manifest.path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_manifest(path: Path, check_sha256: bool = False) -> Manifest:
+def read_manifest(place: Place, check_sha256: bool = False) -> Manifest:
     """Reads a manifest and checks that the files of its data set exist.
 
     Args:
-        path: Path of ``manifest.json``.
+        place: Path of ``manifest.json``, or its URL in an object store, from where the data set is copied first; see
+            ``datasets.mirror``.
         check_sha256: Whether to read the split files too and check their sha256.
 
     Raises:
         TableError: The manifest or a split file is missing or invalid, or a sha256 differs.
+        StoreError: The object store does not answer, or refuses to.
     """
+    path = fetch_data_set(place) if isinstance(place, str) else place
     card = _read_card(path)
     names = tuple(card["label_names"]) if isinstance(card["label_names"], list) else ()
     if names != CATEGORIES:

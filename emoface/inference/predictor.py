@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from emoface.mter.base import Mter
     from emoface.yolov5face import Detector
 
-FROM_ANNOTATION, FROM_BOX, FROM_FACE = "annotation", "box", "face"
-"""Where a body box comes from: the data set, the caller, or an estimate from the position of a detected face."""
+FROM_ANNOTATION, FROM_BOX, FROM_FACE, FROM_DETECTOR = "annotation", "box", "face", "detector"
+"""Where a body box comes from: the data set, the caller, an estimate from a detected face, or a detector of people."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Person:
         body_xyxy: (4,) original pixels, at least partly inside the photo.
         face_xyxy: (4,) original pixels; None without a face.
         face: The crop of the face, RGB; None without a face.
-        body_from: ``annotation``, ``box`` or ``face``.
+        body_from: ``annotation``, ``box``, ``face`` or ``detector``.
         person_id: ``person_id`` of an annotated person; else None.
         true_labels: True labels of an annotated person; else None.
         true_vad: True ratings of an annotated person by name, None where EMOTIC has none; None for other people.
@@ -79,7 +79,7 @@ class PersonPrediction:
     Attributes:
         body_bbox: xyxy, original pixels.
         face_bbox: xyxy, original pixels; None without a face.
-        body_from: ``annotation``, ``box`` or ``face``.
+        body_from: ``annotation``, ``box``, ``face`` or ``detector``.
         probabilities: 0-1 by label, in EMOTIC's order; None for a person without a face if the face is the
             model's only input.
         valence: 1-10; None where the model has no head for it.
@@ -162,12 +162,15 @@ class Predictor:
         bodies = None if boxes is None else np.asarray(boxes, np.float32).reshape(-1, 4)
         return self.predict_people(photo, self.find_people(photo, bodies))
 
-    def find_people(self, photo: Photo, body_xyxy: NDArray[np.float32] | None = None) -> list[Person]:
+    def find_people(
+        self, photo: Photo, body_xyxy: NDArray[np.float32] | None = None, body_from: str = FROM_BOX
+    ) -> list[Person]:
         """Finds the people of a photo with their faces, which are assigned to people as in the faces job.
 
         Args:
             photo: (height, width, 3), RGB.
             body_xyxy: (n, 4) body boxes; None estimates a body box from each face.
+            body_from: Where the given body boxes come from.
 
         Raises:
             SettingsError: A box has no area inside the photo.
@@ -185,7 +188,7 @@ class Predictor:
             return [_to_person(body, face, FROM_FACE) for body, face in zip(bodies, faces, strict=True)]
         bodies = clip_boxes(body_xyxy, image_wh)
         person_faces = crop_assigned_faces(photo, bodies, found, self.faces)
-        return [_to_person(body, one.face, FROM_BOX) for body, one in zip(bodies, person_faces, strict=True)]
+        return [_to_person(body, one.face, body_from) for body, one in zip(bodies, person_faces, strict=True)]
 
     def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
         """Predicts the emotions of people of a photo.

@@ -59,7 +59,7 @@ from emoface.storage.records import (
     hash_inputs,
     photo_inputs,
 )
-from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, Split
+from emoface.storage.settings import Count, Device, FileOrUrl, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class EvaluateConfig(Settings):
     protocol: ProtocolName | None = None
     """Protocol whose rules are checked, so that the result can be compared with others; if one is broken, nothing is
     written. docs/protocol.md has the rules."""
-    manifest: File | None = None
+    manifest: FileOrUrl | None = None
     """The manifest.json of another data set; by default the one that the run was trained on."""
     draws: Count = 1000
     """Number of bootstrap resamples for the confidence intervals."""
@@ -378,9 +378,10 @@ def _by_label(thresholds: NDArray[np.float64]) -> dict[str, float | None]:
 
 
 def _own_manifest(run: Run, manifest: Manifest) -> Manifest:
-    if _is_own(run, manifest) or not run.manifest_path.is_file():
+    place = run.manifest_path
+    if _is_own(run, manifest) or (isinstance(place, Path) and not place.is_file()):
         return manifest
-    own = read_manifest(run.manifest_path)
+    own = read_manifest(place)
     return own if _is_own(run, own) else manifest
 
 

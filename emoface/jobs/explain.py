@@ -24,7 +24,7 @@ from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Device, File, FileOrUrl, Folder, Settings
+from emoface.storage.settings import Device, FileOrUrl, Folder, Settings
 from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo, square_box
@@ -44,7 +44,7 @@ class ExplainConfig(Settings):
     """The ``index`` of a person of the data set; repeat the option for each person."""
     person_id: tuple[str, ...] = ()
     """The ``person_id`` of a person of the data set; repeat the option for each person."""
-    manifest: File | None = None
+    manifest: FileOrUrl | None = None
     """Manifest of the data set of these people; by default the one that the run was trained on."""
     boxes: tuple[Box, ...] = ()
     """A body box in the single given photo in pixels, x1,y1,x2,y2; repeat the option for each person. Without boxes the

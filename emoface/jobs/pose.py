@@ -184,7 +184,7 @@ def _read_points(path: Path, people: pa.Table) -> Float32Array:
 
 def _write_points(path: Path, people: pa.Table, points: Float32Array, name: str, sha256: str | None) -> None:
     """Writes ``pose.parquet``; x and y are rounded to a hundredth of a pixel, which halves the file."""
-    is_known = np.isfinite(points).all(axis=(1, 2))
+    is_known = np.asarray(np.isfinite(points).all(axis=(1, 2)), np.bool_)
     rounded = np.round(points, 2).reshape(len(points), -1)
     lists = [row if known else None for row, known in zip(rounded, is_known, strict=True)]
     table = pa.table(
@@ -201,7 +201,7 @@ def _write_points(path: Path, people: pa.Table, points: Float32Array, name: str,
 
 def _count(points: Float32Array) -> dict[str, int]:
     """Counts people, those without points, and those of whom something was found."""
-    is_known = np.isfinite(points).all(axis=(1, 2))
+    is_known = np.asarray(np.isfinite(points).all(axis=(1, 2)), np.bool_)
     confident = np.where(is_known[:, None], points[..., 2] > 0, False)
     return {
         "people": len(points),

@@ -53,7 +53,7 @@ from emoface.schema import DIMENSIONS
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, find_current, finish_job, hash_inputs
-from emoface.storage.settings import Count, File, Folder, Seed, Settings, Split
+from emoface.storage.settings import Count, File, FileOrUrl, Folder, Seed, Settings, Split
 from emoface.vision.arrays import Float64Array
 
 
@@ -62,7 +62,7 @@ class ScoreConfig(Settings):
 
     file: File
     """File of the predictions: .npy, .npz, .mat (up to v7), .csv, .tsv, .parquet or .json."""
-    manifest: File
+    manifest: FileOrUrl
     """The manifest.json of the data set that was predicted."""
     split: Split = "test"
     """The split that was predicted."""

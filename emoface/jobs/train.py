@@ -37,8 +37,9 @@ from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, read_record
-from emoface.storage.settings import Device, File, Folder, Seed, Settings, TextForm
+from emoface.storage.settings import Device, FileOrUrl, Folder, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
+from emoface.storage.urls import resolve_place
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -59,8 +60,8 @@ _FABRIC_PRECISIONS: dict[Precision, Any] = {"32": "32-true", "bf16": "bf16-mixed
 class TrainConfig(Settings):
     """Settings of the train job."""
 
-    manifest: File
-    """The data set's ``manifest.json``."""
+    manifest: FileOrUrl
+    """The data set's manifest.json, or its URL in an object store, from where it is copied into the user's cache."""
     model: ModelName
     """Name of the model to train."""
     out: Folder
@@ -228,7 +229,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         face = {"path": str(path.resolve()), "sha256": file_sha256(path)}
     return {
         "model": config.model,
-        "manifest": {"path": str(config.manifest.resolve()), "sha256": file_sha256(manifest.path)},
+        "manifest": {"path": str(resolve_place(config.manifest)), "sha256": file_sha256(manifest.path)},
         "detector": manifest.detector,
         "preset": config.preset,
         "recipe": recipe.to_json(),

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
+from emoface.datasets.mirror import fetch_data_set
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import EmofaceError, TableError
 from emoface.progress import SILENT, Progress
@@ -241,7 +242,8 @@ def _check_run(folder: Path) -> Iterator[str]:
     from emoface.mter.runs import BEST_NAME, LOG_NAME, read_run
 
     run = read_run(folder, needs_finished=False)
-    manifest, expected = run.manifest_path, run.settings["manifest"]["sha256"]
+    place, expected = run.manifest_path, run.settings["manifest"]["sha256"]
+    manifest = fetch_data_set(place) if isinstance(place, str) else place
     if not manifest.is_file():
         yield f"{manifest}: no such file, but {folder / _RUN} says that the run was trained on it"
     elif (found := cached_sha256(manifest)) != expected:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emoface.mter.blocks import BasicBlock
+from emoface.mter.blocks import BasicBlock, MapNorm
 from emoface.mter.resnet import WIDTHS, ResNet18
 from emoface.schema import N_CATEGORIES
 
@@ -26,13 +26,13 @@ class AttentionBranch(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stage = nn.Sequential(BasicBlock(WIDTHS[2], WIDTHS[3], 1), BasicBlock(WIDTHS[3], WIDTHS[3], 1))
-        self.stage_norm = nn.BatchNorm2d(WIDTHS[3])
+        self.stage_norm = MapNorm(WIDTHS[3])
         self.to_labels = nn.Conv2d(WIDTHS[3], N_CATEGORIES, 1, bias=False)
-        self.label_norm = nn.BatchNorm2d(N_CATEGORIES)
+        self.label_norm = MapNorm(N_CATEGORIES)
         self.act = nn.ReLU()
         self.to_logits = nn.Conv2d(N_CATEGORIES, N_CATEGORIES, 1, bias=False)
         self.to_attention = nn.Conv2d(N_CATEGORIES, 1, 3, padding=1, bias=False)
-        self.attention_norm = nn.BatchNorm2d(1)
+        self.attention_norm = MapNorm(1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

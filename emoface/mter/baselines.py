@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.mter.base import ContextInput, Mter, MterOutput, check_inputs, masked_features
-from emoface.mter.blocks import Backbone, FeatureNorm
+from emoface.mter.blocks import Backbone, FeatureNorm, MapNorm
 from emoface.mter.resnet import ResNet18
 from emoface.schema import N_CATEGORIES
 
@@ -73,7 +73,7 @@ class CaerEncoder(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for number, width in enumerate(CAER_CHANNELS):
-            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), MapNorm(width), nn.ReLU()]
             if number < len(CAER_CHANNELS) - 1:
                 layers.append(nn.MaxPool2d(2))
             channels = width
@@ -123,7 +123,7 @@ class CaerContext(Backbone):
         self.averages_attention = averages_attention
         self.attention = nn.Sequential(
             nn.Conv2d(CAER_CHANNELS[-1], CAER_HIDDEN, 3, padding=1, bias=False),
-            nn.BatchNorm2d(CAER_HIDDEN),
+            MapNorm(CAER_HIDDEN),
             nn.ReLU(),
             nn.Conv2d(CAER_HIDDEN, 1, 3, padding=1),
         )

@@ -41,7 +41,7 @@ class ConvBNReLU6(nn.Sequential):
     ) -> None:
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(out_channels),
+            MapNorm(out_channels),
             nn.ReLU6(inplace=True),
         )
 
@@ -97,7 +97,7 @@ class InvertedResidual(nn.Module):
             *expand,
             ConvBNReLU6(hidden, hidden, stride=stride, groups=hidden),
             nn.Conv2d(hidden, out_channels, 1, bias=False),
-            nn.BatchNorm2d(out_channels),
+            MapNorm(out_channels),
         )
         self.se = SqueezeExcitation(hidden, reduction, gate)
         self.adds_input = stride == 1 and in_channels == out_channels
@@ -119,14 +119,14 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn1 = MapNorm(out_channels)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = MapNorm(out_channels)
         self.downsample = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), MapNorm(out_channels)
             )
         start_as_identity(self.bn2)
 
@@ -149,6 +149,19 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
 
+class MapNorm(nn.BatchNorm2d):
+    """BatchNorm over maps (b, c, h, w) that accepts a single position: one row whose map has shrunk to 1 x 1.
+
+    That happens with small inputs if only one person of a batch has a face. Like ``FeatureNorm``, it then normalises by
+    the running statistics and does not change them.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] < 2:
+            return _normalise_by_running(self, x)
+        return super().forward(x)
+
+
 class FeatureNorm(nn.BatchNorm1d):
     """BatchNorm over features (b, c) that accepts a batch of one.
 
@@ -158,10 +171,14 @@ class FeatureNorm(nn.BatchNorm1d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.shape[0] < 2:
-            return functional.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
+            return _normalise_by_running(self, x)
         return super().forward(x)
+
+
+def _normalise_by_running(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+    return functional.batch_norm(
+        x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+    )
 
 
 class GridPool(nn.AdaptiveAvgPool2d):

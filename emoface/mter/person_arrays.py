@@ -1,6 +1,7 @@
 """A model's inputs beside the photo streams, read for the people of a split from tables beside the manifest.
 
-``pose.parquet`` gives the points of face and body, ``depth.parquet`` the nearness of the photo and of its people.
+``pose.parquet`` gives the points of face and body, ``depth.parquet`` the nearness of the photo and of its people,
+``regions.parquet`` the regions of the photo.
 """
 
 from __future__ import annotations
@@ -18,26 +19,42 @@ from numpy.typing import NDArray
 from emoface.datasets.manifest import Manifest
 from emoface.datasets.stream_cache import UsablePeople
 from emoface.errors import SettingsError, TableError
-from emoface.mter.inputs import DEPTH, FACE_LANDMARKS, N_PEOPLE, PEOPLE, POSE, InputForm
-from emoface.schema import DEPTH_SCHEMA, POSE_SCHEMA
+from emoface.mter.inputs import (
+    DEPTH,
+    FACE_LANDMARKS,
+    N_PEOPLE,
+    N_REGION_FEATURES,
+    N_REGIONS,
+    PEOPLE,
+    POSE,
+    REGIONS,
+    InputForm,
+)
+from emoface.schema import DEPTH_SCHEMA, POSE_SCHEMA, REGIONS_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256
 from emoface.storage.locks import lock_folder
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.vision.arrays import Float32Array
+from emoface.vision.boxes import box_iou
 from emoface.vision.whole_body import FACE_PART, N_POINTS, mirror_points, to_body_25, to_box_shares
 
-POSE_TABLE, DEPTH_TABLE = "pose.parquet", "depth.parquet"
+POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE = "pose.parquet", "depth.parquet", "regions.parquet"
 TABLES_OF: dict[str, tuple[str, ...]] = {
     "face_landmarks": (POSE_TABLE,),
     "pose": (POSE_TABLE,),
     "depth": (DEPTH_TABLE,),
     "people": (DEPTH_TABLE,),
+    "regions": (REGIONS_TABLE,),
 }
 """The tables beside the manifest from which each input is read."""
 MAP_SIDE = 256
 """Side of the maps of ``depth.parquet``, pixels."""
 
-_REMEDIES = {POSE_TABLE: "run 'emoface pose DIR' first", DEPTH_TABLE: "run 'emoface depth DIR' first"}
+MAX_OVERLAP = 0.5
+"""A region is no node of a person's graph if its IoU with the person's body box is larger."""
+
+_SCHEMAS = {POSE_TABLE: POSE_SCHEMA, DEPTH_TABLE: DEPTH_SCHEMA, REGIONS_TABLE: REGIONS_SCHEMA}
+_REMEDIES = {table: f"run 'emoface {table.removesuffix('.parquet')} DIR' first" for table in _SCHEMAS}
 _ROWS_AT_A_TIME = 500
 
 
@@ -77,6 +94,7 @@ class PersonArrays:
         folder = manifest.path.parent
         self._points = _read_points(folder / POSE_TABLE, people) if POSE_TABLE in needed else None
         self._maps = _open_maps(folder / DEPTH_TABLE, people, cache_dir) if DEPTH_TABLE in needed else None
+        self._regions = _read_regions(folder / REGIONS_TABLE, people) if REGIONS_TABLE in needed else None
         self._places = _find_places(people, self._maps) if "people" in forms and self._maps is not None else None
 
     def load(
@@ -104,6 +122,8 @@ class PersonArrays:
         for name, form in self.forms.items():
             if name == "depth":
                 values, is_present = self._load_depth(rows, sizes["context"], center_share, changes)
+            elif name == "regions":
+                values, is_present = self._load_regions(rows, is_mirrored)
             elif name == "people":
                 values, is_present = self._load_places(rows, is_mirrored)
             else:
@@ -124,7 +144,7 @@ class PersonArrays:
         boxes = np.where(is_mirrored[:, None], mirrored_boxes, boxes)
         chosen = points[:, FACE_PART] if name == "face_landmarks" else to_body_25(points)
         shares = to_box_shares(chosen, boxes)
-        is_present = (shares[..., 2] > 0).any(axis=1)
+        is_present = np.asarray((shares[..., 2] > 0).any(axis=1), np.bool_)
         if name == "face_landmarks":
             return np.ascontiguousarray(shares[..., :2]).reshape(len(rows), *FACE_LANDMARKS.shape), is_present
         return np.ascontiguousarray(shares.transpose(0, 2, 1)).reshape(len(rows), *POSE.shape), is_present
@@ -163,6 +183,24 @@ class PersonArrays:
                 values[number, : len(places), 0] = width - values[number, : len(places), 0]
         return values, is_present
 
+    def _load_regions(
+        self, rows: NDArray[np.int64], is_mirrored: NDArray[np.bool_]
+    ) -> tuple[Float32Array, NDArray[np.bool_]]:
+        """The best regions of each photo that do not overlap the person too much."""
+        assert self._regions is not None
+        values, is_present = REGIONS.absent(len(rows))
+        for number, row in enumerate(rows.tolist()):
+            boxes, features = self._regions[self._people.images[row]]
+            overlaps = box_iou(boxes, self._people.body_in_context[row][None])[:, 0]
+            chosen = np.flatnonzero(overlaps <= MAX_OVERLAP)[:N_REGIONS]
+            values[number, : len(chosen), :N_REGION_FEATURES] = features[chosen]
+            values[number, : len(chosen), N_REGION_FEATURES:] = boxes[chosen]
+            is_present[number, : len(chosen)] = True
+            if is_mirrored[number]:
+                x1, x2 = N_REGION_FEATURES, N_REGION_FEATURES + 2
+                values[number, : len(chosen), [x1, x2]] = 1 - values[number, : len(chosen), [x2, x1]]
+        return values, is_present
+
 
 def describe_array_tables(manifest: Manifest, forms: Mapping[str, InputForm]) -> dict[str, dict[str, Any]]:
     """Describes the tables that a model's array inputs are read from: their sha256 and their providers.
@@ -174,8 +212,7 @@ def describe_array_tables(manifest: Manifest, forms: Mapping[str, InputForm]) ->
     described = {}
     for table in _list_tables(forms):
         path = manifest.path.parent / table
-        schema = POSE_SCHEMA if table == POSE_TABLE else DEPTH_SCHEMA
-        providers = read_table(path, schema, _REMEDIES[table], ["provider"])["provider"].unique().to_pylist()
+        providers = read_table(path, _SCHEMAS[table], _REMEDIES[table], ["provider"])["provider"].unique().to_pylist()
         described[table] = {"sha256": file_sha256(path), "providers": sorted(providers)}
     return described
 
@@ -204,6 +241,29 @@ def _read_points(path: Path, people: UsablePeople) -> Float32Array:
         upright = turn.points_to_upright(points[person, :, :2]) / np.array(turn.upright_wh, np.float32)
         points[person, :, :2] = np.where(points[person, :, 2:] > 0, upright, 0)
     return points
+
+
+def _read_regions(path: Path, people: UsablePeople) -> dict[str, tuple[Float32Array, NDArray[np.float16]]]:
+    """The regions of the people's photos by image: boxes (k, 4) as shares of the photo, features (k, 1024)."""
+    remedy = _REMEDIES[REGIONS_TABLE]
+    wanted = set(people.images)
+    regions = {}
+    with open_table(path, REGIONS_SCHEMA, remedy) as opened:
+        for batch in opened.read_batches(_ROWS_AT_A_TIME, ["image", "boxes", "features"]):
+            for row in batch.to_pylist():
+                if row["image"] not in wanted:
+                    continue
+                boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)
+                if len(row["features"]) != 2 * N_REGION_FEATURES * len(boxes):
+                    raise TableError(
+                        f"{path}: {row['image']} has {len(boxes)} boxes and {len(row['features'])} bytes of features, "
+                        f"expected {2 * N_REGION_FEATURES} per box; {remedy}"
+                    )
+                features = np.frombuffer(row["features"], "<f2").reshape(-1, N_REGION_FEATURES)
+                regions[row["image"]] = boxes, features
+    if missing := [image for image in people.images if image not in regions]:
+        raise TableError(f"{path}: lacks the photo {missing[0]}; {remedy}")
+    return regions
 
 
 class _DepthMaps:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from emoface.mter.blocks import Backbone, BasicBlock
+from emoface.mter.blocks import Backbone, BasicBlock, MapNorm
 
 WIDTHS = (64, 128, 256, 512)
 N_FEATURES = 1000
@@ -26,7 +26,7 @@ class ResNet18(Backbone):
     def __init__(self, n_features: int | None = N_FEATURES) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.bn1 = MapNorm(WIDTHS[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
         self.layer1 = _layer(WIDTHS[0], WIDTHS[0], stride=1)

@@ -27,6 +27,7 @@ from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.storage.settings import describe_fault
+from emoface.storage.urls import Place, to_place
 from emoface.version import __version__
 
 if TYPE_CHECKING:
@@ -114,8 +115,8 @@ class Run:
         return str(self.settings["model"])
 
     @property
-    def manifest_path(self) -> Path:
-        """Path of the manifest of the training data set.
+    def manifest_path(self) -> Place:
+        """Path or URL of the manifest of the training data set.
 
         Raises:
             SettingsError: The model was exported, and an exported model does not know where its data set is.
@@ -125,7 +126,8 @@ class Run:
                 f"{self.path / self.settings_name}: an exported model does not say where its data set is; give the "
                 "manifest of the data set with --manifest"
             )
-        return Path(self.settings["manifest"]["path"])
+        place: Place = to_place(self.settings["manifest"]["path"])
+        return place
 
     @property
     def weights_path(self) -> Path:

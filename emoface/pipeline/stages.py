@@ -78,6 +78,9 @@ JOBS: dict[str, Job] = {
     ),
     "pose": Job("emoface.jobs.pose", "PoseConfig", "run_pose", "dir", ("pose_shards",), ("pose_shards",)),
     "depth": Job("emoface.jobs.depth", "DepthConfig", "run_depth", "dir", ("depth_shards",), ("depth_shards",)),
+    "regions": Job(
+        "emoface.jobs.regions", "RegionsConfig", "run_regions", "dir", ("regions_shards",), ("regions_shards",)
+    ),
     "split": Job("emoface.jobs.split", "SplitConfig", "run_split", "dir", ("train.parquet",)),
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
     "train": Job(

@@ -58,6 +58,23 @@ class DrawnPerson:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DrawnTrack:
+    """What to draw for one person of a frame of a video.
+
+    Attributes:
+        number: Number of the person's track, from 1; it decides the colour.
+        body_xyxy: Body box, original pixels.
+        face_xyxy: Face box, original pixels; None if no face was found.
+        lines: Text below the number.
+    """
+
+    number: int
+    body_xyxy: tuple[float, float, float, float]
+    face_xyxy: tuple[float, float, float, float] | None
+    lines: tuple[str, ...]
+
+
 def draw_people(photo: Photo, people: Sequence[DrawnPerson]) -> Photo:
     """Draws a numbered box per person on the photo, and a card with the labels of each person beside it (figure 4-8).
 
@@ -83,6 +100,38 @@ def draw_people(photo: Photo, people: Sequence[DrawnPerson]) -> Photo:
         _draw_box(pen, person, number, scale)
     for number, (person, (column, top)) in enumerate(zip(people, columns, strict=True)):
         _draw_card(pen, person, number, width + _PAD + column * (_CARD_WIDTH + _PAD), top)
+    return np.asarray(canvas, np.uint8)
+
+
+def draw_tracks(photo: Photo, tracks: Sequence[DrawnTrack]) -> Photo:
+    """Draws the people of a frame: boxes, the number of each track, and its lines of text inside the body box.
+
+    Args:
+        photo: (height, width, 3), RGB; not changed.
+        tracks: The people; the last ones are drawn over the others.
+
+    Returns:
+        (height, width, 3), RGB, even sides; the same for all frames of a video, scaled so that text can be read.
+    """
+    shown, scale = fit_photo(photo)
+    height, width = (side // 2 * 2 or 2 for side in shown.shape[:2])
+    canvas = Image.new("RGB", (width, height))
+    canvas.paste(Image.fromarray(shown), (0, 0))
+    pen = ImageDraw.Draw(canvas)
+    for track in tracks:
+        color = _color(track.number - 1)
+        body = tuple(value * scale for value in track.body_xyxy)
+        draw_outline(pen, body, color)
+        if track.face_xyxy is not None:
+            draw_outline(pen, tuple(value * scale for value in track.face_xyxy), color, width=2)
+    for track in tracks:
+        x, y = (max(0.0, value * scale) for value in track.body_xyxy[:2])
+        for number, line in enumerate((str(track.number), *track.lines)):
+            font = _font(_SMALL if number else _TEXT, bold=not number)
+            _, _, right, bottom = pen.textbbox((x + 4, y + 2), line, font)
+            pen.rectangle((x, y, right + 4, bottom + 3), fill=_color(track.number - 1))
+            pen.text((x + 4, y + 2), line, "#ffffff", font)
+            y = bottom + 3
     return np.asarray(canvas, np.uint8)
 
 
@@ -174,14 +223,14 @@ def unique_stems(places: Sequence[Place]) -> list[str]:
         >>> unique_stems([Path("a/x.jpg"), Path("b/x.png"), Path("y.jpg")])
         ['x', 'x-2', 'y']
     """
-    stems: list[str] = []
+    stems: dict[str, None] = {}
     for place in places:
         name = PurePosixPath(name_of(place)).stem
         stem, number = name, 2
         while stem in stems:
             stem, number = f"{name}-{number}", number + 1
-        stems.append(stem)
-    return stems
+        stems[stem] = None
+    return list(stems)
 
 
 @functools.cache

@@ -36,11 +36,11 @@ class PathKind:
     """States whether a path of a configuration is a folder or a file, for the command line.
 
     Attributes:
-        is_folder: True for a folder, False for a file.
+        is_folder: True for a folder, False for a file, None for either.
         may_be_url: Whether the URL of an object store may be given as well.
     """
 
-    is_folder: bool
+    is_folder: bool | None
     may_be_url: bool = False
 
 
@@ -59,6 +59,7 @@ Folder = Annotated[Path, PathKind(is_folder=True)]
 File = Annotated[Path, PathKind(is_folder=False)]
 FolderOrUrl = Annotated[Place, BeforeValidator(to_place), PathKind(is_folder=True, may_be_url=True)]
 FileOrUrl = Annotated[Place, BeforeValidator(to_place), PathKind(is_folder=False, may_be_url=True)]
+PathOrUrl = Annotated[Place, BeforeValidator(to_place), PathKind(is_folder=None, may_be_url=True)]
 Share = Annotated[float, Field(ge=0, le=1)]
 """A number from 0 to 1."""
 Count = Annotated[int, Field(ge=1)]

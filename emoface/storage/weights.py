@@ -60,7 +60,7 @@ class WeightsCard:
     Attributes:
         name: Name of the weights, such as ``yolov5n-face``.
         network: Name of the network that the weights belong to.
-        task: ``detector``, ``backbone`` or ``pose``.
+        task: ``detector``, ``backbone``, ``pose`` or ``regions``.
         licence: Licence of the weights.
         format: File format of the weights.
         origin: Who published the weights, as text.
@@ -100,14 +100,19 @@ def read_cards() -> dict[str, WeightsCard]:
     return {name: _to_card(name, entry) for name, entry in read_card("weights")["weights"].items()}
 
 
-def cache_dir() -> Path:
-    """The user's folder of weights: ``weights`` in ``EMOFACE_CACHE``, else in ``emoface`` in the system's cache folder.
+def cache_root() -> Path:
+    """The user's cache: ``EMOFACE_CACHE``, else ``emoface`` in the system's cache folder.
 
     On Linux the latter is ``XDG_CACHE_HOME/emoface``, or ``~/.cache/emoface`` if ``XDG_CACHE_HOME`` is not set.
     """
-    if cache_root := os.environ.get("EMOFACE_CACHE"):
-        return Path(cache_root) / "weights"
-    return platformdirs.user_cache_path("emoface", appauthor=False) / "weights"
+    if given := os.environ.get("EMOFACE_CACHE"):
+        return Path(given)
+    return platformdirs.user_cache_path("emoface", appauthor=False)
+
+
+def cache_dir() -> Path:
+    """The user's folder of weights: ``weights`` in the cache."""
+    return cache_root() / "weights"
 
 
 def find_weights(name: str, weights_path: Path | None = None) -> WeightsFile:

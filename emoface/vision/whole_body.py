@@ -72,8 +72,9 @@ _MIRRORED_FACE = (
     *(64, 63, 62, 61, 60, 67, 66, 65),  # inner lips
 )
 """The point of a face that is at the place of each of the 68 after mirroring."""
-_EYE_POINTS = (slice(36, 42), slice(42, 48))  # of the 68: the eye on the viewer's left, the other one
-_NOSE_TIP, _MOUTH_CORNERS = 30, (48, 54)
+_LANDMARK_POINTS = (range(36, 42), range(42, 48), (30,), (48,), (54,))
+"""Of the 68 points those of a detector's five landmarks: eye on the viewer's left, other eye, tip of the nose, corners
+of the mouth."""
 
 
 def _mirrored_order() -> NDArray[np.int64]:
@@ -117,8 +118,8 @@ def points_of_landmarks(landmarks: Float32Array, conf: float) -> Float32Array:
     """
     points = no_points()
     face = points[FACE_PART]
-    for part, (x, y) in zip((*_EYE_POINTS, _NOSE_TIP, *_MOUTH_CORNERS), landmarks, strict=True):
-        face[part] = (x, y, conf)
+    for numbers, (x, y) in zip(_LANDMARK_POINTS, landmarks, strict=True):
+        face[list(numbers)] = (x, y, conf)
     points[POINT_INDEX["right_eye"]] = (*landmarks[0], conf)  # a person who faces the viewer has it on the left
     points[POINT_INDEX["left_eye"]] = (*landmarks[1], conf)
     points[POINT_INDEX["nose"]] = (*landmarks[2], conf)
@@ -184,7 +185,7 @@ def to_box_shares(points: Float32Array, xyxy: Float32Array) -> Float32Array:
         [[[0.5, 0.25, 0.5]]]
     """
     sides = xyxy[:, 2:] - xyxy[:, :2]
-    is_box: NDArray[np.bool_] = np.isfinite(xyxy).all(axis=1) & (sides > 0).all(axis=1)
+    is_box = np.asarray(np.isfinite(xyxy).all(axis=1) & (sides > 0).all(axis=1), np.bool_)
     corner, sides = np.where(is_box[:, None], xyxy[:, :2], 0), np.where(is_box[:, None], sides, 1)
     shares = points.astype(np.float32, copy=True)
     shares[..., :2] = (points[..., :2] - corner[:, None]) / sides[:, None]

@@ -1,0 +1,118 @@
+"""A data set in an object store, copied once into the user's cache, from where it is read like any other.
+
+The manifest is fetched whenever the data set is opened. A table that it describes is fetched if the copy has another
+sha256 than the manifest says; the tables of other inputs, which it does not describe, if the store has another version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from emoface.errors import TableError
+from emoface.progress import SILENT, Progress
+from emoface.storage.files import atomic_path, file_sha256, is_below, parse_json, write_bytes, write_text
+from emoface.storage.locks import lock_folder
+from emoface.storage.objects import ObjectFolder, to_state
+from emoface.storage.urls import name_of, parent_of
+from emoface.storage.weights import cache_root
+
+OTHER_TABLES = ("pose.parquet", "depth.parquet", "regions.parquet")
+"""Tables beside a manifest that it does not describe."""
+_STATES_NAME = "states.json"
+_BLOCK = 64 * 2**20  # bytes that are fetched at a time
+
+
+def mirror_folder(url: str) -> Path:
+    """The folder of the copy of the data set whose manifest is at a URL, ``data_sets`` in the user's cache."""
+    return cache_root() / "data_sets" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def fetch_data_set(url: str, progress: Progress = SILENT) -> Path:
+    """Copies what a data set's manifest describes into the user's cache, as far as it is not there yet.
+
+    Args:
+        url: URL of the manifest, such as ``s3://bucket/work/manifest.json``.
+        progress: Receives a note while another process copies the same data set.
+
+    Returns:
+        The copy of the manifest; the tables are beside it.
+
+    Raises:
+        TableError: There is no manifest, or a table that it describes is missing or has another sha256.
+        StoreError: The store does not answer, or refuses to.
+    """
+    store, name = ObjectFolder(str(parent_of(url))), name_of(url)
+    folder = mirror_folder(url)
+    with lock_folder(folder, progress):
+        try:
+            data = store.fetch(name)
+        except FileNotFoundError as error:
+            raise TableError(f"{url}: no such object; upload the folder that 'emoface split' has written") from error
+        for file, sha256 in _list_tables(url, data):
+            _fetch_table(store, file, sha256, folder / file)
+        _fetch_other_tables(store, folder)
+        write_bytes(folder / name, data)  # last, so that a manifest is never beside the tables of another
+    return folder / name
+
+
+def _list_tables(url: str, data: bytes) -> Iterator[tuple[str, str]]:
+    """Lists the files that a manifest describes, with their sha256; ``read_manifest`` names everything else wrong."""
+    try:
+        card = parse_json(data.decode("utf-8"))
+        described = [*card["splits"].values(), *([card["balance"]] if "file" in card["balance"] else [])]
+        tables = [(one["file"], one["sha256"]) for one in described]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise TableError(f"{url}: not a manifest ({error}); upload the one that 'emoface split' has written") from error
+    for file, sha256 in tables:
+        if not isinstance(file, str) or not is_below(file):
+            raise TableError(f"{url}: the file of a split is {file!r}, expected one in the manifest's folder")
+        yield file, str(sha256)
+
+
+def _fetch_table(store: ObjectFolder, name: str, sha256: str, path: Path) -> None:
+    if path.is_file() and file_sha256(path) == sha256:
+        return
+    try:
+        _copy(store, name, path)
+    except FileNotFoundError as error:
+        raise TableError(f"{store.place(name)}: no such object, but the manifest beside it lists it") from error
+    if (found := file_sha256(path)) != sha256:
+        path.unlink()
+        raise TableError(
+            f"{store.place(name)}: sha256 is {found}, the manifest beside it says {sha256}; upload both again"
+        )
+
+
+def _fetch_other_tables(store: ObjectFolder, folder: Path) -> None:
+    """Copies the tables of other inputs that the store has in another version, and removes those that it has not."""
+    before = _read_states(folder / _STATES_NAME)
+    states: dict[str, str] = {}
+    for name in OTHER_TABLES:
+        state = to_state(store.ask(name))
+        if state is None:
+            (folder / name).unlink(missing_ok=True)
+            continue
+        if before.get(name) != state or not (folder / name).is_file():
+            _copy(store, name, folder / name)
+        states[name] = state
+    write_text(folder / _STATES_NAME, json.dumps(states) + "\n")
+
+
+def _read_states(path: Path) -> Mapping[str, Any]:
+    try:
+        states = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def _copy(store: ObjectFolder, name: str, path: Path) -> None:
+    """Copies an object to a file in one step, some of its bytes at a time."""
+    n_bytes = store.count_object_bytes(name)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        for start in range(0, n_bytes, _BLOCK):
+            file.write(store.fetch(name, start, min(start + _BLOCK, n_bytes)))
