@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
-    """Loads a trained run, to predict what the people of any photo feel.
+    """Loads a trained model, to predict the emotions that the people of any photo seem to have.
 
     Args:
-        run: The run's folder.
+        run: The folder of a run; a folder or an ONNX file that ``emoface export`` wrote, the latter of which needs no
+            torch; the file of weights in one of these folders; or ``OWNER/NAME`` on the Hugging Face Hub, from the
+            local cache where it is there.
         device: ``auto``, ``cpu`` or ``cuda``.
         faces: Values of ``emoface.inference.faces.FaceSettings``, in place of those of the run's data set.
 
@@ -23,8 +25,8 @@ def load(run: str | Path, device: str = "auto", **faces: Any) -> Predictor:
         An object whose ``predict(image)`` gives one ``PersonPrediction`` per person.
 
     Raises:
-        SettingsError: The folder holds no finished run.
-        WeightsError: Its weights cannot be read.
+        SettingsError: There is neither a finished run nor an exported model.
+        WeightsError: The weights cannot be read.
 
     Example:
         ``emoface.load("runs/mter2").predict("party.jpg")[0].top(3)``

@@ -74,7 +74,7 @@ def test_networks_do_not_import_each_other() -> None:
 LIGHT_JOBS = (
     *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
     *("train", "features", "probe", "train_detector", "model", "score", "export_predictions", "verify"),
-    *("evaluate", "compare", "export", "add_weights", "demo"),
+    *("evaluate", "compare", "export", "export_detector", "add_weights", "demo"),
 )
 
 

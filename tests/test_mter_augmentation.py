@@ -20,8 +20,8 @@ from emoface.mter.augmentation import (
     interpolation_taps,
     normalise_pixels,
 )
-from emoface.mter.dataset import BLANK, fit_input
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS
+from emoface.mter.pixels import BLANK, fit_input
 from emoface.mter.sampling import SampleKey
 from emoface.vision.augmentation import (
     BRIGHTNESSES,

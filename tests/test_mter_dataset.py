@@ -15,16 +15,14 @@ from emoface.datasets.stream_cache import StreamCache, open_stream_cache
 from emoface.mter.augmentation import Augmentation
 from emoface.mter.base import STREAMS, ContextInput
 from emoface.mter.dataset import (
-    BLANK,
     PeopleDataset,
-    blank_box,
-    fit_input,
     iterate_batches,
     iterate_training_batches,
     load_batch,
     load_training_batch,
     to_stream_inputs,
 )
+from emoface.mter.pixels import BLANK, blank_box, fit_input
 from emoface.mter.sampling import SampleKey
 from emoface.vision.images import decode_photo, read_photo
 

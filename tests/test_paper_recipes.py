@@ -26,7 +26,7 @@ from emoface.mter.augmentation import Augmentation
 from emoface.mter.base import ContextInput, MterOutput
 from emoface.mter.baselines import CaerNetS
 from emoface.mter.blocks import FeatureNorm, SqueezeExcitation
-from emoface.mter.dataset import PeopleDataset, crop_center_square, fit_input, load_batch, load_training_batch
+from emoface.mter.dataset import PeopleDataset, load_batch, load_training_batch
 from emoface.mter.forward import forward_people, linear_to_probabilities
 from emoface.mter.losses import (
     count_label_weights,
@@ -39,6 +39,7 @@ from emoface.mter.losses import (
 from emoface.mter.mobilenet import STAGES
 from emoface.mter.names import MODEL_NAMES, PresetName
 from emoface.mter.networks import build_recipe_model
+from emoface.mter.pixels import crop_center_square, fit_input
 from emoface.mter.pretrained import load_initial_weights
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
 from emoface.mter.runs import read_run

@@ -40,7 +40,7 @@ for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
 for _command in (train.train, train.features, train.probe):
     main.add_command(_command)
-for _command in (evaluate.evaluate, evaluate.score, evaluate.export_predictions):
+for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.export_predictions):
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)

@@ -16,7 +16,7 @@ from emoface.cli.options import JobCommand
 
 if TYPE_CHECKING:
     from emoface.jobs.evaluate_detector import EvaluateDetectorConfig
-    from emoface.jobs.export import ExportConfig
+    from emoface.jobs.export_detector import ExportDetectorConfig
     from emoface.jobs.train_detector import TrainDetectorConfig
 
 
@@ -30,8 +30,8 @@ def detector() -> None:
     """
 
 
-@detector.command(cls=JobCommand, config="emoface.jobs.export:ExportConfig", arguments=("weights",))
-def export(config: ExportConfig) -> None:
+@detector.command(cls=JobCommand, config="emoface.jobs.export_detector:ExportDetectorConfig", arguments=("weights",))
+def export(config: ExportDetectorConfig) -> None:
     """Exports WEIGHTS (a weight file, or the name of weights) as one file for other programs.
 
     \b
@@ -39,9 +39,9 @@ def export(config: ExportConfig) -> None:
       emoface detector export yolov5n-face --format onnx --out yolov5n-face.onnx
       emoface detector export yolov5s-face.pt --format safetensors --out yolov5s-face.safetensors
     """
-    from emoface.jobs.export import run_export
+    from emoface.jobs.export_detector import run_export_detector
 
-    print_record(run_export(config))
+    print_record(run_export_detector(config))
 
 
 @detector.command(

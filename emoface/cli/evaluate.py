@@ -1,4 +1,4 @@
-"""The commands for trained models and predictions: evaluate, score, export-predictions, compare, predict, explain."""
+"""The commands for trained models: evaluate, score, export, export-predictions, compare, predict, explain."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emoface.jobs.compare import CompareConfig
     from emoface.jobs.evaluate import EvaluateConfig
     from emoface.jobs.explain import ExplainConfig
+    from emoface.jobs.export import ExportConfig
     from emoface.jobs.export_predictions import ExportPredictionsConfig
     from emoface.jobs.predict import PredictConfig
     from emoface.jobs.score import ScoreConfig
@@ -52,6 +53,22 @@ def score(config: ScoreConfig) -> None:
     from emoface.jobs.score import run_score
 
     _print_evaluation(run_job(run_score, config), config.protocol, config.folder)
+
+
+@job_command(config="emoface.jobs.export:ExportConfig", arguments=("run",))
+def export(config: ExportConfig) -> None:
+    """Exports the trained model of RUN as an ONNX file, or as a folder with a model card.
+
+    'emoface.load' in Python loads both. The ONNX file is only kept if ONNX Runtime computes the logits of torch.
+
+    \b
+    Example:
+      emoface export runs/mter2 --format onnx --out mter2.onnx
+      emoface export runs/mter2 --format folder --out mter2
+    """
+    from emoface.jobs.export import run_export
+
+    run_job(run_export, config)
 
 
 @job_command(config="emoface.jobs.export_predictions:ExportPredictionsConfig", arguments=("run",))

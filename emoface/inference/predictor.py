@@ -1,4 +1,7 @@
-"""The predictor of a trained run, which ``emoface.load`` returns: from photos to people with their emotions."""
+"""The predictor of a trained model, which ``emoface.load`` returns: from photos to people with their emotions.
+
+Torch is imported when a network of a run or of an exported folder is loaded, and not for one in an ONNX file.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from emoface.datasets.people import AnnotatedPerson
+from emoface.datasets.stream_cache import crop_person
 from emoface.errors import SettingsError
 from emoface.inference.faces import (
     CroppedFace,
@@ -23,13 +25,11 @@ from emoface.inference.faces import (
     load_face_detector,
     read_face_settings,
 )
-from emoface.learning.devices import pick_device
-from emoface.mter.base import Mter
-from emoface.mter.dataset import to_stream_inputs
-from emoface.mter.forward import forward_batch
-from emoface.mter.grad_cam import grad_cam
+from emoface.inference.model_sources import find_model
+from emoface.mter.exported import read_context_input
 from emoface.mter.inputs import model_array_inputs
-from emoface.mter.runs import Run, read_run
+from emoface.mter.pixels import normalise_arrays, person_pixels
+from emoface.mter.runs import Run
 from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
 from emoface.storage.photo_stores import read_photo_at
 from emoface.storage.urls import to_place
@@ -39,6 +39,10 @@ from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from emoface.inference.onnx_models import OnnxModel
+    from emoface.mter.base import Mter
     from emoface.yolov5face import Detector
 
 FROM_ANNOTATION, FROM_BOX, FROM_FACE, FROM_DETECTOR = "annotation", "box", "face", "detector"
@@ -107,15 +111,28 @@ class Predictor:
     """A trained model with a face detector, which is loaded on first use.
 
     Attributes:
-        run: The training run.
-        model: The model, in evaluation mode.
+        run: The training run, or the description of an exported model.
         faces: Settings of the face detector and the face crops.
     """
 
-    def __init__(self, run: Run, model: Mter, faces: FaceSettings) -> None:
+    def __init__(self, run: Run, model: Mter | None, faces: FaceSettings) -> None:
         self.run = run
-        self.model = model
+        self._model = model
         self.faces = faces
+
+    @property
+    def model(self) -> Mter:
+        """The network, in evaluation mode.
+
+        Raises:
+            SettingsError: It is in an ONNX file, whose layers cannot be reached.
+        """
+        if self._model is None:
+            raise SettingsError(
+                f"{self.run.weights_path}: this needs the layers of the network, which an ONNX file does not give; "
+                "take the run that it was exported from, or export that with --format folder"
+            )
+        return self._model
 
     @cached_property
     def detector(self) -> Detector:
@@ -185,12 +202,11 @@ class Predictor:
         """
         if not people:
             return []
-        inputs, has_face = self._to_batch(photo, people)
-        outputs = forward_batch(self.model, inputs, has_face)
+        all_probabilities, vad = self._forward(photo, people)
         predictions = []
         for k, person in enumerate(people):
-            probabilities = outputs.probabilities[k]
-            rated = {} if outputs.vad is None or np.isnan(outputs.vad[k]).any() else _by_dimension(outputs.vad[k])
+            probabilities = all_probabilities[k]
+            rated = {} if vad is None or np.isnan(vad[k]).any() else _by_dimension(vad[k])
             predictions.append(
                 PersonPrediction(
                     body_bbox=_to_tuple(person.body_xyxy),
@@ -218,10 +234,25 @@ class Predictor:
         Returns:
             Per stream that ran, (k, h, w).
         """
+        from emoface.mter.grad_cam import grad_cam
+
         inputs, has_face = self._to_batch(photo, [person])
         return grad_cam(self.model, inputs, has_face, [CATEGORY_INDEX[label] for label in labels])
 
+    def _forward(
+        self, photo: Photo, people: Sequence[Person]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Computes probabilities, (n, 26), and valence, arousal and dominance, (n, 3), of people of a photo."""
+        from emoface.mter.forward import forward_batch
+
+        outputs = forward_batch(self.model, *self._to_batch(photo, people))
+        return outputs.probabilities, outputs.vad
+
     def _to_batch(self, photo: Photo, people: Sequence[Person]) -> tuple[dict[str, Tensor], Tensor]:
+        import torch
+
+        from emoface.mter.dataset import to_stream_inputs
+
         parts = [
             to_stream_inputs(
                 photo,
@@ -239,22 +270,49 @@ class Predictor:
         return inputs, torch.cat([has_face for _, has_face in parts]).to(device)
 
 
+class OnnxPredictor(Predictor):
+    """A predictor whose network is an ONNX file, which runs on ONNX Runtime without torch."""
+
+    def __init__(self, model: OnnxModel, faces: FaceSettings) -> None:
+        super().__init__(model.run, None, faces)
+        self._onnx = model
+        self._streams = tuple(model.run.settings["streams"])
+        self._context_input = read_context_input(model.run)
+
+    def _forward(
+        self, photo: Photo, people: Sequence[Person]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        pixels = [
+            person_pixels(
+                crop_person(photo, person.body_xyxy, person.face, person.face_xyxy),
+                self._streams,
+                self.run.stream_sizes,
+                self._context_input,
+            )
+            for person in people
+        ]
+        inputs = {stream: normalise_arrays(np.stack([one[stream] for one in pixels])) for stream in self._streams}
+        outputs = self._onnx.compute({**inputs, "has_face": np.array([person.face is not None for person in people])})
+        return outputs["probabilities"], outputs.get("vad")
+
+
 def load_predictor(
     run: str | Path, device: str = "auto", faces: FaceSettings | None = None, **changes: object
 ) -> Predictor:
-    """Loads a predictor with the best weights of a finished run.
+    """Loads a predictor with the best weights of a finished run, or with an exported model.
 
     Args:
-        run: Folder of the run.
+        run: A run or an exported model, see ``find_model``.
         device: ``auto``, ``cpu`` or ``cuda``.
         faces: Settings of the face detector and the face crops; None takes those of the run's data set.
         changes: Values of ``FaceSettings`` that replace single settings; None keeps a setting.
 
     Raises:
-        SettingsError: The folder is not a finished run, or its model reads more than photos.
-        WeightsError: The weights of the run cannot be read.
+        SettingsError: It is neither a finished run nor an exported model, or its model reads more than photos.
+        WeightsError: The weights cannot be read.
     """
-    trained = read_run(Path(run))
+    found = find_model(run, device)
+    trained = found if isinstance(found, Run) else found.run
     faces = read_face_settings(trained.detector) if faces is None else faces
     inputs = model_array_inputs(
         trained.model_name, depth_form=trained.recipe.depth_form, region_source=trained.recipe.region_source
@@ -264,9 +322,12 @@ def load_predictor(
             f"{run}: {trained.model_name} reads more than the photo ({', '.join(inputs)}), which single photos do not "
             "have; its predictions of a data set are written by 'emoface evaluate'"
         )
-    model = trained.load_model().to(pick_device(device))
-    given = {name: value for name, value in changes.items() if value is not None}
-    return Predictor(trained, model, faces.replace(**given))
+    faces = faces.replace(**{name: value for name, value in changes.items() if value is not None})
+    if not isinstance(found, Run):
+        return OnnxPredictor(found, faces)
+    from emoface.learning.devices import pick_device
+
+    return Predictor(trained, trained.load_model().to(pick_device(device)), faces)
 
 
 def from_annotation(annotated: AnnotatedPerson) -> Person | None:

@@ -40,6 +40,7 @@ from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.evaluation import (
     STEPS,
+    THRESHOLDS_NAME,
     EvaluationContext,
     Thresholds,
     build_metrics,
@@ -64,7 +65,6 @@ from emoface.storage.records import (
 from emoface.storage.settings import Count, Device, FileOrUrl, Folder, Seed, Settings, Split
 from emoface.storage.tables import read_table
 
-THRESHOLDS_NAME = "thresholds.json"
 CHOOSING_SPLIT: Split = "val"
 """The split on which training chooses the epoch and ``evaluate`` fits the thresholds."""
 

@@ -107,7 +107,6 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
         TableError: No person has the given index or person_id.
     """
     from emoface.inference.predictor import load_predictor
-    from emoface.mter.runs import BEST_NAME
 
     predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
     failures: list[str] = []
@@ -122,7 +121,7 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
         config,
         config.folder,
         module=__name__,
-        inputs=hash_photos((predictor.run.path / BEST_NAME, *config.images)),
+        inputs=hash_photos((predictor.run.weights_path, *config.images)),
         outputs=outputs,
         counts={"people": n_people, "photos_left_out": len(failures), "drawings": len(outputs) - n_people},
     )

@@ -1,85 +1,134 @@
-"""The export job: writes a detector's weights, of any known format, as one file for other programs."""
+"""The export job: a trained model as an ONNX file, or as a folder with its weights, settings and model card."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
+from emoface.datasets.predictions import predictions_path
 from emoface.errors import SettingsError
-from emoface.storage.files import file_sha256, write_bytes
+from emoface.mter.exported import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, describe_model, read_model_folder, write_config
+from emoface.mter.runs import Run
+from emoface.progress import SILENT, Progress
+from emoface.reporting.evaluation import METRICS_NAME, THRESHOLDS_NAME
+from emoface.reporting.model_card import render_model_card, select_results
+from emoface.schema import SPLITS
+from emoface.storage.files import atomic_path, file_sha256, parse_json, read_text, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
-from emoface.storage.settings import File, Settings
-from emoface.storage.weights import find_weights
+from emoface.storage.settings import Folder, Settings
 
-if TYPE_CHECKING:
-    from emoface.yolov5face import NetworkWeights
-
-FORMAT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "pt": ".pt", "torchscript": ".torchscript"}
+ONNX_SUFFIX = ".onnx"
+_KEPT = ("split", "people", "is_own", "thresholds", "break_even_thresholds")
+"""The values of the file of thresholds that are exported; it also has the path of the data set."""
 
 
 class ExportConfig(Settings):
     """Settings of the export job."""
 
-    weights: str
-    """Weight file, or name of weights."""
-    format: Literal["onnx", "safetensors", "pt", "torchscript"] = "onnx"
-    """Format of the file: onnx and torchscript are models that accept any batch and image size; safetensors and pt are
-    plain state dicts."""
-    out: File
-    """File to write; its suffix must be that of the format."""
-    half: bool = False
-    """Write float16 weights, which halves the size of the file; only for safetensors."""
+    run: Folder
+    """Folder of the finished training run, or a folder that was exported from one."""
+    format: Literal["onnx", "folder"] = "onnx"
+    """What is written: onnx is one file that runs without torch, folder has the weights as safetensors, the settings,
+    and a model card for the Hugging Face Hub."""
+    out: Path
+    """File or folder to write; a file's name ends in .onnx."""
 
     @model_validator(mode="after")
-    def _check_suffix(self) -> Self:
-        expected = FORMAT_SUFFIXES[self.format]
-        if self.out.suffix != expected:
-            raise SettingsError(f"{self.out}: expected a name that ends in {expected} for format {self.format}")
+    def _check_out(self) -> Self:
+        is_file = self.out.suffix == ONNX_SUFFIX
+        if self.format == "onnx" and not is_file:
+            raise SettingsError(f"{self.out}: expected a name that ends in {ONNX_SUFFIX} for format onnx")
+        if self.format == "folder" and (is_file or self.out.is_file()):
+            raise SettingsError(f"{self.out}: expected a folder for format folder, found a file")
         return self
 
 
-def run_export(config: ExportConfig) -> JobRecord:
-    """Loads the weights and writes them atomically as one file.
+def run_export(config: ExportConfig, progress: Progress = SILENT) -> JobRecord:
+    """Exports the best weights of a run.
 
     Args:
         config: Settings of the job.
+        progress: Receives one step.
 
     Returns:
-        The job's record; it is not written to disk, the exported file is the only output.
+        The job's record; it is not written to disk, the exported files are the only output.
 
     Raises:
-        WeightsError: The weights are not found, are damaged, or belong to no known network.
+        SettingsError: The folder is not a finished run, or the folder to write to holds something else.
+        WeightsError: The weights cannot be read, or ONNX Runtime computes other outputs than torch.
     """
-    from emoface.yolov5face import read_weights
-
-    path = Path(config.weights)
-    found = find_weights(path.stem, path) if path.is_file() else find_weights(config.weights)
-    weights = read_weights(found.path, found.network)
-    _write(weights, config)
+    progress.start("export", 1)
+    run = read_model_folder(config.run)
+    counts: dict[str, Any] = {"model": run.model_name}
+    if config.format == "onnx":
+        counts |= _write_onnx(run, config.out)
+        outputs = [config.out]
+    else:
+        counts |= _write_folder(run, config.out)
+        outputs = [config.out / name for name in (WEIGHTS_NAME, CARD_NAME, CONFIG_NAME)]
+    progress.advance()
     return JobRecord(
         job="export",
         settings=to_settings(config),
-        inputs={str(found.path): found.sha256},
-        outputs={config.out.name: file_sha256(config.out)},
-        counts={
-            "network": weights.name,
-            "parameters": weights.n_parameters,
-            "bytes": config.out.stat().st_size,
-            "file": str(config.out),
-        },
+        inputs={str(run.weights_path): file_sha256(run.weights_path)},
+        outputs={path.name: file_sha256(path) for path in outputs},
+        counts={**counts, "bytes": sum(path.stat().st_size for path in outputs), "written": str(config.out)},
         code=code_fingerprint(__name__),
     )
 
 
-def _write(weights: NetworkWeights, config: ExportConfig) -> None:
-    """Writes the file; ONNX is written without torch."""
-    if config.format == "onnx" and not config.half:
-        from emoface.yolov5face.onnx_files import to_onnx
+def _write_onnx(run: Run, path: Path) -> dict[str, Any]:
+    from emoface.mter.onnx_files import write_onnx
 
-        write_bytes(config.out, to_onnx(weights))
-        return
-    from emoface.yolov5face.loading import save_network, to_network
+    model = run.load_model()
+    config = describe_model(run, model) | _describe_results(run)
+    return {"largest_difference_of_logits": write_onnx(path, model, run.stream_sizes, config)}
 
-    save_network(to_network(weights), config.out, config.half)
+
+def _write_folder(run: Run, folder: Path) -> dict[str, Any]:
+    """Writes weights, model card and, last, the settings."""
+    if folder.is_dir() and not (folder / CONFIG_NAME).is_file() and any(folder.iterdir()):
+        raise SettingsError(f"{folder}: holds files that are no exported model; choose an empty or a new folder")
+    if folder.resolve() == run.path.resolve():
+        raise SettingsError(f"{folder}: is the folder to export; choose another folder to write to")
+    model = run.load_model()  # an error if the weights do not fit the network
+    config = describe_model(run, model) | _describe_results(run)
+    (folder / CONFIG_NAME).unlink(missing_ok=True)
+    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+        shutil.copyfile(run.weights_path, temporary)
+    write_text(folder / CARD_NAME, render_model_card(config))
+    write_config(folder, config)
+    return {"evaluated_splits": len(config["evaluations"])}
+
+
+def _describe_results(run: Run) -> dict[str, Any]:
+    """Describes the evaluations of a run and its thresholds, without paths; those of an exported model stay as is."""
+    if "evaluations" in run.settings:
+        return {name: run.settings[name] for name in ("evaluations", "thresholds") if name in run.settings}
+    evaluations = [select_results(one) for one in _read_evaluations(run)]
+    path = run.path / "eval" / THRESHOLDS_NAME
+    if not evaluations or not path.is_file():
+        return {"evaluations": evaluations}
+    fitted = _read_object(path)
+    return {"evaluations": evaluations, "thresholds": {name: fitted[name] for name in _KEPT if name in fitted}}
+
+
+def _read_evaluations(run: Run) -> list[dict[str, Any]]:
+    """Reads the metrics of each split that was evaluated with these weights."""
+    sha256 = file_sha256(run.weights_path)
+    paths = [predictions_path(run.path, split).parent / METRICS_NAME for split in SPLITS]
+    found = [_read_object(path) for path in paths if path.is_file()]
+    return [metrics for metrics in found if metrics.get("weights_sha256") == sha256]
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(read_text(path, SettingsError))
+    except ValueError as error:
+        raise SettingsError(f"{path}: not JSON ({error}); evaluate the run again with 'emoface evaluate'") from error
+    if not isinstance(content, dict):
+        raise SettingsError(f"{path}: expected a JSON object; evaluate the run again with 'emoface evaluate'")
+    return content

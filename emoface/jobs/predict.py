@@ -191,7 +191,6 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         WeightsError: Weights of a detector are not on this machine, or are not those of a detector.
     """
     from emoface.inference.predictor import load_predictor
-    from emoface.mter.runs import BEST_NAME
 
     media = list_media(config.images, config.folder)
     job = _Job(
@@ -223,7 +222,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         config,
         config.folder,
         module=__name__,
-        inputs=hash_photos((job.predictor.run.path / BEST_NAME, *media.photos, *media.videos)),
+        inputs=hash_photos((job.predictor.run.weights_path, *media.photos, *media.videos)),
         outputs=results.outputs,
         counts=_count(media, results),
     )
@@ -310,10 +309,9 @@ def _keep_done(job: _Job, photo_of: Mapping[str, Place], results: _Results) -> s
 
 def _key_of(job: _Job) -> str:
     """A digest of all that decides the result of a photo, but for the photo."""
-    from emoface.mter.runs import BEST_NAME
-
     config = job.config
-    files = (job.predictor.run.path / BEST_NAME, config.boxes_file, config.manifest, config.weights)
+    manifest_path = None if job.manifest is None else job.manifest.path
+    files = (job.predictor.run.weights_path, config.boxes_file, manifest_path, config.weights)
     key = {
         "version": __version__,
         "settings": {name: value for name, value in config.to_json().items() if name not in _NOT_IN_LINES},

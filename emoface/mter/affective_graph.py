@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.mter.base import ContextInput, Mter, MterOutput, check_inputs
-from emoface.mter.blocks import Backbone, FeatureNorm
+from emoface.mter.blocks import Backbone, FeatureNorm, GridPool
 from emoface.mter.inputs import N_BOX_VALUES, REGIONS, model_array_inputs
 from emoface.mter.names import RegionSource
 from emoface.mter.resnet import ResNet18
@@ -49,14 +49,14 @@ class GridRegions(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(GRID_SIDE)
+        self.pool = GridPool(GRID_SIDE)
         self.register_buffer("boxes", grid_boxes(), persistent=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Computes the regions, (b, 10, 512 + 4), from the last map, (b, 512, h, w)."""
         cells = self.pool(maps).flatten(2)  # (b, 512, 9)
         features = torch.cat((cells, maps.mean(dim=(2, 3))[:, :, None]), dim=2).transpose(1, 2)
-        boxes = self.get_buffer("boxes").to(features.dtype).expand(len(features), -1, -1)
+        boxes = self.get_buffer("boxes").to(features.dtype).expand(features.shape[0], -1, -1)
         return torch.cat((features, boxes), dim=2)
 
 

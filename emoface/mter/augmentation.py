@@ -19,6 +19,7 @@ from torch import Tensor
 
 from emoface.datasets.stream_cache import CACHE_SIZES
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS
+from emoface.mter.pixels import AVERAGE_FROM
 from emoface.mter.sampling import SampleKey
 from emoface.vision.augmentation import (
     BRIGHTNESSES,
@@ -29,9 +30,6 @@ from emoface.vision.augmentation import (
     SATURATIONS,
     TINTS,
 )
-
-AVERAGE_FROM = 2.0
-"""A square of at least so many times the side of a network's input is scaled by averaging, a smaller one linearly."""
 
 _N_TAPS_LINEAR = 2
 _N_COMMON = 9

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,28 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.mter.blocks import Backbone
+from emoface.mter.inputs import ContextInput as ContextInput
 from emoface.mter.inputs import InputForm
-from emoface.mter.names import STREAMS, FaceFill
-
-
-@dataclass(frozen=True)
-class ContextInput:
-    """How the photo becomes the input of a model's context stream.
-
-    Attributes:
-        masks_face: Whether the person's face is blanked.
-        face_fill: Colour of the blanked face.
-        center_share: Side of the central square that the network sees in evaluation, as a share of the photo's side;
-            with 1 it is the whole photo. In training the recipe's random crop takes its place.
-        masks_body: Whether the person's body box is blanked, in addition to the face.
-        body_fill: Colour of the blanked body box.
-    """
-
-    masks_face: bool = False
-    face_fill: FaceFill = "mean"
-    center_share: float = 1.0
-    masks_body: bool = False
-    body_fill: FaceFill = "black"
+from emoface.mter.names import STREAMS
 
 
 class ModalityLogits(NamedTuple):
@@ -236,7 +216,9 @@ def masked_features(backbone: Backbone, x: Tensor, has_face: Tensor) -> Tensor:
 def masked_rows(network: nn.Module, x: Tensor, is_present: Tensor, width: int) -> Tensor:
     """Computes a network's output for the people who have its input, and zeros for the others.
 
-    See ``masked_features``, which does this for a backbone.
+    See ``masked_features``, which does this for a backbone. In an export to ONNX the graph must be right for any mask:
+    it computes all rows and replaces those of the others by zeros, which is equal because rows of a network in
+    evaluation mode do not influence each other.
 
     Args:
         network: Network from (n, ...) to (n, width).
@@ -247,6 +229,8 @@ def masked_rows(network: nn.Module, x: Tensor, is_present: Tensor, width: int) -
     Returns:
         (b, width).
     """
+    if torch.onnx.is_in_onnx_export():
+        return torch.where(is_present[:, None], network(x), 0.0)
     if bool(is_present.all()):
         output: Tensor = network(x) if len(x) else x.new_zeros(0, width)
         return output

@@ -9,6 +9,7 @@ block); names as in torchvision's mobilenet_v2 and resnet18.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -184,3 +185,41 @@ def _normalise_by_running(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> T
     return functional.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
     )
+
+
+class GridPool(nn.AdaptiveAvgPool2d):
+    """Averages a map over the cells of a square grid, (b, c, h, w) to (b, c, side, side).
+
+    Cells overlap if the side of the map is no multiple of that of the grid. ONNX has no such operator: in an export the
+    averages are two products with constant matrices, which differ from the operator's by rounding alone.
+
+    Args:
+        side: Cells per side.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__(side)
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if not torch.onnx.is_in_onnx_export():
+            return super().forward(maps)
+        rows, columns = (cell_weights(int(size), self.side) for size in maps.shape[-2:])
+        return torch.matmul(torch.matmul(rows, maps), columns.T)
+
+
+def cell_weights(size: int, n_cells: int) -> Tensor:
+    """Builds the weights that average a line of pixels over cells, as PyTorch's adaptive pooling does.
+
+    Returns:
+        (n_cells, size), each row of sum 1.
+
+    Example:
+        >>> cell_weights(4, 3).tolist()
+        [[0.5, 0.5, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.5, 0.5]]
+    """
+    weights = torch.zeros(n_cells, size)
+    for cell in range(n_cells):
+        first, end = cell * size // n_cells, -(-(cell + 1) * size // n_cells)
+        weights[cell, first:end] = 1 / (end - first)
+    return weights

@@ -13,32 +13,36 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from emoface.datasets.stream_cache import CACHE_SIZES, PersonPixels, StreamCache, crop_person
+from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, crop_person
 from emoface.mter.augmentation import (
-    AVERAGE_FROM,
     Augmentation,
     AugmentationParameters,
     augment_pixels,
     draw_parameters,
     normalise_pixels,
 )
-from emoface.mter.base import ContextInput, Mter
-from emoface.mter.names import IMAGENET_MEAN, STREAM_SIZES, STREAMS, FaceFill
+from emoface.mter.base import Mter
+from emoface.mter.inputs import ContextInput
+from emoface.mter.names import STREAM_SIZES, STREAMS
 from emoface.mter.person_arrays import PersonArrays, PhotoChanges
+from emoface.mter.pixels import (
+    FILLS,
+    black_square,
+    blank_box,
+    crop_center_square,
+    fit_input,
+    paint_box,
+    person_pixels,
+)
 from emoface.mter.sampling import SampleKey
 from emoface.mter.vad import to_vad_unit
 from emoface.prefetch import map_ahead
 from emoface.vision.crops import Photo
-
-BLANK = tuple(round(255 * value) for value in IMAGENET_MEAN)
-"""The usual colour of a blanked face: after normalisation as close to 0 as 8 bits allow."""
-_FILLS: dict[FaceFill, tuple[int, ...]] = {"mean": BLANK, "black": (0, 0, 0)}
 
 T = TypeVar("T")
 
@@ -173,7 +177,7 @@ class PeopleDataset:
         present = {stream: pixels for stream, pixels in cached.items() if pixels is not None}
         if "context" in present:
             present["context"] = crop_center_square(present["context"], self.context_input.center_share)
-        no_face = {"face": _no_face(self.sizes["face"])} if "face" in cached and cached["face"] is None else {}
+        no_face = {"face": black_square(self.sizes["face"])} if "face" in cached and cached["face"] is None else {}
         return {**no_face, **{stream: fit_input(pixels, self.sizes[stream]) for stream, pixels in present.items()}}
 
     def copy_stored(self, position: int, stream: str, target: Photo) -> None:
@@ -187,7 +191,7 @@ class PeopleDataset:
         stored = self.cache.read(position, stream)
         target[...] = 0 if stored is None else stored
         for shares_xyxy, fill in self._blanked_boxes(position, stream):
-            _paint_box(target, shares_xyxy, fill)
+            paint_box(target, shares_xyxy, fill)
 
     def _read(self, position: int, stream: str) -> Photo | None:
         pixels = self.cache.read(position, stream)
@@ -200,9 +204,9 @@ class PeopleDataset:
         """The boxes of a person that are blanked in a stream, as shares of the photo, with their colours."""
         people = self.cache.people
         if stream == "context" and self.context_input.masks_body:
-            yield people.body_in_context[position], _FILLS[self.context_input.body_fill]
+            yield people.body_in_context[position], FILLS[self.context_input.body_fill]
         if stream == "context" and self.context_input.masks_face and people.has_face[position]:
-            yield people.face_in_context[position], _FILLS[self.context_input.face_fill]
+            yield people.face_in_context[position], FILLS[self.context_input.face_fill]
 
 
 def to_stream_inputs(
@@ -233,80 +237,6 @@ def to_stream_inputs(
     pixels = person_pixels(person, streams, sizes, context_input or ContextInput())
     inputs = {stream: normalise_pixels(torch.from_numpy(one)[None]) for stream, one in pixels.items()}
     return inputs, torch.tensor([face is not None])
-
-
-def person_pixels(
-    person: PersonPixels, streams: Sequence[str], sizes: Mapping[str, int], context_input: ContextInput
-) -> dict[str, Photo]:
-    """Scales a person's pixels to the input sizes of a network, without augmentation.
-
-    Returns:
-        Per stream (side, side, 3); black where there is no face.
-    """
-    context = person.context
-    if context_input.masks_body:
-        context = blank_box(context, person.body_in_context, _FILLS[context_input.body_fill])
-    if context_input.masks_face and person.face_in_context is not None:
-        context = blank_box(context, person.face_in_context, _FILLS[context_input.face_fill])
-    context = crop_center_square(context, context_input.center_share)
-    face = _no_face(sizes["face"]) if person.face is None else person.face
-    pixels = {"face": face, "body": person.body, "context": context}
-    return {stream: fit_input(pixels[stream], sizes[stream]) for stream in streams}
-
-
-def crop_center_square(photo: Photo, share: float) -> Photo:
-    """Crops the central square of a photo.
-
-    Args:
-        photo: (height, width, 3).
-        share: Side of the square, as a share of the photo's shorter side.
-
-    Returns:
-        (side, side, 3), a view; the photo itself if it is square and the share is 1.
-
-    Example:
-        >>> crop_center_square(np.zeros((256, 256, 3), np.uint8), 0.875).shape
-        (224, 224, 3)
-    """
-    height, width = photo.shape[:2]
-    side = max(1, round(min(height, width) * share))
-    left, top = (width - side) // 2, (height - side) // 2
-    return photo[top : top + side, left : left + side]
-
-
-def fit_input(photo: Photo, size: int) -> Photo:
-    """Scales a square to the input size of a network.
-
-    It averages pixels where the square shrinks to half or less, and else interpolates linearly, which is faster.
-
-    Args:
-        photo: (side, side, 3).
-        size: Side of the result, pixels.
-    """
-    if photo.shape[0] == size:
-        return np.ascontiguousarray(photo)
-    interpolation = cv2.INTER_AREA if photo.shape[0] >= AVERAGE_FROM * size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(photo, (size, size), interpolation=interpolation), np.uint8)
-
-
-def blank_box(photo: Photo, shares_xyxy: NDArray[np.float32], fill: tuple[int, ...] = BLANK) -> Photo:
-    """Fills a box with one colour, in a copy of the photo.
-
-    Args:
-        photo: (height, width, 3).
-        shares_xyxy: (4,) the box as shares of width and height, 0-1.
-        fill: The colour, RGB.
-    """
-    painted = photo.copy()
-    _paint_box(painted, shares_xyxy, fill)
-    return painted
-
-
-def _paint_box(photo: Photo, shares_xyxy: NDArray[np.float32], fill: tuple[int, ...]) -> None:
-    height, width = photo.shape[:2]
-    left, top, right, bottom = shares_xyxy * np.array([width, height, width, height])
-    rows, columns = slice(int(max(0, top)), int(np.ceil(bottom))), slice(int(max(0, left)), int(np.ceil(right)))
-    photo[rows, columns] = fill
 
 
 def load_batch(dataset: PeopleDataset, positions: Sequence[int], *, pins_memory: bool = False) -> PersonBatch:
@@ -436,7 +366,3 @@ def _use_after(batch: PersonBatch, arrived: torch.cuda.Event, stream: torch.cuda
     for tensor in batch.tensors():
         tensor.record_stream(stream)
     return batch
-
-
-def _no_face(size: int) -> Photo:
-    return np.zeros((size, size, 3), np.uint8)

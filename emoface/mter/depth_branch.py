@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from emoface.mter.blocks import GridPool
 from emoface.mter.inputs import N_PLACE_VALUES
 from emoface.schema import N_CATEGORIES
 
@@ -38,7 +39,7 @@ class DepthCnn(nn.Module):
             layers += [nn.Conv2d(channels, width, kernel, padding=kernel // 2), nn.ReLU(), nn.MaxPool2d(2)]
             channels = width
         self.layers = nn.Sequential(*layers)
-        self.pool = nn.AdaptiveAvgPool2d(_GRID)
+        self.pool = GridPool(_GRID)
         self.reduce = nn.Linear(channels * _GRID**2, n_hidden)
         self.act = nn.ReLU()
         self.head = nn.Linear(n_hidden, N_CATEGORIES)

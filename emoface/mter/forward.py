@@ -47,11 +47,13 @@ def forward_batch(model: Mter, inputs: Mapping[str, Tensor], has_face: Tensor) -
     """
     output: MterOutput = model(inputs, has_face)
     face = has_face.cpu().numpy()
-    to_probabilities = linear_to_probabilities if model.has_linear_outputs else _to_probabilities
-    streams = {name: to_probabilities(logits) for name, logits in output.stream_logits.items()}
+    streams = {
+        name: to_probabilities(logits, model.has_linear_outputs).cpu().numpy()
+        for name, logits in output.stream_logits.items()
+    }
     if "face" in streams:
         streams["face"][~face] = np.nan
-    probabilities = to_probabilities(output.logits)
+    probabilities = to_probabilities(output.logits, model.has_linear_outputs).cpu().numpy()
     vad = None if output.vad_unit is None else from_vad_unit(output.vad_unit.float()).cpu().numpy()
     unusable = ~model.select_people(face)
     probabilities[unusable] = np.nan
@@ -117,13 +119,26 @@ def linear_to_probabilities(outputs: Tensor) -> NDArray[np.float32]:
         >>> [round(value, 4) for value in linear_to_probabilities(torch.tensor([-0.36, 0.0, 0.5, 1.0])).tolist()]
         [0.001, 0.01, 0.5, 0.99]
     """
-    x = outputs.double()
+    return to_probabilities(outputs, is_linear=True).cpu().numpy()
+
+
+def to_probabilities(logits: Tensor, is_linear: bool) -> Tensor:
+    """Converts outputs to probabilities.
+
+    They are computed in double precision, so that the probabilities of large logits differ for as long as float32 can
+    represent it.
+
+    Args:
+        logits: (b, 26), see ``MterOutput.logits``.
+        is_linear: Whether they are linear outputs, see ``linear_to_probabilities``; else logits.
+
+    Returns:
+        (b, 26) float32, 0-1.
+    """
+    x = logits.double()
+    if not is_linear:
+        return x.sigmoid().float()
     low = _LINEAR_TAIL**2 / (2 * _LINEAR_TAIL - x.clamp(max=_LINEAR_TAIL))
     high = 1 - _LINEAR_TAIL**2 / (2 * _LINEAR_TAIL - (1 - x).clamp(max=_LINEAR_TAIL))
     inside = torch.where(x > 1 - _LINEAR_TAIL, high, x)
-    return torch.where(x < _LINEAR_TAIL, low, inside).float().cpu().numpy()
-
-
-def _to_probabilities(logits: Tensor) -> NDArray[np.float32]:
-    # In double precision, so that the probabilities of large logits differ for as long as float32 can represent it.
-    return logits.double().sigmoid().float().cpu().numpy()
+    return torch.where(x < _LINEAR_TAIL, low, inside).float()

@@ -1,6 +1,6 @@
-"""The inputs of a model beside its photo streams, as one array per person; importable without torch.
+"""The inputs of a model: how a photo becomes its context, and its arrays of each person; importable without torch.
 
-A person can lack such an input: each has a mask of its own, an array of bool beside it, that says who has it. The
+A person can lack an array: each array has a mask of its own, an array of bool beside it, that says who has it. The
 values of a person who lacks it are ignored; whoever writes them writes zeros.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.mter.names import STREAM_SIZES, DepthForm, RegionSource
+from emoface.mter.names import STREAM_SIZES, DepthForm, FaceFill, RegionSource
 
 N_LANDMARKS = 68
 N_JOINTS = 25
@@ -30,6 +30,26 @@ _BUILT_IN = {
     "boxes": "the height of the people's body boxes, no depth",
 }
 """Providers that replace what the papers use, and what they are."""
+
+
+@dataclass(frozen=True)
+class ContextInput:
+    """How the photo becomes the input of a model's context stream.
+
+    Attributes:
+        masks_face: Whether the person's face is blanked.
+        face_fill: Colour of the blanked face.
+        center_share: Side of the central square that the network sees in evaluation, as a share of the photo's side;
+            with 1 it is the whole photo. In training the recipe's random crop takes its place.
+        masks_body: Whether the person's body box is blanked, in addition to the face.
+        body_fill: Colour of the blanked body box.
+    """
+
+    masks_face: bool = False
+    face_fill: FaceFill = "mean"
+    center_share: float = 1.0
+    masks_body: bool = False
+    body_fill: FaceFill = "black"
 
 
 @dataclass(frozen=True)

@@ -53,9 +53,12 @@ class _Described(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class _ManifestFile(_Described):
-    path: str
+class _DataSet(_Described):
     sha256: str
+
+
+class _ManifestFile(_DataSet):
+    path: str
 
 
 class _Source(_Described):
@@ -72,9 +75,11 @@ class _ProbePart(_Described):
     seconds: float
 
 
-class _RunFile(_Described):
+class RunDescription(_Described):
+    """What ``run.json`` and the description of an exported model have in common."""
+
     model: str
-    manifest: _ManifestFile
+    manifest: _DataSet
     detector: dict[str, Any]
     recipe: dict[str, Any]
     stream_sizes: dict[str, Annotated[int, Field(ge=1, le=_LARGEST_SIDE)]]
@@ -91,6 +96,10 @@ class _RunFile(_Described):
         return self
 
 
+class _RunFile(RunDescription):
+    manifest: _ManifestFile
+
+
 class _Epoch(_Described):
     """The values of a line of the log that jobs use."""
 
@@ -103,16 +112,20 @@ class _Epoch(_Described):
 
 @dataclass(frozen=True)
 class Run:
-    """A training run on disk.
+    """A training run on disk, or a model that was exported from one, see ``emoface.mter.exported``.
 
     Attributes:
         path: Folder of the run.
         settings: Content of ``run.json``: ``model``, ``manifest`` (path and sha256), ``detector``, ``recipe``,
             ``stream_sizes``, ``normalisation``, ``seed``, ``versions``, ``environment``...
+        settings_name: Name of the file that has the settings.
+        weights_name: Name of the file that has the best weights.
     """
 
     path: Path
     settings: dict[str, Any]
+    settings_name: str = RUN_NAME
+    weights_name: str = BEST_NAME
 
     @property
     def model_name(self) -> str:
@@ -139,9 +152,23 @@ class Run:
 
     @property
     def manifest_path(self) -> Place:
-        """Path or URL of the manifest of the training data set."""
+        """Path or URL of the manifest of the training data set.
+
+        Raises:
+            SettingsError: The model was exported, and an exported model does not know where its data set is.
+        """
+        if "path" not in self.settings["manifest"]:
+            raise SettingsError(
+                f"{self.path / self.settings_name}: an exported model does not say where its data set is; give the "
+                "manifest of the data set with --manifest"
+            )
         place: Place = to_place(self.settings["manifest"]["path"])
         return place
+
+    @property
+    def weights_path(self) -> Path:
+        """Path of the best weights."""
+        return self.path / self.weights_name
 
     @property
     def detector(self) -> dict[str, Any]:
@@ -160,8 +187,8 @@ class Run:
         except SettingsError as error:
             run_version = self.settings.get("versions", {}).get("emoface", "unknown")
             raise SettingsError(
-                f"{self.path / RUN_NAME}: recipe: {error}; the run is of emoface {run_version} and this one is "
-                f"{__version__}; use that version, or train again in another folder"
+                f"{self.path / self.settings_name}: recipe: {error}; the run is of emoface {run_version} and this one "
+                f"is {__version__}; use that version, or train again in another folder"
             ) from error
 
     @property
@@ -209,7 +236,7 @@ class Run:
         """
         if self.is_probe:
             return self._load_probe()
-        path = self.path / (BEST_NAME if which == "best" else LAST_NAME)
+        path = self.weights_path if which == "best" else self.path / LAST_NAME
         if not path.is_file():
             raise WeightsError(f"{path}: no such file; no epoch has finished, go on with 'emoface train'")
         if which == "best":

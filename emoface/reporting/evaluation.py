@@ -39,6 +39,8 @@ from emoface.version import __version__
 from emoface.vision.arrays import Float64Array
 
 METRICS_NAME = "metrics.json"
+THRESHOLDS_NAME = "thresholds.json"
+"""Name of the file of thresholds, in the folder of the evaluations of all splits."""
 TABLE_NAME = "per_label.csv"
 PAGE_NAME = "evaluation.html"
 
