@@ -26,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, WeightsError, did_you_mean
-from emoface.mter.dataset import fit_input
 from emoface.mter.features import FILE, LIBRARY, RANDOM, BackboneFacts
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
+from emoface.mter.pixels import fit_input
 from emoface.mter.pretrained import read_public_weights
 from emoface.mter.resnet import ResNet18
 from emoface.mter.runs import read_weights
