@@ -215,7 +215,7 @@ def test_preset_has_the_published_settings() -> None:
     ("model", "message"),
     [
         ("emoticon", "depth.parquet: no such file; run 'emoface depth DIR' first"),
-        ("affective-graph", "'regions' (1024 features of each of 10 regions"),
+        ("affective-graph", "regions.parquet: no such file; run 'emoface regions DIR' first"),
     ],
 )
 def test_training_without_the_inputs_is_refused_in_one_line(tmp_path: Path, model: str, message: str) -> None:

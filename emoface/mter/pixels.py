@@ -110,8 +110,8 @@ def normalise_arrays(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         (b, 3, height, width), (pixels / 255 - ``IMAGENET_MEAN``) / ``IMAGENET_STD``.
 
     Example:
-        >>> normalise_arrays(np.full((2, 4, 4, 3), 255, np.uint8))[1, :, 0, 0].round(3).tolist()
-        [2.249, 2.429, 2.64]
+        >>> [f"{value:.3f}" for value in normalise_arrays(np.full((2, 4, 4, 3), 255, np.uint8))[1, :, 0, 0]]
+        ['2.249', '2.429', '2.640']
     """
     mean, std = np.array(IMAGENET_MEAN, np.float32), np.array(IMAGENET_STD, np.float32)
     scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
