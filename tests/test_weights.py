@@ -87,7 +87,7 @@ def test_committed_cards_are_whole() -> None:
     cards = read_cards()
     assert {"yolov5n-face", "yolov5n-0.5-face", "yolov5-blazeface"} <= set(cards)
     for card in cards.values():
-        assert card.task in ("detector", "backbone")
+        assert card.task in ("detector", "backbone", "pose", "regions")
         assert card.licence and card.format and card.origin
         if card.task == "detector":
             assert card.network in ARCHITECTURES
@@ -332,12 +332,23 @@ def test_add_takes_both_files_of_a_pair(weights_dir: Path, cache: Path) -> None:
     assert _files(cache) == {"yolov5n-0.5-face.param", "yolov5n-0.5-face.bin"}
 
 
+def test_add_takes_models_of_other_tasks_without_loading_them(cache: Path, tmp_path: Path) -> None:
+    (tmp_path / "rtmw.onnx").write_bytes(b"no detector")
+    refused = _run("add", tmp_path / "rtmw.onnx")
+    assert refused.exit_code == 1 and "not a readable ONNX model" in refused.output and not _files(cache)
+    assert _run("add", tmp_path / "rtmw.onnx", "--task", "pose").exit_code == 0
+    assert find_weights("rtmw").path == cache / "rtmw.onnx"
+    (tmp_path / "movenet.tflite").write_bytes(b"1")
+    assert _run("add", tmp_path / "movenet.tflite", "--name", "movenet-lightning").exit_code == 0  # by its card
+    assert find_weights("movenet-lightning").path.suffix == ".tflite"
+
+
 @pytest.mark.parametrize(
     ("file", "data", "name", "message"),
     [
         ("page.pt", HTML, "page", "a web page, not weights"),
         ("broken.pt", b"1234", "broken", "not a readable torch file"),
-        ("weights.tflite", b"1", "mine", "type '.tflite' is not a weight file"),
+        ("weights.caffemodel", b"1", "mine", "type '.caffemodel' is not a weight file"),
         ("weights.pt", b"1", "../mine", "cannot name weights"),
         ("weights.pt", b"1", ".mine", "cannot name weights"),
         ("half.bin", b"1", "mine", "ncnn weights are a .param and a .bin"),

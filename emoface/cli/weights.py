@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from emoface.cli.console import FILE, EmofaceGroup, print_pairs, print_rows, terminal_progress
+
+if TYPE_CHECKING:
+    from emoface.jobs.add_weights import WeightsTask
 
 
 @click.group(cls=EmofaceGroup)
@@ -58,7 +62,12 @@ def fetch(names: tuple[str, ...]) -> None:
 @weights.command()
 @click.argument("file", type=FILE)
 @click.option("--name", help="Name of the weights in the cache; by default the name of the file without its suffix.")
-def add(file: Path, name: str | None) -> None:
+@click.option(
+    "--task",
+    type=click.Choice(["detector", "pose", "depth", "regions", "people", "backbone"]),
+    help="What a file without a card is for; by default the weights of a face detector, which are loaded first.",
+)
+def add(file: Path, name: str | None, task: WeightsTask | None) -> None:
     """Copies the weight FILE into the cache under a name, so that commands find it by this name.
 
     The file of a detector is loaded first, without running code of a checkpoint. It is rejected if its network is not
@@ -68,10 +77,11 @@ def add(file: Path, name: str | None) -> None:
     Example:
       emoface weights add yolov5s-face.pt
       emoface weights add Downloads/best.pt --name my-detector
+      emoface weights add rtmw-l-256x192.onnx --name rtmw --task pose
     """
     from emoface.jobs.add_weights import AddWeightsConfig, run_add_weights
 
-    record = run_add_weights(AddWeightsConfig(file=file, name=name or file.stem))
+    record = run_add_weights(AddWeightsConfig(file=file, name=name or file.stem, task=task))
     print_pairs(record.settings["name"], record.counts)
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
 from emoface.storage.settings import File, Settings
 from emoface.storage.weights import add_weights, check_addable, read_cards
+
+
+WeightsTask = Literal["detector", "pose", "depth", "regions", "people", "backbone"]
 
 
 class AddWeightsConfig(Settings):
@@ -14,13 +19,16 @@ class AddWeightsConfig(Settings):
     """Weight file to add; for an ncnn pair, either of the two files."""
     name: str
     """Name under which commands find the weights."""
+    task: WeightsTask | None = None
+    """What a file without a card is for; None is a face detector, whose weights are loaded first."""
 
 
 def run_add_weights(config: AddWeightsConfig) -> JobRecord:
     """Adds a weight file to the cache.
 
     The weights of a detector are loaded first, which checks them; no code of the file is run. A name without a card is
-    taken to be that of a detector. The file of a backbone is only checked against the sha256 of its card.
+    taken to be that of a detector, unless the settings name another task. Other files are only checked against the
+    sha256 of their card.
 
     Args:
         config: Settings of the job.
@@ -34,7 +42,8 @@ def run_add_weights(config: AddWeightsConfig) -> JobRecord:
     check_addable(config.file, config.name)
     card = read_cards().get(config.name)
     counts: dict[str, object] = {}
-    if card is None or card.task == "detector":
+    task = config.task or ("detector" if card is None else card.task)
+    if task == "detector":
         from emoface.yolov5face import read_weights
 
         network = read_weights(config.file, None if card is None else card.network)
