@@ -8,7 +8,6 @@ from emoface.storage.records import JobRecord, code_fingerprint, to_settings
 from emoface.storage.settings import File, Settings
 from emoface.storage.weights import add_weights, check_addable, read_cards
 
-
 WeightsTask = Literal["detector", "pose", "depth", "regions", "people", "backbone"]
 
 
