@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.errors import SettingsError, WeightsError
+from emoface.errors import SettingsError
+from emoface.inference.onnx_sessions import open_session
 from emoface.mter.exported import METADATA_KEY, to_run
 from emoface.mter.runs import Run
 from emoface.prefetch import count_usable_cpus
@@ -31,16 +32,9 @@ class OnnxModel:
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = count_usable_cpus()
         providers = _pick_providers(device, onnxruntime.get_available_providers())
-        try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
-        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
-            raise WeightsError(f"{path}: not a readable ONNX model ({error}); {_REMEDY}") from error
+        self._session: Any = open_session(path, _REMEDY, n_threads=count_usable_cpus(), providers=providers)
         metadata = self._session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise SettingsError(f"{path}: an ONNX model without the description of an emotion model; {_REMEDY}")

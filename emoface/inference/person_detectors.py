@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from emoface.errors import WeightsError
+from emoface.inference.onnx_sessions import open_session
 from emoface.storage.weights import find_weights
 from emoface.vision.arrays import Float32Array
 from emoface.vision.boxes import box_areas, clip_boxes, nms_boxes
@@ -190,7 +191,7 @@ def load_person_detector(name_or_path: str, conf_threshold: float) -> PersonDete
     weights = find_weights(name_or_path, Path(name_or_path) if is_path else None)
     if weights.path.suffix != ".onnx":
         raise WeightsError(f"{weights.path}: type '{weights.path.suffix}' holds no detector of people; {_NO_MODEL}")
-    session = _open_session(weights.path)
+    session = open_session(weights.path, _NO_MODEL)
     inputs = {one.name: one.shape for one in session.get_inputs()}
     outputs = {one.name: one.shape for one in session.get_outputs()}
     kind = _kind_of(inputs, outputs)
@@ -210,18 +211,6 @@ def _kind_of(
     if len(inputs) == 1 and len(outputs) == 1 and len(next(iter(outputs.values()))) == 3:
         return YoloxDetector
     return None
-
-
-def _open_session(path: Path) -> Any:
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
-        raise WeightsError(f"{path}: not a readable ONNX model ({error}); {_NO_MODEL}") from error
 
 
 def _grid(wh: tuple[int, int], n_rows: int, path: Path) -> tuple[Float32Array, Float32Array]:

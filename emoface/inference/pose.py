@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emoface.errors import WeightsError
+from emoface.inference.onnx_sessions import open_session
 from emoface.storage.weights import find_weights
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
@@ -112,17 +113,8 @@ class SimccPose:
     """
 
     def __init__(self, path: Path, name: str, sha256: str) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
         self.name, self.sha256 = name, sha256
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1  # one photo per core
-        try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except (errors.Fail, errors.InvalidProtobuf, errors.InvalidGraph, errors.NotImplemented) as error:
-            raise WeightsError(f"{path}: not a readable ONNX model ({error}); {_NO_MODEL}") from error
+        self._session: Any = open_session(path, _NO_MODEL, n_threads=1)  # one photo per core
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shape = inputs[0].shape
         has_sides = len(shape) == 4 and all(isinstance(side, int) for side in shape[2:])
