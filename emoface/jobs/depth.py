@@ -88,7 +88,7 @@ def run_depth(config: DepthConfig, progress: Progress = SILENT) -> JobRecord:
     inputs = {str(people_path): file_sha256(people_path)}
     states = folder.read_states(photo.image for photo in photos)
     inputs |= state_inputs(folder.root, states, (photo.image for photo in photos))
-    name, sha256, content, compute = _choose_provider(config, photos)
+    name, sha256, content, compute = _choose_provider(config, photos, set(states.missing))
     key = shards_key([content, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)])
     shards = ShardFolder(config.dir / _SHARDS_NAME / key, ArraysSummary)
     arrays = PhotoArrays(shards, folder, compute, (NEARNESS_SIDE, NEARNESS_SIDE), np.uint8)
@@ -112,15 +112,16 @@ def run_depth(config: DepthConfig, progress: Progress = SILENT) -> JobRecord:
 
 
 def _choose_provider(
-    config: DepthConfig, photos: list[PhotoBodies]
+    config: DepthConfig, photos: list[PhotoBodies], missing_photos: set[str]
 ) -> tuple[str, str | None, str, Callable[[PhotoBodies, UprightPhoto], NDArray[Any]]]:
     """Chooses what finds the depth: its name, the sha256 of its model, what its result depends on, and the function."""
     if config.maps is not None:
         maps = config.maps
         names = [_map_name(photo) for photo in photos]
-        if missing := [name for name in names if not (maps / name).is_file()]:
+        wanted = [_map_name(photo) for photo in photos if photo.image not in missing_photos]
+        if missing := [name for name in wanted if not (maps / name).is_file()]:
             raise ImageError(
-                f"{maps / missing[0]}: no such image ({len(missing):,} of {len(names):,} are missing); '--maps' needs "
+                f"{maps / missing[0]}: no such image ({len(missing):,} of {len(wanted):,} are missing); '--maps' needs "
                 "one for every photo"
             )
         return MAPS_FOLDER, None, stat_digest(maps, names), lambda photo, _: _read_map(maps / _map_name(photo))[None]
