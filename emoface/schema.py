@@ -199,6 +199,12 @@ SPLIT_SCHEMA = pa.schema(
 The library ``datasets`` reads its features from the metadata.
 """
 
+POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE = "pose.parquet", "depth.parquet", "regions.parquet"
+"""The tables of models' inputs beside the photo streams. They are beside the manifest, which does not describe them."""
+
+NEARNESS_SIDE = 256
+"""Side of the square maps of ``depth.parquet`` in pixels, that of the photos in the stream cache."""
+
 POSE_SCHEMA = pa.schema(
     [
         *_PERSON_KEY,

@@ -14,13 +14,15 @@ from typing import Any
 
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
+from emoface.schema import DEPTH_TABLE, POSE_TABLE, REGIONS_TABLE
 from emoface.storage.files import atomic_path, file_sha256, is_below, parse_json, write_bytes, write_text
 from emoface.storage.locks import lock_folder
 from emoface.storage.objects import ObjectFolder, to_state
+from emoface.storage.records import cached_sha256
 from emoface.storage.urls import name_of, parent_of
 from emoface.storage.weights import cache_root
 
-OTHER_TABLES = ("pose.parquet", "depth.parquet", "regions.parquet")
+OTHER_TABLES = (POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE)
 """Tables beside a manifest that it does not describe."""
 _STATES_NAME = "states.json"
 _BLOCK = 64 * 2**20  # bytes that are fetched at a time
@@ -74,7 +76,7 @@ def _list_tables(url: str, data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _fetch_table(store: ObjectFolder, name: str, sha256: str, path: Path) -> None:
-    if path.is_file() and file_sha256(path) == sha256:
+    if path.is_file() and cached_sha256(path) == sha256:
         return
     try:
         _copy(store, name, path)

@@ -12,7 +12,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -32,12 +33,11 @@ from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, map_ahea
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import atomic_path, file_sha256
 from emoface.storage.photo_stores import PhotoStates
-from emoface.storage.shards import ShardFolder, Summary, SummaryModel
+from emoface.storage.records import PHOTOS, state_inputs
+from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import vectors_to_array
 from emoface.vision.arrays import Float32Array
 from emoface.vision.threads import one_opencv_thread
-
-PhotoT = TypeVar("PhotoT", bound=PhotoRows)
 
 PHOTOS_PER_SHARD = 256
 _BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
@@ -82,7 +82,7 @@ def digest_bodies(photos: Iterable[PhotoBodies]) -> str:
 
 
 @dataclass(frozen=True)
-class PhotoArrays(Generic[PhotoT]):
+class PhotoArrays:
     """The arrays of all photos of a data set.
 
     Attributes:
@@ -95,11 +95,46 @@ class PhotoArrays(Generic[PhotoT]):
 
     shards: ShardFolder
     photos: PhotoFolder
-    compute: Callable[[PhotoT, UprightPhoto], NDArray[Any]]
+    compute: Callable[[PhotoBodies, UprightPhoto], NDArray[Any]]
     row_shape: tuple[int, ...]
     dtype: DTypeLike
 
-    def complete(self, photos: Sequence[PhotoT], states: PhotoStates, progress: Progress = SILENT) -> bool:
+    @classmethod
+    def below(
+        cls,
+        parent: Path,
+        key: Sequence[Any],
+        photos: PhotoFolder,
+        compute: Callable[[PhotoBodies, UprightPhoto], NDArray[Any]],
+        row_shape: tuple[int, ...],
+        dtype: DTypeLike,
+    ) -> Self:
+        """The arrays in the folder below ``parent`` that is named by the hash of ``key``, see ``shards_key``."""
+        return cls(ShardFolder(parent / shards_key(key), ArraysSummary), photos, compute, row_shape, dtype)
+
+    def complete_and_note(
+        self, job: str, photos: Sequence[PhotoBodies], states: PhotoStates, progress: Progress
+    ) -> dict[str, str]:
+        """Computes what is missing, as ``complete`` does, for a job.
+
+        Args:
+            job: Name of the job, for the progress and for the note about photos that changed while they were read.
+            photos: As for ``complete``.
+            states: As for ``complete``.
+            progress: Receives one step per photo.
+
+        Returns:
+            The photos as an input of the job, see ``JobRecord.inputs``.
+        """
+        root = self.photos.root
+        inputs = state_inputs(root, states, (photo.image for photo in photos))
+        progress.start(job, len(photos))
+        if self.complete(photos, states, progress):
+            return inputs
+        progress.note(f"{root}: photos {CHANGED_DIGEST}; run 'emoface {job}' again for them")
+        return {str(root): PHOTOS + CHANGED_DIGEST}
+
+    def complete(self, photos: Sequence[PhotoBodies], states: PhotoStates, progress: Progress = SILENT) -> bool:
         """Computes the shards that are missing, that are damaged, or whose photos have changed.
 
         Args:
@@ -119,7 +154,7 @@ class PhotoArrays(Generic[PhotoT]):
         summaries = (self.shards.read_summary(number) for number in range(len(shards)))
         return all(summary["photo_digest"] != CHANGED_DIGEST for summary in summaries)
 
-    def read(self, photos: Sequence[PhotoT]) -> Iterator[tuple[PhotoT, str, NDArray[Any]]]:
+    def read(self, photos: Sequence[PhotoBodies]) -> Iterator[tuple[PhotoBodies, str, NDArray[Any]]]:
         """Reads the result of ``complete``: each photo, its status, and its rows.
 
         Args:
@@ -134,14 +169,14 @@ class PhotoArrays(Generic[PhotoT]):
             ends = np.cumsum(summary["n_rows"])[:-1]
             yield from zip(shard, summary["statuses"], np.split(rows, ends), strict=True)
 
-    def _is_current(self, states: PhotoStates, number: int, shard: list[PhotoT], summary: Summary) -> bool:
+    def _is_current(self, states: PhotoStates, number: int, shard: list[PhotoBodies], summary: Summary) -> bool:
         digest = states.digest(photo.image for photo in shard)
         if summary["photo_digest"] != digest or len(summary["n_rows"]) != len(shard):
             return False
         return bool(summary["sha256"] == self.shards.hash_file(number, "npy"))
 
     def _write_shard(
-        self, number: int, shard: list[PhotoT], states: PhotoStates, pool: ThreadPoolExecutor, progress: Progress
+        self, number: int, shard: list[PhotoBodies], states: PhotoStates, pool: ThreadPoolExecutor, progress: Progress
     ) -> None:
         """Writes a shard's rows first and its summary last."""
         digest = self.photos.digest_before(shard, states)
@@ -167,7 +202,7 @@ class PhotoArrays(Generic[PhotoT]):
         }
         self.shards.mark_done(number, json.dumps(summary) + "\n")
 
-    def _compute_held(self, budget: ByteBudget, photos: PhotoFolder, photo: PhotoT) -> tuple[str, NDArray[Any]]:
+    def _compute_held(self, budget: ByteBudget, photos: PhotoFolder, photo: PhotoBodies) -> tuple[str, NDArray[Any]]:
         with budget.hold(photos.count_bytes(photo.image)):
             one = photos.try_read(photo.image, photo.image_wh)
             if one.photo is None:

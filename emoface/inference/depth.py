@@ -10,14 +10,13 @@ import numpy as np
 
 from emoface.errors import WeightsError
 from emoface.inference.onnx_sessions import open_session
+from emoface.schema import NEARNESS_SIDE
 from emoface.storage.weights import find_weights
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
 
 BOXES = "boxes"
 """The built-in provider: the height of the people's body boxes, nothing between them."""
-NEARNESS_SIDE = 256
-"""Side of the square maps, pixels; that of the photos in the stream cache."""
 
 _USUAL_SIDE = 518  # of Depth Anything, for models of any height and width; a multiple of 14
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)

@@ -16,12 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays, PhotoBodies, digest_bodies, list_bodies
-from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, UprightPhoto
+from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, digest_bodies, list_bodies
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.errors import ImageError, SettingsError
 from emoface.inference.depth import (
     BOXES,
-    NEARNESS_SIDE,
     load_depth_provider,
     nearness_of_boxes,
     scale_map,
@@ -29,12 +28,11 @@ from emoface.inference.depth import (
 )
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
-from emoface.schema import DEPTH_SCHEMA, PEOPLE_SCHEMA
+from emoface.schema import DEPTH_SCHEMA, DEPTH_TABLE, NEARNESS_SIDE, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, stat_digest
 from emoface.storage.locks import locked
-from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, state_inputs
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
 from emoface.storage.settings import File, Folder, Settings
-from emoface.storage.shards import ShardFolder, shards_key
 from emoface.storage.tables import open_bytes, read_table
 
 MAPS_FOLDER = "maps folder"
@@ -87,18 +85,14 @@ def run_depth(config: DepthConfig, progress: Progress = SILENT) -> JobRecord:
     photos = list_bodies(people)
     inputs = {str(people_path): file_sha256(people_path)}
     states = folder.read_states(photo.image for photo in photos)
-    inputs |= state_inputs(folder.root, states, (photo.image for photo in photos))
     name, sha256, content, compute = _choose_provider(config, photos, set(states.missing))
-    key = shards_key([content, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)])
-    shards = ShardFolder(config.dir / _SHARDS_NAME / key, ArraysSummary)
-    arrays = PhotoArrays(shards, folder, compute, (NEARNESS_SIDE, NEARNESS_SIDE), np.uint8)
-    progress.start("depth", len(photos))
-    if not arrays.complete(photos, states, progress):
-        inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
-        progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface depth' again for them")
-    path = config.dir / "depth.parquet"
+    key = [content, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)]
+    shape = (NEARNESS_SIDE, NEARNESS_SIDE)
+    arrays = PhotoArrays.below(config.dir / _SHARDS_NAME, key, folder, compute, shape, np.uint8)
+    inputs |= arrays.complete_and_note("depth", photos, states, progress)
+    path = config.dir / DEPTH_TABLE
     n_known = _write_maps(path, arrays.read(photos), name, sha256)
-    shards.remove_other_keys()
+    arrays.shards.remove_other_keys()
     return finish_job(
         "depth",
         config,

@@ -13,18 +13,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays, PhotoBodies, digest_bodies, list_bodies
-from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, UprightPhoto
+from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, digest_bodies, list_bodies
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.errors import SettingsError, TableError
 from emoface.inference.pose import LANDMARKS, PoseProvider, find_people, load_pose_provider
 from emoface.progress import SILENT, Progress
-from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEMA
+from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEMA, POSE_TABLE
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import PhotoStates
-from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, state_inputs
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
 from emoface.storage.settings import File, Folder, Settings
-from emoface.storage.shards import ShardFolder, shards_key
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.vision.arrays import Float32Array
 from emoface.vision.whole_body import N_POINTS, no_points, points_of_landmarks
@@ -102,12 +101,9 @@ def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
         folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
         photos = list_bodies(people)
         states = folder.read_states(photo.image for photo in photos)
-        inputs |= state_inputs(folder.root, states, (photo.image for photo in photos))
-        points, is_same = _find_points(config.dir, photos, folder, states, provider, progress)
-        if not is_same:
-            inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
-            progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface pose' again for them")
-    path = config.dir / "pose.parquet"
+        points, photo_inputs = _find_points(config.dir, photos, folder, states, provider, progress)
+        inputs |= photo_inputs
+    path = config.dir / POSE_TABLE
     _write_points(path, people, points, name, sha256)
     return finish_job(
         "pose",
@@ -128,8 +124,8 @@ def _find_points(
     states: PhotoStates,
     provider: PoseProvider,
     progress: Progress,
-) -> tuple[Float32Array, bool]:
-    """Finds the points of all people, (n, 133, 3), nan without a photo, and whether the photos did not change."""
+) -> tuple[Float32Array, dict[str, str]]:
+    """Finds the points of all people, (n, 133, 3), nan without a photo; also the photos as an input of the job."""
 
     def compute(photo: PhotoBodies, upright: UprightPhoto) -> NDArray[Any]:
         found = find_people(provider, upright.pixels, upright.turn.to_upright(photo.body_xyxy))
@@ -137,19 +133,17 @@ def _find_points(
         found[found[..., 2] <= 0] = 0
         return found
 
-    key = shards_key([provider.sha256, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)])
-    shards = ShardFolder(out / _SHARDS_NAME / key, ArraysSummary)
-    arrays = PhotoArrays(shards, folder, compute, (N_POINTS, 3), np.float32)
-    progress.start("pose", len(photos))
-    is_same = arrays.complete(photos, states, progress)
+    key = [provider.sha256, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)]
+    arrays = PhotoArrays.below(out / _SHARDS_NAME, key, folder, compute, (N_POINTS, 3), np.float32)
+    photo_inputs = arrays.complete_and_note("pose", photos, states, progress)
     n_people = sum(len(photo.rows) for photo in photos)
     points = np.full((n_people, N_POINTS, 3), np.nan, np.float32)
     for photo, status, rows in arrays.read(photos):
         if not status:
             points[photo.rows] = rows
             points[photo.rows[~np.isfinite(photo.body_xyxy).all(axis=1)]] = np.nan
-    shards.remove_other_keys()
-    return points, is_same
+    arrays.shards.remove_other_keys()
+    return points, photo_inputs
 
 
 def _take_landmarks(path: Path, people: pa.Table) -> Float32Array:

@@ -14,17 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from emoface.datasets.photo_arrays import ArraysSummary, PhotoArrays, PhotoBodies, list_bodies
-from emoface.datasets.photos import CHANGED_DIGEST, PhotoFolder, UprightPhoto
+from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, list_bodies
+from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.inference.regions import FASTER_RCNN, N_FEATURES, load_region_provider
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
-from emoface.schema import PEOPLE_SCHEMA, REGIONS_SCHEMA
+from emoface.schema import PEOPLE_SCHEMA, REGIONS_SCHEMA, REGIONS_TABLE
 from emoface.storage.files import atomic_path, file_sha256
 from emoface.storage.locks import locked
-from emoface.storage.records import PHOTOS, JobRecord, code_fingerprint, finish_job, need_record, state_inputs
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
 from emoface.storage.settings import File, Folder, Settings
-from emoface.storage.shards import ShardFolder, shards_key
 from emoface.storage.tables import open_bytes, read_table
 
 _SHARDS_NAME = "regions_shards"
@@ -64,25 +63,18 @@ def run_regions(config: RegionsConfig, progress: Progress = SILENT) -> JobRecord
     provider = load_region_provider(config.provider, config.weights)
     folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
     photos = list_bodies(people)
+    inputs = {str(people_path): file_sha256(people_path)}
     states = folder.read_states(photo.image for photo in photos)
-    inputs = {
-        str(people_path): file_sha256(people_path),
-        **state_inputs(folder.root, states, (photo.image for photo in photos)),
-    }
 
     def compute(_: PhotoBodies, one: UprightPhoto) -> NDArray[np.float32]:
         return provider.find(one.pixels)
 
-    key = shards_key([provider.sha256, [photo.image for photo in photos], code_fingerprint(__name__)])
-    shards = ShardFolder(config.dir / _SHARDS_NAME / key, ArraysSummary)
-    arrays = PhotoArrays(shards, folder, compute, (N_FEATURES + 4,), np.float16)
-    progress.start("regions", len(photos))
-    if not arrays.complete(photos, states, progress):
-        inputs[str(folder.root)] = PHOTOS + CHANGED_DIGEST
-        progress.note(f"{folder.root}: photos {CHANGED_DIGEST}; run 'emoface regions' again for them")
-    path = config.dir / "regions.parquet"
+    key = [provider.sha256, [photo.image for photo in photos], code_fingerprint(__name__)]
+    arrays = PhotoArrays.below(config.dir / _SHARDS_NAME, key, folder, compute, (N_FEATURES + 4,), np.float16)
+    inputs |= arrays.complete_and_note("regions", photos, states, progress)
+    path = config.dir / REGIONS_TABLE
     counts = _write_regions(path, arrays.read(photos), provider.name, provider.sha256)
-    shards.remove_other_keys()
+    arrays.shards.remove_other_keys()
     return finish_job(
         "regions",
         config,

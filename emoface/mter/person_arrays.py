@@ -30,15 +30,23 @@ from emoface.mter.inputs import (
     REGIONS,
     InputForm,
 )
-from emoface.schema import DEPTH_SCHEMA, POSE_SCHEMA, REGIONS_SCHEMA
-from emoface.storage.files import atomic_path, file_sha256
+from emoface.schema import (
+    DEPTH_SCHEMA,
+    DEPTH_TABLE,
+    NEARNESS_SIDE,
+    POSE_SCHEMA,
+    POSE_TABLE,
+    REGIONS_SCHEMA,
+    REGIONS_TABLE,
+)
+from emoface.storage.files import atomic_path
 from emoface.storage.locks import lock_folder
+from emoface.storage.records import cached_sha256
 from emoface.storage.tables import open_table, read_table, vectors_to_array
 from emoface.vision.arrays import Float32Array
 from emoface.vision.boxes import box_iou
 from emoface.vision.whole_body import FACE_PART, N_POINTS, mirror_points, to_body_25, to_box_shares
 
-POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE = "pose.parquet", "depth.parquet", "regions.parquet"
 TABLES_OF: dict[str, tuple[str, ...]] = {
     "face_landmarks": (POSE_TABLE,),
     "pose": (POSE_TABLE,),
@@ -47,8 +55,6 @@ TABLES_OF: dict[str, tuple[str, ...]] = {
     "regions": (REGIONS_TABLE,),
 }
 """The tables beside the manifest from which each input is read."""
-MAP_SIDE = 256
-"""Side of the maps of ``depth.parquet``, pixels."""
 
 MAX_OVERLAP = 0.5
 """A region is no node of a person's graph if its IoU with the person's body box is larger."""
@@ -160,8 +166,8 @@ class PersonArrays:
             if stored is None:
                 continue
             if changes is None:
-                side = max(1, round(MAP_SIDE * center_share))
-                left = top = (MAP_SIDE - side) // 2
+                side = max(1, round(NEARNESS_SIDE * center_share))
+                left = top = (NEARNESS_SIDE - side) // 2
             else:
                 left, top, side = changes.context_crops[number].tolist()
             crop = stored[top : top + side, left : left + side]
@@ -213,7 +219,7 @@ def describe_array_tables(manifest: Manifest, forms: Mapping[str, InputForm]) ->
     for table in _list_tables(forms):
         path = manifest.path.parent / table
         providers = read_table(path, _SCHEMAS[table], _REMEDIES[table], ["provider"])["provider"].unique().to_pylist()
-        described[table] = {"sha256": file_sha256(path), "providers": sorted(providers)}
+        described[table] = {"sha256": cached_sha256(path), "providers": sorted(providers)}
     return described
 
 
@@ -286,7 +292,7 @@ def _open_maps(path: Path, people: UsablePeople, cache_dir: Path) -> _DepthMaps:
     row_of = {image: row for row, image in enumerate(images)}
     if missing := [image for image in people.images if image not in row_of]:
         raise TableError(f"{path}: lacks the photo {missing[0]}; {_REMEDIES[DEPTH_TABLE]}")
-    name = f"depth-{file_sha256(path)[:16]}"
+    name = f"depth-{cached_sha256(path)[:16]}"
     decoded, known = cache_dir / f"{name}.npy", cache_dir / f"{name}.known.npy"
     with lock_folder(cache_dir, name="depth"):
         if not known.is_file():  # it is written last
@@ -300,7 +306,7 @@ def _decode_maps(path: Path, n_photos: int, decoded: Path, known: Path) -> None:
     """Writes the maps of a table, (n, 256, 256) uint8, and which of them are known, (n,) bool."""
     is_known = np.zeros(n_photos, np.bool_)
     with atomic_path(decoded) as temporary, open_table(path, DEPTH_SCHEMA, _REMEDIES[DEPTH_TABLE]) as opened:
-        maps = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(n_photos, MAP_SIDE, MAP_SIDE))
+        maps = open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(n_photos, NEARNESS_SIDE, NEARNESS_SIDE))
         row = 0
         for batch in opened.read_batches(_ROWS_AT_A_TIME, ["image", "nearness"]):
             for entry in batch.to_pylist():
@@ -316,7 +322,7 @@ def _decode_maps(path: Path, n_photos: int, decoded: Path, known: Path) -> None:
 def _decode_map(path: Path, entry: Mapping[str, Any]) -> NDArray[np.uint8]:
     data = np.frombuffer(entry["nearness"]["bytes"] or b"", np.uint8)
     pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
-    if pixels is None or pixels.shape != (MAP_SIDE, MAP_SIDE):
+    if pixels is None or pixels.shape != (NEARNESS_SIDE, NEARNESS_SIDE):
         raise TableError(f"{path}: the map of {entry['image']} is no PNG of 256 x 256 pixels; {_REMEDIES[DEPTH_TABLE]}")
     return np.asarray(pixels, np.uint8)
 
@@ -350,6 +356,6 @@ def _depth_of_box(nearness: NDArray[np.uint8] | None, box: Float32Array) -> floa
     """The mean nearness inside a box, 0-1; 0 without a map."""
     if nearness is None:
         return 0.0
-    x1, y1, x2, y2 = np.clip(box, 0, 1) * MAP_SIDE
+    x1, y1, x2, y2 = np.clip(box, 0, 1) * NEARNESS_SIDE
     inside = nearness[int(y1) : max(int(np.ceil(y2)), int(y1) + 1), int(x1) : max(int(np.ceil(x2)), int(x1) + 1)]
     return float(inside.mean()) / 255 if inside.size else 0.0
