@@ -3,9 +3,9 @@
     python docs/benchmarks/mter_on_simulator.py --out DIR [--epochs 12] [--at-once 2]
 
 Draws 2,600 photos of about 4,000 people, finds their faces with the package's own detector, trains and evaluates eight
-runs, one thread each, and compares them. emoticon reads the true points and depth of the simulation, affective-graph the
-cells of a grid. Prints Markdown, and ends with exit code 1 if a claim does not hold. If it is interrupted, call it again:
-it resumes.
+runs, one thread each, and compares them. emoticon reads the true points and depth of the simulation, affective-graph
+the cells of a grid. Prints Markdown, and ends with exit code 1 if a claim does not hold. If it is interrupted, call it
+again: it resumes.
 """
 
 from __future__ import annotations
@@ -42,9 +42,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "kosti": ("kosti",),
     "mter2-shuffled": ("mter2", "--shuffle-labels"),
     "affective-graph": ("affective-graph", "--region-source", "grid"),
-    "emoticon": (
-        *("emoticon", "--loss", "soft_margin", "--multiplicative-weight", "1", "--attention-weight", "1"),
-    ),
+    "emoticon": (*("emoticon", "--loss", "soft_margin", "--multiplicative-weight", "1", "--attention-weight", "1"),),
 }
 """Model and own options of each run, in the order in which the runs start; mter2 waits for task1."""
 
