@@ -20,7 +20,7 @@ from torch import nn
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
-from emoface.errors import SettingsError
+from emoface.errors import SettingsError, WeightsError
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.export import ExportConfig, run_export
 from emoface.jobs.train import TrainConfig, run_train
@@ -31,6 +31,7 @@ from emoface.mter.forward import forward_people
 from emoface.mter.library_backbone import LibraryBackbone
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.mter.networks import build_model, build_recipe_model
+from emoface.mter.onnx_files import write_onnx
 from emoface.mter.recipe import Recipe
 from emoface.mter.resnet import ResNet18
 from emoface.mter.runs import read_run
@@ -257,7 +258,7 @@ def test_what_does_not_fit_is_one_error_line(
     assert not (tmp_path / "run/run.json").exists()
 
 
-def test_library_that_builds_nothing_for_other_models_is_refused() -> None:
+def test_backbones_that_a_model_cannot_take_are_refused() -> None:
     with pytest.raises(SettingsError, match="a backbone is given for 'body', a stream whose network kosti cannot"):
         build_model("kosti", backbones={"body": ResNet18()})
     with pytest.raises(SettingsError, match="task1 has no squeeze-and-excitation units"):
@@ -301,7 +302,22 @@ def test_macs_of_a_library_network_are_those_of_its_products() -> None:
     assert LibraryBackbone("x", _Attention().eval(), 3, IMAGENET_MEAN, IMAGENET_STD).count_macs((3, 4, 4)) == attention
 
 
-def test_record_of_a_run_without_backbones_is_as_before(trained: TrainConfig, tmp_path: Path) -> None:
+class _Bessel(nn.Module):
+    """A network with a function that ONNX does not have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(x).mean((2, 3))
+
+
+def test_network_that_onnx_cannot_have_is_one_error(tmp_path: Path) -> None:
+    backbone = LibraryBackbone("x", _Bessel(), 3, IMAGENET_MEAN, IMAGENET_STD)
+    model = build_model("task3", backbones={"context": backbone}).eval()
+    with pytest.raises(WeightsError, match=r"model.onnx: not written: torch .* cannot write a layer .*bessel_j0"):
+        write_onnx(tmp_path / "model.onnx", model, {"context": SIDE}, {})
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_backbones_in_the_record_of_a_run_are_checked(trained: TrainConfig, tmp_path: Path) -> None:
     settings = json.loads((trained.out / "run.json").read_text())
     settings["backbones"]["face"]["n_features"] = "wide"
     (tmp_path / "run.json").write_text(json.dumps(settings))

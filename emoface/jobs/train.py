@@ -90,8 +90,8 @@ class TrainConfig(Settings):
     """Weights that the streams start from, for all streams or as STREAM=SOURCE, separated by commas. A source is a
     file; imagenet; places365 (for the context; imagenet for face and body); none (randomly initialised); library, those
     that the library of --backbone provides; or auto, which is library for such a network, else imagenet, or what the
-    preset says (places365 for the context of kosti and author, none for caer), downloaded if needed.
-    Example: face=mine.pth,body=mine.pth,context=none"""
+    preset says (places365 for the context of kosti and author, none for caer), downloaded if needed. Example:
+    face=mine.pth,body=mine.pth,context=none"""
     init_face: Folder | None = None
     """Folder of a finished run whose face stream initialises that of the model; in the thesis a run of task1."""
     balance: Literal["auto", "none"] = "auto"
@@ -101,12 +101,10 @@ class TrainConfig(Settings):
     """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
     context_size: Side | None = None
     """Side of the context stream's input in pixels; by default 224, with the preset caer 112, with the network of a
-    library its own. 112 is four times as fast
-    as 224 on a CPU."""
+    library its own. 112 is four times as fast as 224 on a CPU."""
     person_size: Side | None = None
     """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96, with the network of
-    a library its own. 64 is three times
-    as fast as 128 on a CPU."""
+    a library its own. 64 is three times as fast as 128 on a CPU."""
     shuffle_labels: bool = False
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
 
