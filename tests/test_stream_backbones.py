@@ -109,6 +109,20 @@ def test_one_person_alone_trains_with_running_statistics() -> None:
     assert norm.running_mean.any()
 
 
+class _TwoOutputs(nn.Flatten):
+    """A network with a second output in training, as Inception has."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        features = super().forward(x)
+        return (features, features) if self.training else features
+
+
+def test_network_with_two_outputs_in_training_is_refused() -> None:
+    backbone = LibraryBackbone("x", _TwoOutputs(), 12, IMAGENET_MEAN, IMAGENET_STD)
+    with pytest.raises(SettingsError, match="x returns tuple in training, expected one row of features per photo"):
+        backbone.train()(torch.rand(2, 3, 2, 2))
+
+
 def test_training_changes_every_part_and_the_run_says_what_it_was(trained: TrainConfig) -> None:
     run = read_run(trained.out)
     start = load_stream_networks(

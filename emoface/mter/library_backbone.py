@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +50,14 @@ class LibraryBackbone(Backbone):
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self._scale, Tensor) and isinstance(self._shift, Tensor)
-        renormalised = x * self._scale + self._shift
-        if self.training and len(x) == 1:
-            with _norms_in_evaluation(self.network):
-                alone: Tensor = self.network(renormalised)
-            return alone
-        features: Tensor = self.network(renormalised)
+        is_alone = self.training and len(x) == 1
+        with _norms_in_evaluation(self.network) if is_alone else nullcontext():
+            features = self.network(x * self._scale + self._shift)
+        if not isinstance(features, Tensor):
+            raise SettingsError(
+                f"{self.name} returns {type(features).__name__} in training, expected one row of features per photo; "
+                "choose another backbone"
+            )
         return features
 
     def count_macs(self, input_shape: tuple[int, ...]) -> int:
