@@ -6,17 +6,17 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from library_networks import N_FEATURES, SIDE, Tiny, install_libraries
 from mter_data import LABELS, write_photos_and_tables
 from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor, nn
+from torch import nn
 
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
@@ -40,87 +40,10 @@ from emoface.storage.records import read_record
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
 
-SIDE, N_FEATURES = 16, 12
-
-
-class _Tiny(nn.Module):
-    """A stand-in for a network of a library: colours of a grid of 2 x 2, so that features hold what a photo shows."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(2)
-        self.mix = nn.Linear(N_FEATURES, N_FEATURES)
-        self.head = nn.Linear(N_FEATURES, n_classes) if n_classes else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.mix(self.pool(x).flatten(1)))
-        return out
-
-
-def _fake_timm() -> ModuleType:
-    """The part of timm's API that is used, in its real shape: create_model, and the data config of a model."""
-
-    def create_model(name: str, pretrained: bool = False, num_classes: int = 1000) -> nn.Module:
-        if name != "tiny":
-            raise RuntimeError(f"Unknown model ({name})")
-        return _Tiny(num_classes)
-
-    def resolve_model_data_config(model: nn.Module) -> dict[str, Any]:
-        return {"input_size": (3, SIDE, SIDE), "mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "crop_pct": 0.9}
-
-    timm = ModuleType("timm")
-    timm.create_model = create_model  # type: ignore[attr-defined]
-    timm.data = SimpleNamespace(resolve_model_data_config=resolve_model_data_config)  # type: ignore[attr-defined]
-    return timm
-
-
-def _fake_torchvision() -> ModuleType:
-    """The part of torchvision.models that is used, in its real shape: weights with transforms, and models by name."""
-    transforms = SimpleNamespace(crop_size=[SIDE], resize_size=[20], mean=[0.1, 0.2, 0.3], std=[1.0, 2.0, 4.0])
-    default = SimpleNamespace(transforms=lambda: transforms)
-
-    def get_model_weights(name: str) -> Any:
-        if name != "tiny":
-            raise ValueError(f"Unknown model {name}")
-        return SimpleNamespace(DEFAULT=default)
-
-    torchvision = ModuleType("torchvision")
-    torchvision.models = SimpleNamespace(  # type: ignore[attr-defined]
-        get_model_weights=get_model_weights, get_model=lambda name, weights=None: _Tiny(1000)
-    )
-    return torchvision
-
-
-def _fake_open_clip() -> ModuleType:
-    """The part of open_clip's API that is used, in its real shape: a model with an image tower, its preprocessing."""
-
-    class Clip(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.visual = _Tiny(0)
-            self.token_embedding = nn.Embedding(4, 3)
-
-    def create_model(name: str, pretrained: str | None = None) -> nn.Module:
-        if name != "ViT-T":
-            raise RuntimeError(f"Model config for {name} not found.")
-        return Clip()
-
-    open_clip = ModuleType("open_clip")
-    open_clip.create_model = create_model  # type: ignore[attr-defined]
-    open_clip.get_model_preprocess_cfg = lambda model: {  # type: ignore[attr-defined]
-        "size": (SIDE, SIDE),
-        "mean": (0.4, 0.4, 0.4),
-        "std": (0.3, 0.3, 0.3),
-        "interpolation": "bicubic",
-    }
-    return open_clip
-
 
 @pytest.fixture(autouse=True)
 def libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand-ins for the libraries, which the torch of this environment may not fit."""
-    for name, build in (("timm", _fake_timm), ("torchvision", _fake_torchvision), ("open_clip", _fake_open_clip)):
-        monkeypatch.setitem(sys.modules, name, build())
+    install_libraries(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +53,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _tiny_file(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
-    torch.save(_Tiny(10).state_dict(), path)
+    torch.save(Tiny(10).state_dict(), path)
     return path
 
 
@@ -420,7 +343,7 @@ def test_random_weights_are_named_everywhere(manifest: Path, tmp_path: Path) -> 
 
 def test_libraries_give_input_size_normalisation_and_features(tmp_path: Path) -> None:
     torch.manual_seed(5)
-    whole = _Tiny(1000)
+    whole = Tiny(1000)
     torch.save(whole.state_dict(), tmp_path / "tiny.pth")
     save_file({f"visual.{name}": value for name, value in whole.state_dict().items()}, tmp_path / "clip.safetensors")
     photo = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
@@ -440,7 +363,7 @@ def test_libraries_give_input_size_normalisation_and_features(tmp_path: Path) ->
         np.testing.assert_allclose(backbone.compute([photo]), features, rtol=1e-5)
         assert reload_backbone(facts).facts == facts
     before = load_backbone("timm:tiny", str(tmp_path / "tiny.pth")).facts
-    torch.save(_Tiny(3).state_dict(), tmp_path / "tiny.pth")
+    torch.save(Tiny(3).state_dict(), tmp_path / "tiny.pth")
     with pytest.raises(WeightsError, match=r"tiny.pth: the weights or the settings of timm:tiny have changed since"):
         reload_backbone(before)
 

@@ -32,6 +32,7 @@ def train(config: TrainConfig) -> None:
       emoface train --manifest work/manifest.json --model task1 --out runs/task1
       emoface train --manifest work/manifest.json --model mter2 --out runs/mter2 --init-face runs/task1
       emoface train --manifest work/manifest.json --model mter2 --out runs/fast --preset modern --epochs 12
+      emoface train --manifest work/manifest.json --model mter2 --out runs/timm --backbone context=timm:resnet50
     """
     from emoface.jobs.train import run_train
     from emoface.learning.launchers import find_processes

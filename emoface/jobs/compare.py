@@ -308,7 +308,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
     known = [line for line in lines if line["val_map"] is not None]
     best = max(known, key=lambda line: float(line["val_map"])) if known else None
     return {
-        "model": run.model_name,
+        "model": run.title,
         "path": str(run.path),
         "is_scored": False,
         "is_finished": run.is_finished,

@@ -103,12 +103,14 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
 
     Raises:
         ImageError: Some photos could not be read; the results of the others and the record are written.
-        SettingsError: The folder is not a finished training run, or a box is outside its photo.
+        SettingsError: The folder is not a finished training run, or a box is outside its photo; or the last feature map
+            of a stream's network is not known.
         TableError: No person has the given index or person_id.
     """
     from emoface.inference.predictor import load_predictor
 
     predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
+    predictor.model.last_maps()  # raises the error before any work is done
     failures: list[str] = []
     outputs: list[Path] = []
     n_people = 0

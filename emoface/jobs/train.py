@@ -31,6 +31,7 @@ from emoface.mter.initial_weights import is_file_source, named_streams, parse_pr
 from emoface.mter.inputs import model_array_inputs
 from emoface.mter.names import ModelName, PresetName
 from emoface.mter.recipe import PRESETS, Recipe, describe_presets, resolve_recipe
+from emoface.mter.stream_backbones import backbone_names, parse_backbones
 from emoface.prefetch import count_usable_cpus
 from emoface.progress import SILENT, Progress
 from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from emoface.mter.base import Mter
     from emoface.mter.person_arrays import PersonArrays
     from emoface.mter.pretrained import TakenWeights
+    from emoface.mter.stream_networks import StreamNetwork
     from emoface.mter.trainer import SplitPeople, Trainer
 
 Precision = Literal["32", "bf16"]
@@ -64,6 +66,10 @@ class TrainConfig(Settings):
     """The data set's manifest.json, or its URL in an object store, from where it is copied into the user's cache."""
     model: ModelName
     """Name of the model to train."""
+    backbone: Annotated[tuple[str, ...], BeforeValidator(parse_backbones)] = ()
+    """Network that takes the place of a stream's own, as STREAM=NAME; repeat the option for each stream. A name is
+    resnet18, mobilenet_v2, timm:NAME, torchvision:NAME or open_clip:NAME (with the library's own weights
+    open_clip:NAME@TAG). For the models task1 to mter2. Example: context=timm:resnet50"""
     out: Folder
     """Folder of the run; an unfinished run in it is resumed."""
     preset: PresetName = Field("thesis", description=f"Training recipe. {describe_presets()}.")
@@ -82,9 +88,10 @@ class TrainConfig(Settings):
     """Number of threads that read ahead; by default one less than the cores, at most 8."""
     pretrained: Annotated[tuple[str, ...], BeforeValidator(parse_pretrained), TextForm("auto")] = ("auto",)
     """Weights that the streams start from, for all streams or as STREAM=SOURCE, separated by commas. A source is a
-    file; imagenet; places365 (for the context; imagenet for face and body); none (randomly initialised); or auto, which
-    is imagenet, or what the preset says (places365 for the context of kosti and author, none for caer), downloaded if
-    needed. Example: face=mine.pth,body=mine.pth,context=none"""
+    file; imagenet; places365 (for the context; imagenet for face and body); none (randomly initialised); library, those
+    that the library of --backbone provides; or auto, which is library for such a network, else imagenet, or what the
+    preset says (places365 for the context of kosti and author, none for caer), downloaded if needed. Example:
+    face=mine.pth,body=mine.pth,context=none"""
     init_face: Folder | None = None
     """Folder of a finished run whose face stream initialises that of the model; in the thesis a run of task1."""
     balance: Literal["auto", "none"] = "auto"
@@ -93,11 +100,11 @@ class TrainConfig(Settings):
     cache: Folder | None = None
     """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
     context_size: Side | None = None
-    """Side of the context stream's input in pixels; by default 224, with the preset caer 112. 112 is four times as fast
-    as 224 on a CPU."""
+    """Side of the context stream's input in pixels; by default 224, with the preset caer 112, with the network of a
+    library its own. 112 is four times as fast as 224 on a CPU."""
     person_size: Side | None = None
-    """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96. 64 is three times
-    as fast as 128 on a CPU."""
+    """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96, with the network of
+    a library its own. 64 is three times as fast as 128 on a CPU."""
     shuffle_labels: bool = False
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
 
@@ -114,7 +121,7 @@ class TrainConfig(Settings):
 
     @property
     def stream_sizes(self) -> dict[str, int]:
-        """Side of each stream's input, pixels: the given sizes, or those of the preset."""
+        """Side of the input of each stream with a network of ours, pixels: the given sizes, or those of the preset."""
         preset = PRESETS[self.preset]
         person, context = self.person_size or preset.person_size, self.context_size or preset.context_size
         return {"face": person, "body": person, "context": context}
@@ -149,14 +156,15 @@ def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) ->
 
     manifest = read_manifest(config.manifest, check_sha256=True)
     recipe = resolve_recipe(config.preset, config.recipe)
-    identity = _describe_identity(config, recipe, manifest)
+    networks = _load_stream_networks(config, fabric)
+    identity = _describe_identity(config, recipe, manifest, networks)
     if (config.out / RUN_NAME).is_file():
         _check_same_settings(config, identity)
         finished = read_record(config.out, "train")
         if finished is not None:
             progress.note(f"{config.out}: this run is finished; nothing to do")
             return finished
-    trainer = _build_trainer(config, recipe, manifest, fabric, identity, progress)
+    trainer = _build_trainer(config, recipe, manifest, fabric, identity, networks, progress)
     trainer.fit()
     fabric.barrier()
     if fabric.is_global_zero:
@@ -217,7 +225,27 @@ def _share_gpus(n_processes: int, n_gpus: int) -> DDPStrategy:
     return DDPStrategy(parallel_devices=devices, process_group_backend="gloo")
 
 
-def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) -> dict[str, Any]:
+def _load_stream_networks(config: TrainConfig, fabric: Fabric) -> dict[str, StreamNetwork]:
+    """Builds the networks that take the place of streams' own; nothing without ``backbone``."""
+    if not config.backbone:
+        return {}
+    from emoface.mter.stream_networks import load_stream_networks
+
+    sides = {"face": config.person_size, "body": config.person_size, "context": config.context_size}
+    names, sources = backbone_names(config.backbone), _list_sources(config)
+    with fabric.rank_zero_first():
+        return load_stream_networks(config.model, names, sources, sides=sides, seed=config.seed)
+
+
+def _list_sources(config: TrainConfig) -> tuple[str, ...]:
+    """The sources of initial weights; the face takes none where those of a run replace them."""
+    is_replaced = config.init_face is not None and "face" not in named_streams(config.pretrained)
+    return (*config.pretrained, "face=none") if is_replaced else config.pretrained
+
+
+def _describe_identity(
+    config: TrainConfig, recipe: Recipe, manifest: Manifest, networks: Mapping[str, StreamNetwork]
+) -> dict[str, Any]:
     """Describes all that determines the weights, for ``run.json``; a run is resumed only if all of it is the same."""
     from emoface.mter.person_arrays import describe_array_tables
     from emoface.mter.runs import BEST_NAME, read_run
@@ -227,6 +255,8 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
     if config.init_face is not None:
         path = read_run(config.init_face).path / BEST_NAME
         face = {"path": str(path.resolve()), "sha256": file_sha256(path)}
+    facts = {stream: one.facts for stream, one in networks.items()}
+    library_sizes = {stream: one.input_size for stream, one in facts.items() if one.input_size is not None}
     return {
         "model": config.model,
         "manifest": {"path": str(resolve_place(config.manifest)), "sha256": file_sha256(manifest.path)},
@@ -239,7 +269,8 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "pretrained": _describe_sources(config.pretrained),
         "init_face": face,
         "balance": config.balance,
-        "stream_sizes": config.stream_sizes,
+        "backbones": {stream: one.model_dump(mode="json") for stream, one in facts.items()},
+        "stream_sizes": {**config.stream_sizes, **library_sizes},
         "shuffle_labels": config.shuffle_labels,
         "array_tables": describe_array_tables(manifest, inputs),
     }
@@ -278,6 +309,7 @@ def _build_trainer(
     manifest: Manifest,
     fabric: Fabric,
     identity: dict[str, Any],
+    networks: Mapping[str, StreamNetwork],
     progress: Progress,
 ) -> Trainer:
     """Opens the data, builds the initial weights and, for a new run, writes ``run.json``."""
@@ -292,7 +324,7 @@ def _build_trainer(
         check_compiler(fabric.device)
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
-    model, taken = _build_initial_model(config, recipe, progress)
+    model, taken = _build_initial_model(config, recipe, networks, progress)
     positions = {name: np.flatnonzero(model.select_people(cache.people.has_face)) for name, cache in caches.items()}
     arrays = _open_arrays(config, manifest, model, caches, fabric)
     sizes = identity["stream_sizes"]
@@ -363,17 +395,17 @@ def _open_arrays(
         }
 
 
-def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
+def _build_initial_model(
+    config: TrainConfig, recipe: Recipe, networks: Mapping[str, StreamNetwork], progress: Progress
+) -> tuple[Mter, list[TakenWeights]]:
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_recipe_model
     from emoface.mter.pretrained import load_initial_weights, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
 
-    model = build_recipe_model(config.model, recipe)
-    taken: list[TakenWeights] = []
-    sources = config.pretrained
-    if config.init_face is not None and "face" in model.streams and "face" not in named_streams(sources):
-        sources = (*sources, "face=none")  # replaced by those of the run
+    model = build_recipe_model(config.model, recipe, {stream: one.backbone for stream, one in networks.items()})
+    taken = [one.taken for one in networks.values() if one.taken is not None]
+    sources = _list_sources(config) if "face" in model.streams else config.pretrained
     taken += load_initial_weights(model, sources, progress, auto_weights=PRESETS[config.preset].auto_weights)
     if config.init_face is not None:
         path = config.init_face / BEST_NAME

@@ -1,4 +1,4 @@
-"""Frozen backbones by name: our own networks, and those of timm, torchvision and open_clip, from pixels to features.
+"""Backbones by name: our own networks, and those of timm, torchvision and open_clip; frozen ones as functions.
 
 A name is ``resnet18`` or ``mobilenet_v2``, or ``LIBRARY:NAME``. A library's own settings give the side of the input and
 its normalisation. The libraries are imported only when one of their names is asked for; all that is needed of each is
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from emoface.errors import SettingsError, WeightsError, did_you_mean
 from emoface.mter.features import FILE, LIBRARY, RANDOM, BackboneFacts
+from emoface.mter.initial_weights import NONE
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.mter.pixels import fit_input
@@ -129,36 +130,30 @@ def load_backbone(
         SettingsError: The name is unknown, or the library cannot be imported or does not build it.
         WeightsError: The file is missing or damaged, or lacks a tensor of the network.
     """
-    library, _, model = name.rpartition(":")
-    builders = {"": _build_own, "timm": _build_timm, "torchvision": _build_torchvision, "open_clip": _build_open_clip}
-    if library not in builders or not model or (not library and model not in _CARDS):
-        known = (*_CARDS, *(f"{one}:NAME" for one in _PACKAGES))
-        raise SettingsError(f"no backbone is called '{name}'{did_you_mean(name, known)}")
+    library, model = _split_name(name)
     path: Path | None = None
     if weights == LIBRARY and not library:
         card = _CARDS[model]
         path = (find_weights(card) if has_weights(card) else fetch_weights(card, progress)).path
     elif weights not in (LIBRARY, RANDOM):
-        path = Path(weights)
-        if not path.is_file():
-            raise WeightsError(f"{path}: no such weight file; give a file, or 'library' or 'random'")
+        path = find_weight_file(weights, RANDOM)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        built = builders[library](model, weights == LIBRARY)
+        built = build_network(name, is_pretrained=weights == LIBRARY)
     if path is not None:
-        _fill(built, path, name)
+        fill_network(built, path, name)
     facts = BackboneFacts(
         name=name,
         weights={LIBRARY: LIBRARY, RANDOM: RANDOM}.get(weights, FILE),
         path=None if path is None else str(path.resolve()),
-        sha256=_hash_tensors(built.network) if path is None else file_sha256(path),
+        sha256=hash_tensors(built.network) if path is None else file_sha256(path),
         seed=seed if weights == RANDOM else None,
         input_size=built.input_size,
         mean=built.mean,
         std=built.std,
-        n_features=_count_features(name, built),
+        n_features=count_features(name, built.network, built.input_size),
         n_parameters=sum(parameter.numel() for parameter in built.network.parameters()),
-        software=f"{library} {_version(library)}" if library else f"emoface {__version__}",
+        software=describe_software(name),
     )
     return FrozenBackbone(built, facts, device or torch.device("cpu"))
 
@@ -188,7 +183,55 @@ def reload_backbone(
     return backbone
 
 
-def _build_own(name: str, _pretrained: bool) -> BuiltNetwork:
+def build_network(name: str, *, is_pretrained: bool = False) -> BuiltNetwork:
+    """Builds a network by name, with randomly initialised weights or those that its library provides.
+
+    Args:
+        name: See ``load_backbone``.
+        is_pretrained: Whether the library loads the weights that it provides, which it may download; our own networks
+            stay random, and are a ``blocks.Backbone``.
+
+    Raises:
+        ModuleNotFoundError: The library is not installed.
+        SettingsError: The name is unknown, or the library cannot be imported or does not build it.
+    """
+    library, model = _split_name(name)
+    builders = {"": _build_own, "timm": _build_timm, "torchvision": _build_torchvision, "open_clip": _build_open_clip}
+    return builders[library](model, is_pretrained)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """The library, empty for our own networks, and the name in it."""
+    library, _, model = name.rpartition(":")
+    if library not in ("", *_PACKAGES) or not model or (not library and model not in _CARDS):
+        known = (*_CARDS, *(f"{one}:NAME" for one in _PACKAGES))
+        raise SettingsError(f"no backbone is called '{name}'{did_you_mean(name, known)}")
+    return library, model
+
+
+def describe_software(name: str) -> str:
+    """Name and version of the library that builds a network."""
+    library, _ = _split_name(name)
+    return f"{library} {_version(library)}" if library else f"emoface {__version__}"
+
+
+def find_weight_file(source: str, random: str = NONE) -> Path:
+    """Finds a file of weights for a backbone.
+
+    Args:
+        source: Path of the file.
+        random: What the setting is called that chooses random weights.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
+    path = Path(source)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weight file; give a file, or '{LIBRARY}' or '{random}'")
+    return path
+
+
+def _build_own(name: str, _is_pretrained: bool) -> BuiltNetwork:
     network: nn.Module = ResNet18(n_features=None)
     if name == "mobilenet_v2":
         plain = tuple(replace(stage, reduction=None) for stage in STAGES)
@@ -232,8 +275,8 @@ def _build_open_clip(name: str, pretrained: bool) -> BuiltNetwork:
     model_name, _, tag = name.partition("@")
     if pretrained and not tag:
         raise SettingsError(
-            f"open_clip:{name} does not say which weights; name their tag, as open_clip:{name}@openai, or give a file "
-            "with --weights FILE. 'open_clip.list_pretrained()' lists the tags"
+            f"open_clip:{name} does not say which weights; name their tag, as open_clip:{name}@openai, or give a "
+            "file of weights. 'open_clip.list_pretrained()' lists the tags"
         )
 
     def build() -> BuiltNetwork:
@@ -279,8 +322,16 @@ def _build(library: str, name: str, build: Callable[[], BuiltNetwork]) -> BuiltN
         ) from error
 
 
-def _fill(built: BuiltNetwork, path: Path, name: str) -> None:
+def fill_network(built: BuiltNetwork, path: Path, name: str) -> tuple[str, ...]:
     """Copies the tensors of a file into a network, which must all be there; tensors of its classifier are left out.
+
+    Args:
+        built: The network; its weights are changed in place.
+        path: The file.
+        name: Name of the network in errors.
+
+    Returns:
+        Names of the tensors of the file that the network does not have.
 
     Raises:
         WeightsError: A tensor is missing or has another shape.
@@ -294,23 +345,34 @@ def _fill(built: BuiltNetwork, path: Path, name: str) -> None:
             what = "is missing" if found is None else f"has the shape {tuple(found.shape)}"
             raise WeightsError(
                 f"{path}: the tensor {built.prefix}{key} of {name} {what}, expected {tuple(value.shape)}; give the "
-                "weights of this network: frozen features need all of them"
+                "weights of this network, which must have all of its tensors"
             )
     built.network.load_state_dict({key: state[built.prefix + key] for key in own}, strict=False)
+    taken = {built.prefix + key for key in own}
+    return tuple(sorted(key for key in state if key not in taken and not key.endswith(_COUNTER)))
 
 
-def _count_features(name: str, built: BuiltNetwork) -> int:
-    """Finds the width of the features by one forward pass."""
-    side = built.input_size
+def count_features(name: str, network: nn.Module, side: int) -> int:
+    """Finds the width of a network's features by one forward pass in evaluation mode, in which it leaves the network.
+
+    Args:
+        name: Name of the network in errors.
+        network: The network.
+        side: Side of its input, pixels.
+
+    Raises:
+        SettingsError: Its output is not one row of features per photo.
+    """
     with torch.inference_mode():
-        output = built.network.eval()(torch.zeros(1, 3, side, side))
+        output = network.eval()(torch.zeros(1, 3, side, side))
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise SettingsError(f"{name} returns {found}, expected one row of features per photo; choose another backbone")
     return int(output.shape[1])
 
 
-def _hash_tensors(network: nn.Module) -> str:
+def hash_tensors(network: nn.Module) -> str:
+    """Computes the sha256 of a network's tensors, with their names."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name}\0".encode())

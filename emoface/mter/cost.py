@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from emoface.learning.devices import pick_device
 from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
+from emoface.mter.library_backbone import LibraryBackbone
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.names import STREAM_SIZES
 from emoface.mter.networks import StreamsModel
 from emoface.mter.pose_graph import JointSum
 from emoface.mter.resnet import ResNet18
 
-_ROWS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU, JointSum)
-"""Layers with weights; those that are in no row of the thesis's tables have a row each."""
+_ROWS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU, JointSum, LibraryBackbone)
+"""Layers with weights, and networks of a library; those that are in no row of the thesis's tables have a row each."""
 
 _SHORTCUT = "shortcut"
 _TABLES: dict[tuple[str, type[Backbone]], str] = {
@@ -65,7 +66,7 @@ class ModelCost:
         n_macs: MACs of convolutions, fully connected layers and sums over joints; BatchNorm (which can be folded into
             them), activations, pooling and the scaling by a gate are not counted, as is usual. Neither are the products
             of nodes and adjacency in the graphs of regions and of people, a ten-thousandth of the models that have
-            them.
+            them. Of the network of a library the products of attention are counted too, by torch's own counter.
         rows: The layer table, in the order in which layers run.
     """
 
@@ -140,7 +141,7 @@ def measure_cost(model: Mter, sizes: Mapping[str, int] = STREAM_SIZES) -> ModelC
 
 
 def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]:
-    """Runs a model once and records every module call, in the order of execution.
+    """Runs a model once and records every module call, in the order of execution; the network of a library is one call.
 
     Args:
         model: The model; its mode does not change.
@@ -152,7 +153,8 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
     first = next(iter(inputs.values()))
     calls: dict[str, LayerCall] = {}
     order: list[str] = []
-    names = {module: name for name, module in model.named_modules()}
+    inside = {part for one in model.modules() if isinstance(one, LibraryBackbone) for part in one.network.modules()}
+    names = {module: name for name, module in model.named_modules() if module not in inside}
 
     def before(module: nn.Module, _: object) -> None:
         order.append(names[module])
@@ -162,7 +164,7 @@ def trace_shapes(model: Mter, inputs: dict[str, Tensor]) -> dict[str, LayerCall]
             shapes = tuple(arguments[0].shape[1:]), tuple(result.shape[1:])
             calls[names[module]] = LayerCall(*shapes, count_macs(module, *shapes))
 
-    was_training = {module: module.training for module in names}
+    was_training = {module: module.training for module in model.modules()}
     handles = [module.register_forward_pre_hook(before) for module in names]
     handles += [module.register_forward_hook(after) for module in names]
     try:
@@ -180,7 +182,8 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
     """Counts the MACs of one layer for one input.
 
     Args:
-        module: The layer; all but convolutions, fully connected layers and sums over joints count 0.
+        module: The layer; all but convolutions, fully connected layers, sums over joints and whole networks of a
+            library count 0.
         input_shape: Shape without the batch dimension.
         output_shape: Shape without the batch dimension.
 
@@ -195,7 +198,7 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
     if isinstance(module, nn.Linear | JointSum):
         n_summed = input_shape[-1] if isinstance(module, nn.Linear) else math.prod(module.edge_weights.shape[:2])
         return math.prod(output_shape) * n_summed
-    return 0
+    return module.count_macs(input_shape) if isinstance(module, LibraryBackbone) else 0
 
 
 def measure_latencies(
@@ -349,6 +352,8 @@ def _operator(module: nn.Module) -> str:
         return _operator(module[0])
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         return f"conv {'x'.join(map(str, module.kernel_size))} s={module.stride[0]}"
+    if isinstance(module, LibraryBackbone):
+        return module.name
     if isinstance(module, JointSum):
         return "sum over joints"
     if isinstance(module, nn.Linear):

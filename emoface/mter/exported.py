@@ -78,6 +78,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         "format": FORMAT,
         "model": run.model_name,
         "streams": list(model.streams),
+        "backbones": {stream: one.model_dump(mode="json") for stream, one in run.backbones.items()},
         "stream_sizes": sizes,
         "context_input": asdict(model.context_input),
         "array_inputs": {

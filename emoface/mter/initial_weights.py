@@ -1,7 +1,7 @@
 """Which weights each stream of a model starts from, as a setting: torch is not needed to read it.
 
 A setting is a list of ``SOURCE``, for all streams, and ``STREAM=SOURCE``, for one. A source is ``auto``, ``imagenet``,
-``places365``, ``none`` or a file.
+``places365``, ``library``, ``none`` or a file.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emoface.errors import SettingsError
+from emoface.mter.features import LIBRARY
 from emoface.mter.names import STREAM_SIZES
 
 AUTO, NONE = "auto", "none"
@@ -34,7 +35,7 @@ def parse_pretrained(sources: str | Sequence[str]) -> tuple[str, ...]:
     streams = [_split(part)[0] for part in parts]
     for part, stream in zip(parts, streams, strict=True):
         if not _split(part)[1]:
-            raise SettingsError(f"pretrained is '{part}', expected auto, imagenet, places365, none or a file")
+            raise SettingsError(f"pretrained is '{part}', expected auto, imagenet, places365, library, none or a file")
         if streams.count(stream) > 1:
             who = f"the {stream} stream" if stream else "all streams"
             raise SettingsError(f"pretrained gives {who} two sources: {', '.join(parts)}; give one")
@@ -66,7 +67,7 @@ def named_streams(sources: Sequence[str]) -> list[str]:
 
 def is_file_source(source: str) -> bool:
     """Whether a source names a file and is none of the words."""
-    return source not in (AUTO, NONE, *DATA_SETS)
+    return source not in (AUTO, NONE, LIBRARY, *DATA_SETS)
 
 
 def _split(part: str) -> tuple[str, str]:

@@ -40,6 +40,8 @@ _BACKBONES: dict[str, dict[str, str]] = {
     "mter1": {"face": "mobilenet", "body": "mobilenet", "context": "mobilenet"},
     "mter2": {"face": "mobilenet", "body": "mobilenet", "context": "resnet"},
 }
+STREAMS_MODELS: dict[str, tuple[str, ...]] = {name: tuple(kinds) for name, kinds in _BACKBONES.items()}
+"""The streams of the models whose backbones can be replaced, see ``build_model``."""
 
 
 class Stream(nn.Module):
@@ -158,6 +160,7 @@ def build_model(
     depth_form: DepthForm = "cnn",
     proximity_limit: float = 1.0,
     region_source: RegionSource = "proposals",
+    backbones: Mapping[str, Backbone] | None = None,
 ) -> Mter:
     """Builds a model with randomly initialised weights.
 
@@ -177,6 +180,7 @@ def build_model(
         depth_form: Network of the depth branch of ``emoticon``.
         proximity_limit: Distance up to which two people are joined in the graph of the depth form ``gcn``.
         region_source: Where the nodes of ``affective-graph`` come from.
+        backbones: By stream, a network in place of the model's own, for ``STREAMS_MODELS``.
 
     Raises:
         SettingsError: No model has that name, a setting is out of range, or the model lacks the part that a setting
@@ -190,6 +194,9 @@ def build_model(
         raise SettingsError(f"no model is called '{name}'{did_you_mean(name, MODEL_NAMES)}")
     if not 0 <= dropout < 1:
         raise SettingsError(f"dropout is {dropout}, expected 0 or more and less than 1")
+    given = dict(backbones or {})
+    if unknown := sorted(given.keys() - set(STREAMS_MODELS.get(name, ()))):
+        raise SettingsError(f"a backbone is given for '{unknown[0]}', a stream whose network {name} cannot replace")
     stages = _stages(reductions)
     is_caer = name == "caer-net-s"
     common: dict[str, Any] = {
@@ -213,17 +220,16 @@ def build_model(
             averages_attention=averages_attention,
         )
     else:
-        backbones: dict[str, Backbone] = {
-            stream: MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
-            for stream, kind in _BACKBONES[name].items()
-        }
-        model = StreamsModel(name, backbones, **common, context_input=form, prelu_per_channel=prelu_per_channel)
-    kinds = _BACKBONES.get(name, {}).values()
+        for stream, kind in _BACKBONES[name].items():
+            if stream not in given:
+                given[stream] = MobileNetV2SE(stages, gate) if kind == "mobilenet" else ResNet18()
+        model = StreamsModel(name, given, **common, context_input=form, prelu_per_channel=prelu_per_channel)
+    kinds = [kind for stream, kind in _BACKBONES.get(name, {}).items() if stream not in (backbones or {})]
     _check_parts(
         name,
         {
             "squeeze-and-excitation units": ("mobilenet" in kinds, reductions is not None or gate != "sigmoid"),
-            "PReLU": (len(kinds) > 1, prelu_per_channel),
+            "PReLU": (name in STREAMS_MODELS and len(model.streams) > 1, prelu_per_channel),
             "BatchNorm on pooled features": (is_caer, normalises_features),
             "attention over positions": (is_caer, averages_attention),
             "blanked face": (is_caer, face_fill != "mean"),
@@ -236,12 +242,13 @@ def build_model(
     return model
 
 
-def build_recipe_model(name: str, recipe: Recipe) -> Mter:
+def build_recipe_model(name: str, recipe: Recipe, backbones: Mapping[str, Backbone] | None = None) -> Mter:
     """Builds a model as a recipe asks for it, with randomly initialised weights.
 
     Args:
         name: One of ``MODEL_NAMES``.
         recipe: The training recipe, whose settings of the architecture are used.
+        backbones: See ``build_model``.
 
     Raises:
         SettingsError: No model has that name, or the model lacks a part that the recipe changes.
@@ -270,6 +277,7 @@ def build_recipe_model(name: str, recipe: Recipe) -> Mter:
         depth_form=recipe.depth_form,
         proximity_limit=recipe.proximity_limit,
         region_source=recipe.region_source,
+        backbones=backbones,
     )
 
 

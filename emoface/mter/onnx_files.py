@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.onnx.errors import OnnxExporterError
 
 from emoface.errors import WeightsError
 from emoface.mter.base import Mter
@@ -85,10 +86,17 @@ def write_onnx(path: Path, model: Mter, sizes: Mapping[str, int], config: Mappin
         The largest difference of a logit between ONNX Runtime and torch.
 
     Raises:
-        WeightsError: The outputs differ from torch's; nothing is written.
+        WeightsError: The outputs differ from torch's, or ONNX lacks a layer of the network; nothing is written.
     """
     form = _OnnxForm(model).eval()
-    content = _add_metadata(_convert(form, _draw_inputs(form, sizes, _CHECKED_MASKS[-1])), config)
+    try:
+        converted = _convert(form, _draw_inputs(form, sizes, _CHECKED_MASKS[-1]))
+    except OnnxExporterError as error:
+        raise WeightsError(
+            f"{path}: not written: torch {torch.__version__} cannot write a layer of this network as ONNX "
+            f"({str(error).splitlines()[0]}); export it as a folder (--format folder)"
+        ) from error
+    content = _add_metadata(converted, config)
     worst = _compare(path, content, form, sizes)
     write_bytes(path, content)
     return worst

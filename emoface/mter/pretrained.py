@@ -17,7 +17,9 @@ from emoface.learning.checkpoints import read_tensors
 from emoface.mter.attention_branch import AttentionResNet18
 from emoface.mter.base import Mter
 from emoface.mter.blocks import Backbone
+from emoface.mter.features import LIBRARY
 from emoface.mter.initial_weights import AUTO, DATA_SETS, NONE, is_file_source, named_streams, source_of
+from emoface.mter.library_backbone import LibraryBackbone
 from emoface.mter.mobilenet import MobileNetV2SE
 from emoface.mter.resnet import ResNet18
 from emoface.progress import SILENT, Progress
@@ -61,7 +63,7 @@ class TakenWeights:
     Attributes:
         network: Name of the stream whose network was filled.
         source: Name of the file.
-        sha256: Checksum of the file; empty if the weights did not come from a file.
+        sha256: Checksum of the file, or of the tensors that a library provided; empty for those of a run.
         n_tensors: Number of copied tensors.
         n_parameters: Number of values in them, including BatchNorm's running statistics.
         not_taken: Tensors of the network that keep their values.
@@ -129,10 +131,12 @@ def load_initial_weights(
 ) -> tuple[TakenWeights, ...]:
     """Fills each stream's backbone from its source; no stream is left randomly initialised unless its source says so.
 
+    Networks of a library are left alone: they are built with their weights, see ``stream_networks``.
+
     Args:
         model: The model; its weights are changed in place.
-        sources: As ``initial_weights.parse_pretrained`` gives them. The file that ``auto`` stands for is downloaded if
-            it is not on this machine.
+        sources: As ``initial_weights.parse_pretrained`` gives them. The file that ``auto`` stands for, and that of
+            ``library``, which for our own networks is ``imagenet``, is downloaded if it is not on this machine.
         progress: Reports the progress of downloads.
         auto_weights: By stream, what ``auto`` stands for; the ImageNet file of the network for streams not named.
 
@@ -152,12 +156,12 @@ def load_initial_weights(
     for stream, backbone in backbones.items():
         named = source_of(sources, stream)
         source = (auto_weights or {}).get(stream, "imagenet") if named == AUTO else named
-        if source == NONE:
+        if source == NONE or isinstance(backbone, LibraryBackbone):
             continue
         given = Path(source) if is_file_source(source) else None
         data_set = source if source in DATA_SETS else "imagenet"
         try:
-            found = _find(model, stream, backbone, data_set, given, named == AUTO, progress)
+            found = _find(model, stream, backbone, data_set, given, named in (AUTO, LIBRARY), progress)
             if found.path not in states:
                 states[found.path] = read_public_weights(found.path)
             reports.append(take_weights(backbone, states[found.path], stream, found.path.name, found.sha256))

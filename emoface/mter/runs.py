@@ -26,6 +26,7 @@ from emoface.mter.features import BackboneFacts
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
+from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
 from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
@@ -87,6 +88,7 @@ class RunDescription(_Described):
     seed: int = 0
     versions: dict[str, str] = {}
     started_from: list[_Source] = []
+    backbones: dict[str, StreamBackbone] = {}
     probe: _ProbePart | None = None
 
     @model_validator(mode="after")
@@ -144,11 +146,18 @@ class Run:
 
     @property
     def title(self) -> str:
-        """Name of the model for pages and tables; of a probe with its backbone.
+        """Name of the model for pages and tables; of a probe, and where streams have networks by name, with these.
 
-        Random weights of a backbone are called so.
+        Random weights of a probe's backbone are called so.
         """
-        return f"{PROBE} of {self.backbone.describe()}" if self.is_probe else self.model_name
+        if self.is_probe:
+            return f"{PROBE} of {self.backbone.describe()}"
+        return f"{self.model_name} ({describe_backbones(self.backbones)})" if self.backbones else self.model_name
+
+    @property
+    def backbones(self) -> dict[str, StreamBackbone]:
+        """By stream, the network by name that takes the place of the model's own."""
+        return {name: StreamBackbone(**facts) for name, facts in self.settings.get("backbones", {}).items()}
 
     @property
     def manifest_path(self) -> Place:
@@ -215,13 +224,18 @@ class Run:
         """Builds the network of the run, with randomly initialised weights.
 
         Raises:
-            SettingsError: The run is a probe, which is no network of its own.
+            ModuleNotFoundError: The library of a stream's network is not installed.
+            SettingsError: The run is a probe, which is no network of its own; or a library does not build a network.
         """
         from emoface.mter.networks import build_recipe_model
 
         if self.is_probe:
             raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
-        return build_recipe_model(self.model_name, self.recipe)
+        if not self.backbones:
+            return build_recipe_model(self.model_name, self.recipe)
+        from emoface.mter.stream_networks import rebuild_backbones
+
+        return build_recipe_model(self.model_name, self.recipe, rebuild_backbones(self.backbones))
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
         """Loads the trained network, in evaluation mode, on the CPU.
@@ -263,7 +277,7 @@ class Run:
 
         ``pretrained`` is the setting; ``streams`` has, for each stream of the model, ``source``, the name of a file or
         run, and ``sha256``; both are None where the stream was randomly initialised, and ``sha256`` where the weights
-        are those of a run.
+        are those of a run. Weights that a library provided have the name of the network and the library for a source.
         """
         if self.is_probe:
             facts = self.backbone
@@ -275,8 +289,10 @@ class Run:
             return None
         import torch
 
+        from emoface.mter.networks import build_recipe_model
+
         with torch.device("meta"):
-            streams = self.build_model().streams
+            streams = build_recipe_model(self.model_name, self.recipe).streams
         nothing = {"source": None, "sha256": None}
         taken = {
             one["network"]: {"source": one["source"], "sha256": one["sha256"] or None}

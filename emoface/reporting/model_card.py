@@ -143,6 +143,11 @@ def _describe_model(config: Mapping[str, Any]) -> str:
         lines.append(
             "**It was trained on shuffled labels**, as a check for leaks, and predicts only how frequent labels are."
         )
+    named = {stream: one for stream, one in config["backbones"].items() if stream in config["streams"]}
+    lines += [
+        f"Network of {_STREAM_PHRASES[stream]}: `{one['name']}`, built by {one['software'] or 'emoface'}."
+        for stream, one in named.items()
+    ]
     sizes = ", ".join(f"{stream} {config['stream_sizes'][stream]}" for stream in config["streams"])
     lines.append(f"Sides of the inputs in pixels: {sizes}. Categories: {', '.join(config['label_names'])}.")
     return "\n\n".join(lines)
