@@ -271,7 +271,7 @@ def train_heads(way: Way, hidden: int, train: Part, val: Part, n_seeds: int, epo
 
 
 def choose_heads(ways: Sequence[Way], hidden: int, train: Part, val: Part, n_seeds: int, epochs: int) -> Chosen:
-    """Tries each learning rate and weight decay with the first settings, then the other settings with the best two."""
+    """Tries learning rates and weight decays with the first settings; with the best of these, the other settings."""
 
     def train_with(way: Way, rate: float, decay: float) -> Chosen:
         tried = replace(way, learning_rate=rate, weight_decay=decay)
