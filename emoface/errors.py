@@ -57,6 +57,18 @@ class TrainingError(EmofaceError):
     """A training run that cannot continue; the message says at which point it stopped."""
 
 
+def find_nearest(word: str, choices: Iterable[str]) -> str | None:
+    """Finds the most similar known word, in capitals or not; None if no word is similar.
+
+    Example:
+        >>> find_nearest("emotik", ["EMOTIC", "other"])
+        'EMOTIC'
+    """
+    known = {one.lower(): one for one in choices}
+    near = difflib.get_close_matches(word.lower(), known, n=1)
+    return known[near[0]] if near else None
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Suggests the most similar known word, as the end of an error message.
 
@@ -74,8 +86,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
         '; known: a, b'
     """
     known = sorted(choices)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"
+    nearest = find_nearest(word, known)
+    return f"; did you mean '{nearest}'?" if nearest else f"; known: {', '.join(known)}"
 
 
 _EXTRA_OF = {

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from emoface.cli import main
+from emoface.cli.console import _KEPT
 from emoface.version import __version__
 
 PIPELINE = """
@@ -88,7 +89,16 @@ def test_version() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["parse", "nowhere", "--out", "work"], "nowhere"),
+        (["parse", "nowhere", "--out", "work"], "nowhere: no such folder"),
+        (["parse", "emotik", "--out", "work"], "emotik: no such folder; did you mean 'EMOTIC'?"),
+        (["parse", "EMOTIC", "--out", "work"], "looked for EMOTIC/Annotations/Annotations.mat"),
+        (["parse", "EMOTIC", "--out", "work", "--annotations", "c.json"], "c.json: a JSON file, annotations in the f"),
+        (["parse", "EMOTIC", "--out", "work", "--annotations", "d.json"], "d.json: a JSON file, cut off or damaged"),
+        (
+            ["parse", "EMOTIC", "--out", "work", "--annotations", "l.json"],
+            "l.json: a JSON file, of a format that",
+        ),
+        (["run", "emotic_face"], "name the file or folder with --set annotations=VALUE"),
         (["faces", "nowhere"], "nowhere/people.parquet: no such file; rebuild it with 'emoface parse"),
         (["split", "nowhere"], "nowhere/records/parse.json: no such file; run 'emoface parse' first"),
         (["split", "nowhere", "--ratios", "70/30"], "ratios are '70/30', expected three shares"),
@@ -108,6 +118,10 @@ def test_what_a_user_can_mend_is_said_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.toml").write_text(PIPELINE)
+    Path("EMOTIC").mkdir()
+    Path("c.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    Path("d.json").write_text('{"images": [')
+    Path("l.json").write_text("[]")
     answer = _call(*words)
     assert answer.exit_code == 1
     lines = [line for line in answer.stderr.splitlines() if line.startswith("Error: ")]
@@ -123,6 +137,32 @@ def test_debug_shows_the_traceback(words: list[str], tmp_path: Path, monkeypatch
     assert answer.exit_code == 1
     assert "Traceback" in answer.stderr and "in run_report" in answer.stderr
     assert answer.stderr.splitlines()[-1].startswith("Error: nowhere/people.parquet: no such file")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "work"], "nothing unfinished is taken for finished; run the same command again, which starts anew"),
+        (
+            ["run", "p.toml"],
+            "the finished stages are kept, and what the last one can resume from; run the same",
+        ),
+    ],
+)
+def test_ctrl_c_says_what_is_kept(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("emoface.jobs.report.run_report", interrupt)
+    Path("p.toml").write_text(PIPELINE)
+    answer = _call(*words)
+    assert answer.exit_code == 130
+    assert answer.stderr.splitlines()[-1].startswith(f"Interrupted: {said}") and "Aborted" not in answer.output
+
+
+def test_commands_that_resume_say_so() -> None:
+    assert _KEPT.keys() <= {" ".join(words) for words, _ in LEAVES}
 
 
 def test_file_that_may_not_be_written_is_one_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -304,14 +304,14 @@ def test_csv_of_several_annotators_does_not_know_the_single_ones(tmp_path: Path)
 
 
 def test_csv_value_that_is_no_list_is_noted_and_the_row_stays(tmp_path: Path) -> None:
-    row = (0, "mscoco/images", "a.jpg", "?", "[1, 2", "Anger", "[a, b]", "", "Adult")
+    row = (0, "mscoco/images", "a.jpg", "?", "[1, 2", "angry", "[a, b]", "", "Adult")
     (photo,) = read_annotations_csv({"train": _write_csv(tmp_path / "train.csv", [row])})
     assert photo.image_wh is None
     assert [what for what, *_ in _what(photo.people[0])] == [
         *["value_unreadable"] * 3,
         *("box_refused", "categories_missing", *["dimension_missing"] * 3, "gender_missing"),
     ]
-    assert _what(photo.people[0])[0] == ("value_unreadable", "Categorical_Labels Anger", "")
+    assert _what(photo.people[0])[0] == ("value_unreadable", "Categorical_Labels angry", "")
 
 
 def test_csv_with_other_columns_or_bytes_is_refused(tmp_path: Path) -> None:

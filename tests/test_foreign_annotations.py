@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from emoface.cli import main
 from emoface.datasets.manifest import Manifest, SplitFile, read_manifest, write_manifest
 from emoface.datasets.photos import PhotoFolder
 from emoface.emotic import AnnotationFiles, PhotoAnnotation, read_annotations, read_annotations_csv
 from emoface.emotic.annotations import to_folder
+from emoface.emotic.corrections import correct_person
 from emoface.emotic.csv_files import COLUMNS
 from emoface.emotic.mat_files import write_annotations_mat
 from emoface.errors import AnnotationsError, TableError
@@ -70,6 +73,11 @@ def test_lines_may_end_in_any_way_and_fields_may_hold_line_ends(tmp_path: Path, 
         "array([ 750.,   42., 1110.,  720.])",
         "array([750, 42, 1110, 720], dtype=int32)",
         "[7.50e+02 4.20e+01\n 1.11e+03 7.20e+02]",
+        "750 42 1110 720",
+        "750, 42.0, 1110, 720",
+        "750;42;1110;720",
+        "tensor([ 750.,   42., 1110.,  720.], dtype=torch.float64)",
+        "list([750, 42, 1110, 720])",
     ],
 )
 def test_boxes_are_read_as_numpy_prints_them(tmp_path: Path, box: str) -> None:
@@ -87,29 +95,82 @@ def test_boxes_are_read_as_numpy_prints_them(tmp_path: Path, box: str) -> None:
         "[np.str_('Engagement'), np.str_('Happiness')]",
         "Engagement|Happiness",
         "Engagement | Happiness",
+        "Engagement, Happiness",
+        "Engagement;happiness",
+        "Engagement Happiness",
+        "'Engagement', 'Happiness'",
+        "[Engagement, Happiness]",
+        "{'Engagement', 'Happiness'}",
+        "list(['Engagement', 'Happiness'])",
     ],
 )
 def test_labels_are_read_as_other_programs_print_them(tmp_path: Path, labels: str) -> None:
     (photo,) = read_annotations_csv({"train": _write(tmp_path / "train.csv", {"Categorical_Labels": labels})})
-    assert photo.people[0].categories == ("Engagement", "Happiness") and not photo.people[0].unreadable
+    person, _ = correct_person(photo.people[0], "p", None)
+    assert person.categories == ("Engagement", "Happiness") and not photo.people[0].unreadable
+
+
+@pytest.mark.parametrize("label", ["Anger", "'Anger'", "[Anger]"])
+def test_a_single_label_needs_no_brackets(tmp_path: Path, label: str) -> None:
+    (photo,) = read_annotations_csv({"train": _write(tmp_path / "train.csv", {"Categorical_Labels": label})})
+    assert photo.people[0].categories == ("Anger",) and not photo.people[0].unreadable
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("Categorical_Labels", "['Engagement', 'Happ"),
+        ("Categorical_Labels", "Peace of mind"),
+        ("Categorical_Labels", "joy"),
+        ("BBox", "750,5 42 1110 720"),
+        ("BBox", "750, 42; 1110, 720"),
+    ],
+)
+def test_what_is_not_unmistakable_is_not_read(tmp_path: Path, column: str, value: str) -> None:
+    (photo,) = read_annotations_csv({"train": _write(tmp_path / "train.csv", {column: value})})
+    assert photo.people[0].unreadable == (f"{column} {value}",)
 
 
 @pytest.mark.parametrize(
     ("column", "value", "shown"),
     [
-        ("BBox", "750;42;1110;720", "750;42;1110;720; expected [x1, y1, x2, y2]"),
+        ("BBox", "750/42/1110/720", "750/42/1110/720; expected [x1, y1, x2, y2]"),
         ("Categorical_Labels", "happy", "happy; expected a list of EMOTIC's categories"),
-        ("Categorical_Labels", "['happy', 'sad']", "['happy', 'sad']; expected a list of EMOTIC's categories"),
         ("Continuous_Labels", "6/4/7", "6/4/7; expected [valence, arousal, dominance]"),
     ],
 )
 def test_a_column_that_cannot_be_read_is_one_error(tmp_path: Path, column: str, value: str, shown: str) -> None:
-    path = _write(tmp_path / "train.csv", *[{column: value}] * 9, {})
-    message = f"train.csv: 9 of 10 values of the column '{column}' cannot be read, such as {shown}"
+    path = _write(tmp_path / "train.csv", *[{column: value}] * 6, *[{}] * 4)
+    message = f"train.csv: 6 of 10 values of the column '{column}' cannot be read, such as {shown}"
     with pytest.raises(AnnotationsError, match=re.escape(message)):
         read_annotations_csv({"train": path})
     few = _write(tmp_path / "few.csv", {column: value}, *[{}] * 9)
     assert len(read_annotations_csv({"train": few})[0].people) == 10
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("Categorical_Labels", "['joy', 'Happyness']", "have labels unknown to EMOTIC, such as 'joy, Happyness'; exp"),
+        ("Gender", "Mann", "have a gender unknown to EMOTIC, such as 'Mann'; expected Male or Female, or nothing"),
+        ("Age", "33", "have an age unknown to EMOTIC, such as '33'; expected Kid or Teenager or Adult, or nothing"),
+    ],
+)
+def test_a_column_of_unknown_words_is_one_error(tmp_path: Path, column: str, value: str, message: str) -> None:
+    path = _write(tmp_path / "train.csv", *[{column: value}] * 6, *[{}] * 4)
+    with pytest.raises(AnnotationsError, match=re.escape(f"train.csv: 6 of 10 people {message}")):
+        _read(path)
+    assert len(_read(_write(tmp_path / "few.csv", *[{column: value}] * 5, *[{}] * 5))[0].people) == 10
+
+
+def test_unknown_words_are_named_on_the_console(tmp_path: Path) -> None:
+    joy, odd = {"Categorical_Labels": "['joy', 'Peace']"}, {"Categorical_Labels": "['joy', 'calm']", "Gender": "Mann"}
+    path = _write(tmp_path / "train.csv", joy, odd, *[{}] * 4)
+    places = [str(tmp_path), "--annotations", str(path), "--out", str(tmp_path / "out")]
+    answer = CliRunner().invoke(main, ["parse", *places])
+    assert answer.exit_code == 0
+    assert "Warning: 2 rows have labels unknown to EMOTIC: 'joy' (2), 'calm' (1); they are left out" in answer.stderr
+    assert "Warning: 1 row has genders unknown to EMOTIC: 'Mann' (1); they are left out" in answer.stderr
 
 
 @pytest.mark.parametrize(
@@ -188,7 +249,7 @@ def test_wrong_types_and_paths_of_a_manifest_are_named(tmp_path: Path, changes: 
     for described in splits.values():
         (tmp_path / described.file).touch()
     write_manifest(Manifest(path, splits, "photos", {}, {}, {}, {}))
-    assert read_manifest(path).image_root == "photos"
+    assert read_manifest(path).image_root == str(Path("photos").resolve())
     card = json.loads(path.read_text())
     for name, value in changes.items():
         (card if name in card else card["splits"]["train"])[name] = value
@@ -209,4 +270,4 @@ def test_wrong_types_of_a_record_are_named(tmp_path: Path, changes: dict[str, An
 @pytest.mark.parametrize("info", [{}, {"image_root": 5}, {"image_root": "a", "undecided_frame": 3}])
 def test_photo_folder_of_a_record_is_checked(info: dict[str, Any]) -> None:
     with pytest.raises(TableError, match=r"records/parse\.json: image_root is .*; run 'emoface parse' again"):
-        PhotoFolder.of_record(info)
+        PhotoFolder.of_record(info, Path())

@@ -298,6 +298,8 @@ def test_interrupt_ends_the_wait(tmp_path: Path) -> None:
     assert waiting.stderr is not None
     assert f"in use by process {holder.pid} on" in waiting.stderr.readline()
     waiting.send_signal(signal.SIGINT)
-    waiting.communicate(timeout=30)
-    assert waiting.returncode == 1
+    _, stderr = waiting.communicate(timeout=30)
+    assert waiting.returncode == 130 and stderr.splitlines()[-1].startswith(
+        "Interrupted: the finished shards of photos"
+    )
     _let_go(holder)

@@ -523,14 +523,16 @@ def test_faults_of_a_data_set_in_a_store_are_named(uploaded: tuple[Path, MemoryF
 
 
 def test_model_is_trained_and_evaluated_on_a_data_set_in_a_store(
-    uploaded: tuple[Path, MemoryFileSystem], tmp_path: Path
+    uploaded: tuple[Path, MemoryFileSystem], simulation: Path, tmp_path: Path
 ) -> None:
     url = "memory://data/work/manifest.json"
     small: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
+    small["images"] = simulation / "sim/emotic"  # the store has the tables alone, not the photos beside them
     run_train(
         TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **small)
     )
     run = read_run(tmp_path / "run")
     assert run.manifest_path == url
+    assert run.images == simulation / "sim/emotic" and read_manifest(url).photos.root == "memory://data/sim/emotic"
     record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5))
     assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows

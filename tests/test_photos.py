@@ -89,6 +89,8 @@ def test_photos_that_cannot_be_read_raise_or_have_a_status_and_a_reason(tmp_path
 
 
 def test_folder_of_an_older_record_takes_the_stored_frame(tmp_path: Path) -> None:
-    assert PhotoFolder.of_record({"image_root": str(tmp_path)}) == PhotoFolder(tmp_path, "stored")
+    assert PhotoFolder.of_record({"image_root": str(tmp_path)}, Path("work")) == PhotoFolder(tmp_path, "stored")
     info = {"image_root": str(tmp_path), "undecided_frame": "upright"}
-    assert PhotoFolder.of_record(info) == PhotoFolder(tmp_path, "upright")
+    assert PhotoFolder.of_record(info, Path("work")) == PhotoFolder(tmp_path, "upright")
+    relative = {"image_root": "../photos"}
+    assert PhotoFolder.of_record(relative, tmp_path / "work") == PhotoFolder(tmp_path / "photos")

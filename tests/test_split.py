@@ -148,7 +148,8 @@ def test_manifest_holds_what_training_needs(dataset: Path) -> None:
     record = run_split(SplitConfig(dir=dataset, ratios=parse_ratios("60/10/30"), seed=4))
     manifest = read_manifest(dataset / "manifest.json", check_sha256=True)
     assert manifest.label_names == CATEGORIES
-    assert manifest.image_root == "photos"
+    assert manifest.image_root == str(dataset / "photos")
+    assert json.loads((dataset / "manifest.json").read_text())["image_root"] == "photos"
     assert manifest.annotations["files"] == {"Annotations.mat": "ab" * 32}
     assert manifest.annotations["counts"] == {"people": N_PEOPLE}
     assert manifest.detector == {"name": "yolov5n-face", "weights_sha256": "cd" * 32, "conf_threshold": 0.5}

@@ -20,7 +20,7 @@ from emoface.datasets import stream_cache
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.photos import PhotoFolder, UprightPhoto
 from emoface.datasets.stream_cache import StreamCache, crop_box, crop_person, open_stream_cache, scale_square
-from emoface.errors import TableError
+from emoface.errors import ImageError, TableError
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import file_sha256
@@ -137,8 +137,10 @@ def test_people_who_cannot_be_shown_are_left_out_and_counted(manifest: Manifest)
 
 def test_no_readable_photo_at_all_is_an_error_that_names_the_image_root(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "photos").rename(tmp_path / "elsewhere")
-    with pytest.raises(TableError, match=r"none of its 8 people can be used \(8 image_missing\); expected .*photos'"):
+    with pytest.raises(ImageError, match=r"photos: 4 of 4 photos are missing, such as .*; nothing was replaced\."):
         open_stream_cache(manifest, "train")
+    with pytest.raises(TableError, match=r"none of its 8 people can be used \(8 image_missing\); expected .*photos'"):
+        open_stream_cache(manifest, "train", allow_missing=True)
 
 
 def test_nobody_in_a_split_is_an_empty_cache(tmp_path: Path) -> None:

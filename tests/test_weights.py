@@ -139,6 +139,23 @@ def test_right_files_are_fetched_once(server: Server, cards: dict[str, WeightsCa
     assert len(server.requests) == n_requests
 
 
+def test_right_files_in_another_folder_are_not_fetched(
+    server: Server, cards: dict[str, WeightsCard], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch_weights("tiny")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("tiny.param", "tiny.bin"):
+        (cache / name).rename(mine / name)
+    monkeypatch.setenv("EMOFACE_WEIGHTS", str(mine))
+    n_requests = len(server.requests)
+    answer = _run("fetch", "tiny")
+    assert answer.exit_code == 0 and len(server.requests) == n_requests
+    assert f"{mine / 'tiny.bin'}: is there already" in answer.output and f"file: {mine / 'tiny.bin'}" in answer.output
+    (mine / "tiny.bin").write_bytes(b"damaged")
+    assert fetch_weights("tiny").path == cache / "tiny.bin" and len(server.requests) > n_requests
+
+
 Spoil = Callable[[Server], None]
 
 

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emoface.datasets.photos import IMAGE_ROOT, PhotoFolder
 from emoface.inference.faces import FaceSettings, crop_all_faces, find_detector_weights, load_face_detector
 from emoface.prefetch import count_usable_cpus
 from emoface.storage.records import need_record, write_record
@@ -58,7 +60,9 @@ MEASURED = ("loop", "job", "start", *PARTS, "session")
 
 def list_photos(folder: Path) -> list[Path]:
     """The photos of a parsed data set, each once, in the order of its people."""
-    root = Path(need_record(folder, "parse").info["image_root"])
+    root = PhotoFolder.of_data_set(folder).root
+    if isinstance(root, str):
+        raise SystemExit(f"{root}: the photos must be on this machine")
     images = pq.read_table(folder / "people.parquet", columns=["image"])["image"].to_pylist()
     return [root / image for image in dict.fromkeys(images)]
 
@@ -77,7 +81,9 @@ def take_first_photos(folder: Path, n_photos: int, out: Path) -> None:
         for (number, index), first in zip(place.items(), first_rows, strict=True)
     ]
     write_table(out / "people.parquet", pa.Table.from_pylist(changed, schema=people.schema), people.schema)
-    write_record(out, need_record(folder, "parse"))
+    record = need_record(folder, "parse")
+    info = record.info | {IMAGE_ROOT: str(PhotoFolder.of_data_set(folder).root)}
+    write_record(out, replace(record, info=info))
 
 
 # the loop

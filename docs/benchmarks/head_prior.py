@@ -336,7 +336,7 @@ def main() -> None:
     record = run_parse(
         ParseConfig(emotic_root=options.root, annotations=options.annotations, images=options.images, out=options.out)
     )
-    folder = PhotoFolder.of_record(record.info)
+    folder = PhotoFolder.of_record(record.info, options.out)
     photos = list_photos(read_table(options.out / "people.parquet", PEOPLE_SCHEMA, ""))
     people = find_labelled(json.loads(options.labels.read_text()), photos)
     labelled = {person.photo for person in people}

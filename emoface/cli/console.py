@@ -87,7 +87,10 @@ class EmofaceCommand(click.Command):
 
 
 class EmofaceGroup(click.Group):
-    """A group that turns an error into one line ``Error: ...`` and exit code 1; no other code does this."""
+    """A group that turns an error into one line ``Error: ...`` and exit code 1; no other code does this.
+
+    Ctrl-C becomes one line that says what is kept, and exit code 130.
+    """
 
     command_class = EmofaceCommand
 
@@ -103,9 +106,48 @@ class EmofaceGroup(click.Group):
             if ctx.find_root().meta.get("emoface.debug"):
                 click.echo(traceback.format_exc(), err=True)
             raise click.ClickException(_error_line(error)) from error
+        except KeyboardInterrupt:
+            click.echo(f"Interrupted: {_describe_kept(ctx)}", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
 
 
 EmofaceGroup.group_class = EmofaceGroup
+
+_INTERRUPTED = 130
+"""The exit code of a program that Ctrl-C ended: 128 and the number of the signal."""
+_SHARDS = "the finished shards of photos are kept"
+_EPOCHS = "the finished epochs are kept"
+_STAGES = "the finished stages are kept, and what the last one can resume from"
+_KEPT = {
+    "simulate": _SHARDS,
+    "faces": _SHARDS,
+    "pose": _SHARDS,
+    "depth": _SHARDS,
+    "regions": _SHARDS,
+    "run": _STAGES,
+    "demo": _STAGES,
+    "train": _EPOCHS,
+    "detector train": _EPOCHS,
+    "features": "the finished blocks of features are kept",
+    "probe": "the features that were computed are kept",
+    "evaluate": "the crops of photos are kept, and the predictions once they were all there",
+    "predict": "of several photos the finished ones are kept",
+    "weights fetch": "the files that were downloaded as a whole are kept",
+}
+"""What a command keeps when it is interrupted, and goes on from when it runs again."""
+
+
+def _describe_kept(ctx: click.Context) -> str:
+    """Says what an interrupted command has kept, and how to go on."""
+    words = [ctx.invoked_subcommand or ""]
+    while ctx.parent is not None:
+        words, ctx = [ctx.info_name or "", *words], ctx.parent
+    kept = _KEPT.get(" ".join(words))
+    if kept is None:
+        return "nothing unfinished is taken for finished; run the same command again, which starts anew"
+    again = "the same command again, without --rebuild," if words[-1] in ("run", "faces") else "the same command again"
+    return f"{kept}; run {again} to go on from there"
+
 
 _AGAIN = "run the same command again, which goes on from what is finished"
 _PERMISSION = "; check the permissions of the file and of its folder, or choose another folder"

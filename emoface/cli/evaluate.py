@@ -106,7 +106,7 @@ def compare(config: CompareConfig) -> None:
     click.echo(f"comparison: {config.folder / PAGE_NAME}")
 
 
-@job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"))
+@job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"), flags={"image_root": "--images"})
 def predict(config: PredictConfig) -> None:
     """Finds the people of photos and videos and predicts their emotions: OUT/PHOTO.png, OUT/PHOTO.json.
 
@@ -128,7 +128,11 @@ def predict(config: PredictConfig) -> None:
     click.echo(f"predictions: {config.folder}")
 
 
-@job_command(config="emoface.jobs.explain:ExplainConfig", arguments=("run", "images"), flags={"labels": "--label"})
+@job_command(
+    config="emoface.jobs.explain:ExplainConfig",
+    arguments=("run", "images"),
+    flags={"labels": "--label", "image_root": "--images"},
+)
 def explain(config: ExplainConfig) -> None:
     """Draws Grad-CAM maps on the photo, for each stream and label.
 

@@ -38,7 +38,7 @@ _SET = click.option(
     help="Run this stage from the start even if it is current; may be repeated.",
 )
 def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> None:
-    """Runs the stages of a pipeline that are out of date.
+    """Runs the stages of a pipeline that are out of date, and shows the results and what to do next.
 
     PIPELINE is the path of a TOML file, or the bare name of one that comes with emoface.
 
@@ -49,7 +49,9 @@ def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> 
     """
     from emoface.jobs.pipeline import run_pipeline
 
-    run_pipeline(_to_config(pipeline, overrides, rebuild), StageLines())
+    lines = StageLines()
+    run_pipeline(_to_config(pipeline, overrides, rebuild), lines)
+    _print_results(pipeline, lines.done)
 
 
 @command()
@@ -91,6 +93,19 @@ def demo(config: DemoConfig) -> None:
         click.echo(f"Note: {note}", err=True)
     click.echo(f"evaluation: {config.out / record.info['evaluation']}")
     click.echo(f"audit: {config.out / record.info['audit']}")
+
+
+def _print_results(pipeline: str, done: list[tuple[Stage, JobRecord]]) -> None:
+    """Prints what a pipeline found, the paths of its pages, and the commands to go on with."""
+    from emoface.pipeline.results import collect_results
+
+    results = collect_results(done)
+    if results.numbers:
+        print_pairs(f"Results of {pipeline}", results.numbers)
+    for name, path in results.pages:
+        click.echo(f"{name}: {path}")
+    for line in results.next_commands:
+        click.echo(f"next: {line}")
 
 
 def _to_config(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...] = ()) -> PipelineConfig:
@@ -143,6 +158,9 @@ class StageLines:
     """Prints one line per stage on standard error: that it is current, or why it runs and how long it took.
 
     Each running stage has a progress bar.
+
+    Attributes:
+        done: The stages that are finished, each with its record.
     """
 
     def __init__(self) -> None:
@@ -150,6 +168,7 @@ class StageLines:
 
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._started = 0.0
+        self.done: list[tuple[Stage, JobRecord]] = []
 
     def note(self, text: str) -> None:
         """Prints why a stage waits."""
@@ -158,6 +177,8 @@ class StageLines:
     def skip(self, status: StageStatus) -> None:
         """Prints that a stage is current."""
         self._console.print(f"[green]{status.stage.name}[/]: current")
+        if status.record is not None:
+            self.done.append((status.stage, status.record))
 
     def begin(self, status: StageStatus) -> AbstractContextManager[Progress]:
         """Prints why a stage runs, and returns its progress bar."""
@@ -170,3 +191,4 @@ class StageLines:
         """Prints how long a stage took."""
         seconds = time.monotonic() - self._started
         self._console.print(f"[green]{stage.name}[/]: done in {seconds:,.1f} s")
+        self.done.append((stage, record))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from emoface.datasets.mirror import fetch_data_set
-from emoface.datasets.photos import PhotoFolder
+from emoface.datasets.photos import PhotoFolder, check_image_root
 from emoface.errors import TableError
 from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
 from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
-from emoface.storage.urls import Place, to_place
+from emoface.storage.urls import Place, from_portable, parent_of, resolve_place, to_place, to_portable
 from emoface.version import __version__
 from emoface.vision.orientation import Frame
 
@@ -49,7 +49,8 @@ class Manifest:
     Attributes:
         path: Path of the manifest; not written into the file.
         splits: The table of each split.
-        image_root: The folder that the ``image`` paths are relative to, or its URL in an object store.
+        image_root: The folder that the ``image`` paths are relative to, or its URL in an object store. It is absolute;
+            the file has it relative to its own folder if the photos are below or beside that, so that both can move.
         annotations: The sha256 of the annotation files (``files``) and the counts of ``parse`` (``counts``).
         detector: Name, sha256 of the weights and thresholds of the face detector.
         split: Method, ratios and seed, and the resulting shares of people, photos and labels.
@@ -86,18 +87,21 @@ def write_manifest(manifest: Manifest) -> None:
     """Writes a manifest to its path in one step."""
     card = asdict(manifest)
     del card["path"]
+    card["image_root"] = to_portable(to_place(manifest.image_root), manifest.path.parent)
     write_text(manifest.path, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_manifest(place: Place, check_sha256: bool = False) -> Manifest:
+def read_manifest(place: Place, check_sha256: bool = False, images: Place | None = None) -> Manifest:
     """Reads a manifest and checks that the files of its data set exist.
 
     Args:
         place: Path of ``manifest.json``, or its URL in an object store, from where the data set is copied first; see
             ``datasets.mirror``.
         check_sha256: Whether to read the split files too and check their sha256.
+        images: Another place of the photos than the manifest names.
 
     Raises:
+        SettingsError: ``images`` is no folder.
         TableError: The manifest or a split file is missing or invalid, or a sha256 differs.
         StoreError: The object store does not answer, or refuses to.
     """
@@ -111,10 +115,19 @@ def read_manifest(place: Place, check_sha256: bool = False) -> Manifest:
     except (KeyError, TypeError, AttributeError) as error:
         raise TableError(f"{path}: splits must describe {', '.join(SPLITS)} ({error}); {_REMEDY}") from error
     _check_types(path, card, splits)
-    manifest = Manifest(**{**_only_fields(Manifest, card), "path": path, "splits": splits, "label_names": names})
+    own = {"path": path, "splits": splits, "label_names": names, "image_root": _find_image_root(place, card, images)}
+    manifest = Manifest(**{**_only_fields(Manifest, card), **own})
     for name, described in splits.items():
         _check_file(manifest.split_path(name), described, path, check_sha256)
     return manifest
+
+
+def _find_image_root(place: Place, card: dict[str, Any], images: Place | None) -> str:
+    """The image root as an absolute path or URL; a relative one starts where the manifest is."""
+    if images is None:
+        return str(from_portable(card["image_root"], parent_of(place)))
+    check_image_root(images)
+    return str(resolve_place(images))
 
 
 def _read_card(path: Path) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.errors import ImageError, TableError
+from emoface.errors import ImageError, SettingsError, TableError
+from emoface.schema import SOURCES
 from emoface.storage.photo_stores import PhotoStates, PhotoStore, ReadAheadStore, open_ahead, open_store
-from emoface.storage.urls import Place, to_place
+from emoface.storage.records import fact_inputs, need_record
+from emoface.storage.urls import Place, from_portable, resolve_place
 from emoface.vision.crops import Photo
 from emoface.vision.orientation import NO_TURN, Frame, Turn
 
@@ -27,6 +29,8 @@ IMAGE_MISSING, IMAGE_UNREADABLE = "image_missing", "image_unreadable"
 """Why a photo has no pixels: the file does not exist, or it exists but cannot be decoded."""
 UNREADABLE_PHOTOS = "unreadable_photos"
 """Entry of ``info`` in the record of faces: by image, what is wrong with each photo that is ``image_unreadable``."""
+IMAGE_ROOT = "image_root"
+"""Entry of ``info`` in the records of parse and faces: where the photos are, see ``to_portable``."""
 _NEARLY_ALL = 0.95  # share of missing photos from which the folder, not the single photo, is taken to be the fault
 
 
@@ -66,6 +70,11 @@ def group_photos(images: Sequence[str], image_wh: NDArray[np.float32]) -> list[P
     ]
 
 
+def is_nearly_all(n_missing: int, n_photos: int) -> bool:
+    """Whether so many photos are missing, 95 % or more, that their folder is at fault, not the single photos."""
+    return n_missing > 0 and n_missing >= _NEARLY_ALL * n_photos
+
+
 def describe_missing_photos(image_root: Place, missing: Sequence[str], n_photos: int) -> str:
     """Says that so many photos are missing that their folder was probably moved, or its disk is not mounted.
 
@@ -77,9 +86,40 @@ def describe_missing_photos(image_root: Place, missing: Sequence[str], n_photos:
     Returns:
         How many photos are missing, and one of them; empty if fewer than 95 % are missing.
     """
-    if not missing or len(missing) < _NEARLY_ALL * n_photos:
+    if not is_nearly_all(len(missing), n_photos):
         return ""
     return f"{image_root}: {len(missing):,} of {n_photos:,} photos are missing, such as {missing[0]}"
+
+
+def check_photos(image_root: Place, states: PhotoStates, allow_missing: bool) -> None:
+    """Refuses to work on photos of which all, or nearly all, are missing, before a result is replaced.
+
+    Args:
+        image_root: The folder that the ``image`` paths are relative to.
+        states: The present states of all photos that the job reads.
+        allow_missing: Whether the user means it.
+
+    Raises:
+        ImageError: At least 95 % of the photos are missing, and ``allow_missing`` is not set.
+    """
+    said = describe_missing_photos(image_root, states.missing, len(states.of))
+    if said and not allow_missing:
+        raise ImageError(
+            f"{said}; nothing was replaced. Mount the disk, or name the folder of the photos with '--images DIR' if "
+            "they have moved; '--allow-missing' goes on without them"
+        )
+
+
+def check_image_root(images: Place) -> None:
+    """Refuses an image root that a user gave and that is no folder.
+
+    Raises:
+        SettingsError: There is no such folder.
+        StoreError: It is in an object store, which does not answer or refuses to.
+    """
+    if not open_store(images).is_folder():
+        folders = ", ".join(f"{source}/images" for source in SOURCES)
+        raise SettingsError(f"{images}: no such folder, expected the one that holds {folders}; see --images")
 
 
 def photo_digest(image_root: Place, photos: Iterable[PhotoRows]) -> str:
@@ -163,19 +203,46 @@ class PhotoFolder:
     ahead: ReadAheadStore | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of_record(cls, info: Mapping[str, Any]) -> PhotoFolder:
+    def of_data_set(cls, folder: Path, images: Place | None = None) -> PhotoFolder:
+        """The photos of the data set in a folder, where ``parse`` found them.
+
+        Args:
+            folder: The data set's folder.
+            images: Another place of the photos.
+
+        Raises:
+            SettingsError: ``images`` is no folder.
+            TableError: The record of ``parse`` is missing, or has a value of another type.
+        """
+        found = cls.of_record(need_record(folder, "parse").info, folder)
+        if images is None:
+            return found
+        check_image_root(images)
+        return replace(found, root=resolve_place(images))
+
+    @classmethod
+    def of_record(cls, info: Mapping[str, Any], folder: Path) -> PhotoFolder:
         """The photos of a data set, from the ``info`` of its parse record; older records have no frame: ``stored``.
+
+        Args:
+            info: See ``JobRecord.info``.
+            folder: The data set's folder, where a relative image root starts.
 
         Raises:
             TableError: A value is missing or of another type.
         """
-        root, frame = info.get("image_root"), info.get("undecided_frame", "stored")
+        root, frame = info.get(IMAGE_ROOT), info.get("undecided_frame", "stored")
         if not isinstance(root, str) or frame not in get_args(Frame):
             raise TableError(
                 f"records/parse.json: image_root is {root!r} and undecided_frame {frame!r}, expected text and "
                 f"{' or '.join(get_args(Frame))}; run 'emoface parse' again"
             )
-        return cls(to_place(root), frame)
+        return cls(from_portable(root, folder), frame)
+
+    @staticmethod
+    def record_inputs(folder: Path, images: Place | None = None) -> dict[str, str]:
+        """The entry of ``inputs`` for what ``of_data_set`` reads from the record of ``parse``."""
+        return fact_inputs(folder, "parse", [*([] if images else [IMAGE_ROOT]), "undecided_frame"])
 
     @property
     def store(self) -> PhotoStore:

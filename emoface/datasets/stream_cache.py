@@ -35,7 +35,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from emoface.datasets.manifest import Manifest
-from emoface.datasets.photos import IMAGE_MISSING, PhotoFolder, PhotoRows, confirm_digest, group_photos, read_ahead
+from emoface.datasets.photos import (
+    IMAGE_MISSING,
+    PhotoFolder,
+    PhotoRows,
+    check_photos,
+    confirm_digest,
+    group_photos,
+    read_ahead,
+)
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
@@ -46,6 +54,7 @@ from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_table, read_table, vectors_to_array
+from emoface.storage.urls import to_portable
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 from emoface.vision.orientation import Turn
@@ -300,7 +309,12 @@ def default_cache_dir(manifest: Manifest) -> Path:
 
 
 def open_stream_cache(
-    manifest: Manifest, split: str, cache_dir: Path | None = None, progress: Progress = SILENT
+    manifest: Manifest,
+    split: str,
+    cache_dir: Path | None = None,
+    progress: Progress = SILENT,
+    *,
+    allow_missing: bool = False,
 ) -> StreamCache:
     """Opens a split's cache; shards that are missing or whose photos changed are written first, on all cores.
 
@@ -309,20 +323,23 @@ def open_stream_cache(
         split: ``train``, ``val`` or ``test``.
         cache_dir: Folder of all caches; None is ``stream_cache`` beside the manifest.
         progress: Receives one step per photo.
+        allow_missing: Whether to go on if all photos are missing, or nearly all.
 
     Raises:
+        ImageError: See ``check_photos``. Nothing is replaced.
         TableError: The split's table does not follow the schema, a face in it cannot be decoded, or none of its people
             is usable.
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
     table = _read_table(manifest.split_path(split))
     cache_dir = cache_dir or default_cache_dir(manifest)
-    dataset = f"{split}-{hashlib.sha256(os.fsencode(manifest.path.resolve())).hexdigest()[:8]}"
+    dataset = f"{split}-{_name_data_set(manifest, cache_dir)}"
     folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
     photos = group_photos(table.images, table.image_wh)
     shards = list(in_batches(photos, _PHOTOS_PER_SHARD))
     with lock_folder(cache_dir, progress, name=dataset):
         states = manifest.photos.read_states(photo.image for photo in photos)
+        check_photos(manifest.photos.root, states, allow_missing)
         packing = _Packing(table, manifest.photos, states, folder, _FaceReader(table.path))
         pending = folder.find_pending(shards, packing.is_current)
         if pending:
@@ -335,10 +352,15 @@ def open_stream_cache(
     return _gather(folder, shards, table, manifest, in_use)
 
 
+def _name_data_set(manifest: Manifest, cache_dir: Path) -> str:
+    """A name for a data set in a folder of caches, which stays the same if both are moved together."""
+    return hashlib.sha256(os.fsencode(to_portable(manifest.path, cache_dir))).hexdigest()[:8]
+
+
 def _cache_key(manifest: Manifest, split: str) -> str:
     """Computes a hash of everything except the photos that the content of the cache depends on."""
-    photos = [manifest.image_root, manifest.undecided_frame]
-    return shards_key([manifest.splits[split].sha256, *photos, CACHE_SIZES, code_fingerprint(__name__)])
+    parts = [manifest.splits[split].sha256, manifest.undecided_frame, CACHE_SIZES, code_fingerprint(__name__)]
+    return shards_key(parts)
 
 
 def _read_table(path: Path) -> _Table:

@@ -9,6 +9,8 @@ Vad = tuple[float, ...]
 """Valence, arousal, dominance, each 1-10, nan where EMOTIC has none."""
 
 _LONGEST_SIDE = 2**31 - 1
+_MIN_ROWS = 5
+"""A smaller number of rows does not tell a file of another form from single faulty rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,16 @@ class PhotoAnnotation:
     def image(self) -> str:
         """The photo's path below the image root."""
         return f"{self.folder}/{self.filename}" if self.folder else self.filename
+
+
+def is_most(n_faulty: int, n_rows: int) -> bool:
+    """Whether so many values of a column are faulty, more than half, that the file is at fault, not single rows.
+
+    Example:
+        >>> is_most(3, 5), is_most(2, 5), is_most(4, 4)
+        (True, False, False)
+    """
+    return n_rows >= _MIN_ROWS and 2 * n_faulty > n_rows
 
 
 def to_image_wh(width: float, height: float) -> tuple[int, int] | None:

@@ -182,7 +182,7 @@ def _correct_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[st
     """EMOTIC's categories among ``names``; words that an annotator in ``noted`` wrote too are not noted again."""
     known: list[str] = []
     for name in names:
-        found = _find_category(name)
+        found = find_category(name)
         is_noted = any(name in others for others in noted)
         if found is None:
             if not is_noted:
@@ -223,7 +223,7 @@ def _correct_word(name: str, word: str | None, known: tuple[str, ...], note: Not
     if word is None or not word.strip():
         note(f"{name}_missing", "", "")
         return None
-    found = next((one for one in known if one.lower() == word.strip().lower()), None)
+    found = find_word(word, known)
     if found is None:
         note(f"{name}_unknown", word, "")
     elif found != word:
@@ -231,12 +231,17 @@ def _correct_word(name: str, word: str | None, known: tuple[str, ...], note: Not
     return found
 
 
+def find_word(word: str, known: Iterable[str]) -> str | None:
+    """EMOTIC's spelling of a gender or age; None if the word is none."""
+    return next((one for one in known if one.lower() == word.strip().lower()), None)
+
+
 def _plain(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 @lru_cache(maxsize=1024)
-def _find_category(name: str) -> str | None:
+def find_category(name: str) -> str | None:
     """EMOTIC's spelling of a category; None if the word is none. Nearly all words of a file are the same few."""
     return _SPELLINGS.get(_plain(name))
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, to_folder, to_image_wh
+from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, is_most, to_folder, to_image_wh
+from emoface.emotic.corrections import find_category
 from emoface.errors import AnnotationsError
-from emoface.schema import CATEGORY_INDEX, DIMENSIONS, SPLITS
+from emoface.schema import DIMENSIONS, SPLITS
 from emoface.storage.files import read_text
 
 COLUMNS = (
@@ -28,11 +29,11 @@ _EXPECTED = {
     "Categorical_Labels": "a list of EMOTIC's categories, such as ['Engagement', 'Happiness']",
     "Continuous_Labels": "[valence, arousal, dominance]",
 }
-_LOWER_CATEGORIES = frozenset(name.lower() for name in CATEGORY_INDEX)
 _TRANSPOSED_SOURCE = "emodb_small"
 """The collection whose ``Image Size`` is [height, width] in this form; its boxes were clipped by the wrong side."""
 
-_NUMPY_ARRAY = re.compile(r"^(?:np\.|numpy\.)?array\((\[.*\])(?:,\s*dtype=[^\[\]]*)?\)$", re.DOTALL)
+_CALL = re.compile(r"^(?:\w+\.)?(?:array|tensor|list|tuple|set)\(([\[({].*[\])}])(?:,\s*dtype=[^\[\]]*)?\)$", re.DOTALL)
+"""A list as numpy, torch or Python prints it with the name of its type."""
 _NUMPY_SCALAR = re.compile(r"\b(?:np|numpy)\.(?:float|int|uint|str)\d*_?\(([^()]*)\)")
 _STRING = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _STRINGS = re.compile(r"\[\s*(?:'[^']*'|\"[^\"]*\")(?:[\s,]+(?:'[^']*'|\"[^\"]*\"))*[\s,]*\]")
@@ -40,8 +41,11 @@ _STRINGS = re.compile(r"\[\s*(?:'[^']*'|\"[^\"]*\")(?:[\s,]+(?:'[^']*'|\"[^\"]*\
 _NUMBERS = re.compile(r"\[\s*[-+.\deE]+(?:\s+(?:[-+.\deE]+|nan))*\s*\]|\[\s*nan(?:\s+(?:[-+.\deE]+|nan))*\s*\]")
 """A list of numbers as numpy prints it, without commas."""
 
-_MIN_ROWS = 5
-"""A smaller number of rows does not tell a file of another form from single faulty rows."""
+_BARE_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_BARE_NUMBERS = re.compile(
+    rf"{_BARE_NUMBER}(?:(?:\s*,\s*{_BARE_NUMBER})+|(?:\s*;\s*{_BARE_NUMBER})+|(?:\s+{_BARE_NUMBER})+)"
+)
+"""Numbers without brackets between which there is one and the same separator."""
 
 _NAN = re.compile(r"\bnan\b", re.IGNORECASE)
 _NUMBER = r"\s*(?:-?(?:0|[1-9]\d*)\.\d+|0|-?[1-9]\d*)\s*"
@@ -76,16 +80,14 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
 
 
 def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
-    """Refuses a file in which nearly all values of a column cannot be used, which is no matter of single rows."""
+    """Refuses a file in which most values of a column cannot be read, which is no matter of single rows."""
     people = [person for photo in photos for person in photo.people]
     faults: dict[str, list[str]] = {"BBox": [], "Categorical_Labels": [], "Continuous_Labels": []}
     for person in people:
         for column, found in faults.items():
             found += [text for text in person.unreadable if text.startswith(f"{column} ")][:1]
-        if person.categories and not any(name.strip().lower() in _LOWER_CATEGORIES for name in person.categories):
-            faults["Categorical_Labels"].append(f"Categorical_Labels {list(person.categories)}")
     for column, found in faults.items():
-        if len(people) >= _MIN_ROWS and len(found) >= 0.9 * len(people):
+        if is_most(len(found), len(people)):
             raise AnnotationsError(
                 f"{path}: {len(found):,} of {len(people):,} values of the column '{column}' cannot be read, such as "
                 f"{found[0].removeprefix(column).strip()}; expected {_EXPECTED[column]}"
@@ -147,22 +149,41 @@ def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
     """Parses a printed list; a value that is not a list is added to ``unreadable`` and gives an empty list."""
     if not text.strip():
         return []
-    printed = _NUMPY_SCALAR.sub(r"\1", _NUMPY_ARRAY.sub(r"\1", text.strip()))
+    printed = _NUMPY_SCALAR.sub(r"\1", _CALL.sub(r"\1", text.strip()))
     if _STRINGS.fullmatch(printed):
         return [first or second for first, second in _STRING.findall(printed)]
     if _NUMBERS.fullmatch(printed):
         printed = "[" + ", ".join(printed.strip("[] \n").split()) + "]"
-    words = [word.strip() for word in printed.split("|")]
-    if column == "Categorical_Labels" and len(words) > 1 and all(word in CATEGORY_INDEX for word in words):
-        return list(words)
+    elif _BARE_NUMBERS.fullmatch(printed):
+        printed = "[" + ", ".join(re.split(r"[\s,;]+", printed)) + "]"
     try:
         value = ast.literal_eval(_NAN.sub("None", printed))
     except (ValueError, SyntaxError, TypeError, RecursionError):
         value = None
+    if not isinstance(value, list | tuple) and column == "Categorical_Labels" and (words := _to_words(printed)):
+        return list(words)
     if not isinstance(value, list | tuple):
         unreadable.append(f"{column} {text}")
         return []
     return list(value)
+
+
+def _to_words(text: str) -> list[str]:
+    """Reads labels without brackets or quotes, if they are unmistakable; otherwise an empty list.
+
+    Example:
+        >>> _to_words("Engagement; joy"), _to_words("[Peace Pleasure]"), _to_words("joy"), _to_words("Peace maybe")
+        (['Engagement', 'joy'], ['Peace', 'Pleasure'], [], [])
+    """
+    inner = re.sub(r"^(?:\[(.*)\]|\((.*)\)|\{(.*)\})$", r"\1\2\3", text.strip(), flags=re.DOTALL)
+    if any(bracket in inner for bracket in "[](){}"):
+        return []
+    words = [word.strip().strip("'\"").strip() for word in re.split(r"[|;,]", inner)]
+    words = [word for word in words if word]
+    if any(find_category(word) for word in words):
+        return words
+    words = [word.strip("'\"") for word in inner.split()]
+    return words if all(find_category(word) for word in words) else []
 
 
 def _to_numbers(text: str, column: str, unreadable: list[str]) -> tuple[float, ...]:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from emoface.emotic.annotations import PhotoAnnotation
+from emoface.datasets.photos import check_image_root
+from emoface.emotic.annotations import PhotoAnnotation, is_most
+from emoface.emotic.corrections import AGES, GENDERS, find_category, find_word
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat
-from emoface.errors import AnnotationsError, SettingsError
-from emoface.schema import SOURCES, SPLITS
-from emoface.storage.files import is_below
-from emoface.storage.photo_stores import open_store
+from emoface.errors import AnnotationsError, find_nearest
+from emoface.schema import CATEGORIES, SOURCES, SPLITS
+from emoface.storage.files import is_below, parse_json, read_text
 from emoface.storage.urls import Place
 from emoface.vision.boxes import find_other_convention
 
@@ -53,15 +54,23 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
             to train if it is not named after a split.
 
     Raises:
-        AnnotationsError: No annotations were found; the message lists every searched path.
+        AnnotationsError: There is no such folder, or no annotations were found in it; the message then lists every
+            searched path. Or the file is of a format that is not read.
     """
     if annotations is not None and annotations.is_file():
         if annotations.suffix.lower() == ".csv":
             split = annotations.stem.lower()
             return AnnotationFiles(None, {split if split in SPLITS else "train": annotations})
+        if annotations.suffix.lower() == ".json":
+            raise AnnotationsError(
+                f"{annotations}: a JSON file, {_describe_json(annotations)}; expected Annotations.mat or a CSV file: "
+                "convert it first, docs/your-own-photos.md describes the columns"
+            )
         return AnnotationFiles(annotations, {})
     if annotations is not None and not annotations.is_dir():
         raise AnnotationsError(f"{annotations}: no such file or folder; name the annotations with --annotations")
+    if annotations is None and not emotic_root.is_dir():
+        raise AnnotationsError(f"{emotic_root}: {_describe_no_folder(emotic_root)}")
     folders = (emotic_root / "Annotations", emotic_root) if annotations is None else (annotations,)
     absent: list[Path] = []
     for path in (folder / name for name in MAT_NAMES for folder in folders):
@@ -80,6 +89,26 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
     )
 
 
+def _describe_json(path: Path) -> str:
+    """Says what kind of annotations a JSON file has, as far as it can be told."""
+    try:
+        found = parse_json(read_text(path, AnnotationsError))
+    except ValueError:
+        return "cut off or damaged"
+    is_coco = isinstance(found, dict) and {"images", "annotations"} <= found.keys()
+    return "annotations in the format of COCO" if is_coco else "of a format that is not known"
+
+
+def _describe_no_folder(path: Path) -> str:
+    """Says that a folder does not exist, and which folder beside it has a similar name."""
+    if path.is_file():
+        return "a file, expected the folder of the download; name a single annotation file with --annotations"
+    parent = path.absolute().parent
+    beside = sorted(one.name for one in parent.iterdir() if one.is_dir()) if parent.is_dir() else []
+    nearest = find_nearest(path.name, beside)
+    return "no such folder" + (f"; did you mean '{path.parent / nearest}'?" if nearest else "")
+
+
 def find_image_root(emotic_root: Path, images: Place | None = None) -> Place:
     """Finds the image root: the folder that contains ``mscoco/images`` and the other collections.
 
@@ -95,8 +124,7 @@ def find_image_root(emotic_root: Path, images: Place | None = None) -> Place:
         StoreError: ``images`` is in an object store, which does not answer or refuses to.
     """
     if images is not None:
-        if not open_store(images).is_folder():
-            raise SettingsError(f"{images}: no such folder, expected the one that holds {_folders()}; see --images")
+        check_image_root(images)
         return images
     for name in IMAGE_ROOT_NAMES:
         if (emotic_root / name).is_dir():
@@ -122,6 +150,7 @@ def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
             f"{_names(files.paths)}: the photo {climbing!r} is outside the image root; expected one below it"
         )
     _check_boxes(files, photos)
+    _check_words(files, photos)
     return photos
 
 
@@ -142,9 +171,27 @@ def _check_boxes(files: AnnotationFiles, photos: Sequence[PhotoAnnotation]) -> N
         )
 
 
+def _check_words(files: AnnotationFiles, photos: Sequence[PhotoAnnotation]) -> None:
+    """Refuses annotations in which most people have labels, a gender or an age that EMOTIC does not have."""
+    people = [person for photo in photos for person in photo.people]
+    strange: dict[str, Sequence[str | tuple[str, ...]]] = {
+        "labels": [one.categories for one in people if one.categories and not any(map(find_category, one.categories))],
+        "a gender": [one.gender for one in people if one.gender and find_word(one.gender, GENDERS) is None],
+        "an age": [one.age for one in people if one.age and find_word(one.age, AGES) is None],
+    }
+    expected = {
+        "labels": f"some of its {len(CATEGORIES)}, such as {CATEGORIES[11]} or {CATEGORIES[16]}",
+        "a gender": f"{' or '.join(GENDERS)}, or nothing",
+        "an age": f"{' or '.join(AGES)}, or nothing",
+    }
+    for what, found in strange.items():
+        if is_most(len(found), len(people)):
+            first = found[0] if isinstance(found[0], str) else ", ".join(found[0])
+            raise AnnotationsError(
+                f"{_names(files.paths)}: {len(found):,} of {len(people):,} people have {what} unknown to EMOTIC, such "
+                f"as '{first}'; expected {expected[what]}: translate the values"
+            )
+
+
 def _names(paths: Iterable[Path]) -> str:
     return ", ".join(map(str, paths))
-
-
-def _folders() -> str:
-    return ", ".join(f"{source}/images" for source in SOURCES)

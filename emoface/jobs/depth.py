@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, digest_bodies, list_bodies
-from emoface.datasets.photos import PhotoFolder, UprightPhoto
+from emoface.datasets.photos import PhotoFolder, UprightPhoto, check_photos
 from emoface.errors import ImageError, SettingsError
 from emoface.inference.depth import (
     BOXES,
@@ -31,8 +31,8 @@ from emoface.progress import SILENT, Progress
 from emoface.schema import DEPTH_SCHEMA, DEPTH_TABLE, NEARNESS_SIDE, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, stat_digest
 from emoface.storage.locks import locked
-from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
-from emoface.storage.settings import File, Folder, Settings
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import open_bytes, read_table
 
 MAPS_FOLDER = "maps folder"
@@ -55,6 +55,10 @@ class DepthConfig(Settings):
     maps: Folder | None = None
     """Folder of grey PNG images of 8 or 16 bits that something else wrote, larger is nearer: for the photo a/b.jpg the
     image a/b.png, upright, of any size. The folder depth of a simulation is one."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where parse found them."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos are missing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,15 +80,17 @@ def run_depth(config: DepthConfig, progress: Progress = SILENT) -> JobRecord:
 
     Raises:
         TableError: ``people.parquet`` is missing or damaged.
-        ImageError: An image of ``maps`` is missing or cannot be read.
+        ImageError: An image of ``maps`` is missing or cannot be read; or all photos are missing, or nearly all, and
+            ``allow_missing`` is not set. Nothing is replaced.
         WeightsError: The model is missing, damaged, or finds no depth.
     """
     people_path = config.dir / "people.parquet"
     people = read_table(people_path, PEOPLE_SCHEMA, _REMEDY, ["image", "image_wh", "body_bbox"])
-    folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+    folder = PhotoFolder.of_data_set(config.dir, config.images)
     photos = list_bodies(people)
-    inputs = {str(people_path): file_sha256(people_path)}
+    inputs = {str(people_path): file_sha256(people_path), **folder.record_inputs(config.dir, config.images)}
     states = folder.read_states(photo.image for photo in photos)
+    check_photos(folder.root, states, config.allow_missing)
     name, sha256, content, compute = _choose_provider(config, photos, set(states.missing))
     key = [content, folder.undecided_frame, digest_bodies(photos), code_fingerprint(__name__)]
     shape = (NEARNESS_SIDE, NEARNESS_SIDE)

@@ -62,7 +62,7 @@ from emoface.storage.records import (
     hash_inputs,
     photo_inputs,
 )
-from emoface.storage.settings import Count, Device, FileOrUrl, Folder, Seed, Settings, Split
+from emoface.storage.settings import Count, Device, FileOrUrl, Folder, FolderOrUrl, Seed, Settings, Split
 from emoface.storage.tables import read_table
 
 CHOOSING_SPLIT: Split = "val"
@@ -97,6 +97,10 @@ class EvaluateConfig(Settings):
     """Number of people in each batch."""
     workers: Annotated[int, Field(ge=0)] = 1
     """Number of threads that read photos ahead."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where the manifest says."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos of a split are missing."""
     cache: Folder | None = None
     """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
 
@@ -126,6 +130,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     Raises:
         SettingsError: The folder is not a training run, or the run is unfinished, or its data set has changed since the
             training.
+        ImageError: The photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
         TableError: The data set does not match its manifest, or the model cannot use any person of the split.
         ProtocolError: A rule of the protocol is broken.
     """
@@ -207,7 +212,8 @@ def find_split_table(config: EvaluateConfig) -> Path:
 
 def _find_manifest(config: EvaluateConfig, run: Run) -> Manifest:
     """Reads the manifest of the settings, or that of the training if it has not changed."""
-    manifest = read_manifest(config.manifest or run.manifest_path, check_sha256=True)
+    images = config.images or (run.images if config.manifest is None else None)
+    manifest = read_manifest(config.manifest or run.manifest_path, check_sha256=True, images=images)
     trained = run.settings["manifest"]["sha256"]
     if config.manifest is None and (found := file_sha256(manifest.path)) != trained:
         raise SettingsError(
@@ -242,7 +248,7 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
         file_sha256(run.path / BEST_NAME),
         run.stream_sizes,
         manifest.splits[split].sha256,
-        manifest.image_root,
+        manifest.undecided_frame,
         manifest.photos.read_states(images).digest(images),
         _describe_arrays(run, manifest),
         *([run.backbone.identity()] if run.is_probe else []),
@@ -278,7 +284,7 @@ def _predict(
     from emoface.mter.forward import forward_people
     from emoface.mter.person_arrays import PersonArrays
 
-    cache = open_stream_cache(manifest, split, config.cache, progress)
+    cache = open_stream_cache(manifest, split, config.cache, progress, allow_missing=config.allow_missing)
     model = run.load_model().to(pick_device(config.device))
     positions = np.flatnonzero(model.select_people(cache.people.has_face))
     left_out = _count_left_out(cache, len(positions), model.reads_face_alone)
@@ -313,7 +319,10 @@ def _predict_probe(
     )
     device = pick_device(config.device)
     load = partial(reload_backbone, facts, device=device, progress=progress)
-    cache = complete_features(folder, manifest, [split], streams, load, progress=progress)[split]
+    caches = complete_features(
+        folder, manifest, [split], streams, load, allow_missing=config.allow_missing, progress=progress
+    )
+    cache = caches[split]
     people = cache.people
     positions = np.flatnonzero(people.has_face) if streams == ("face",) else np.arange(len(people))
     left_out = _count_left_out(cache, len(positions), streams == ("face",))
@@ -440,6 +449,11 @@ def _is_own(run: Run, manifest: Manifest) -> bool:
     return bool(file_sha256(manifest.path) == run.settings["manifest"]["sha256"])
 
 
+def _hash_annotations(manifest: Manifest) -> list[str]:
+    """The sha256 of a data set's annotation files, wherever they were."""
+    return sorted(manifest.annotations.get("files", {}).values())
+
+
 def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list[str]) -> int | None:
     """Counts the people that the run was trained on; None where that is unknown.
 
@@ -448,7 +462,7 @@ def _count_trained_on(run: Run, manifest: Manifest, split: str, person_ids: list
     own = _own_manifest(run, manifest)
     if not _is_own(run, own):
         return None
-    if own.path != manifest.path and own.annotations.get("files") != manifest.annotations.get("files"):
+    if own.path != manifest.path and _hash_annotations(own) != _hash_annotations(manifest):
         return 0
     trained = read_table(own.split_path("train"), SPLIT_SCHEMA, _SPLIT_REMEDY, ["person_id"])["person_id"]
     return len(set(person_ids) & set(trained.to_pylist()))

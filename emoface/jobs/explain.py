@@ -24,7 +24,7 @@ from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Device, FileOrUrl, Folder, Settings
+from emoface.storage.settings import Device, FileOrUrl, Folder, FolderOrUrl, Settings
 from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo, square_box
@@ -46,6 +46,8 @@ class ExplainConfig(Settings):
     """The ``person_id`` of a person of the data set; repeat the option for each person."""
     manifest: FileOrUrl | None = None
     """Manifest of the data set of these people; by default the one that the run was trained on."""
+    image_root: FolderOrUrl | None = None
+    """Folder of the data set's photos, or its URL, if they are no longer where the manifest says."""
     boxes: tuple[Box, ...] = ()
     """A body box in the single given photo in pixels, x1,y1,x2,y2; repeat the option for each person. Without boxes the
     people are found by their faces."""
@@ -167,7 +169,8 @@ def _find_cases(
     from emoface.inference.predictor import from_annotation
 
     if config.index or config.person_id:
-        manifest = read_manifest(config.manifest or predictor.run.manifest_path)
+        images = config.image_root or (predictor.run.images if config.manifest is None else None)
+        manifest = read_manifest(config.manifest or predictor.run.manifest_path, images=images)
         found = find_annotated_people(manifest, "index", config.index) if config.index else []
         found += find_annotated_people(manifest, "person_id", config.person_id) if config.person_id else []
         for annotated in {one.index: one for one in found}.values():

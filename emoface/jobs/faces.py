@@ -29,17 +29,18 @@ from pydantic import InstanceOf, model_validator
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import (
     CHANGED_DIGEST,
+    IMAGE_ROOT,
     IMAGE_UNREADABLE,
     UNREADABLE_PHOTOS,
     PhotoFolder,
     PhotoOrStatus,
     PhotoRows,
+    check_photos,
     confirm_digest,
-    describe_missing_photos,
     group_photos,
     read_ahead,
 )
-from emoface.errors import ClusterError, ImageError, SettingsError, StoreError, TableError
+from emoface.errors import ClusterError, SettingsError, StoreError, TableError
 from emoface.inference.faces import (
     FaceSettings,
     PersonFace,
@@ -61,14 +62,13 @@ from emoface.storage.records import (
     JobRecord,
     code_fingerprint,
     finish_job,
-    need_record,
     record_path,
     state_inputs,
 )
-from emoface.storage.settings import Count, Folder, Settings
+from emoface.storage.settings import Count, Folder, FolderOrUrl, Settings
 from emoface.storage.shards import ShardFolder, ShardObjects, Shards, Summary, SummaryModel, shards_key
 from emoface.storage.tables import bytes_to_table, open_bytes, read_table, table_to_bytes, vectors_to_array
-from emoface.storage.urls import is_url
+from emoface.storage.urls import is_url, to_portable
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
@@ -82,7 +82,7 @@ _TABLE = "parquet"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
 _BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
-_NOT_IN_KEY = ("dir", "weights", "engine", "shards", "allow_missing")
+_NOT_IN_KEY = ("dir", "weights", "engine", "shards", "images", "allow_missing")
 """Settings that do not change the content of a shard."""
 
 
@@ -105,6 +105,9 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     shards: str | None = None
     """URL in an object store for the shards, such as s3://bucket/shards, where machines without a common disk share
     them; by default they are in DIR/faces_shards."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where parse found them; split writes it into the
+    manifest."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos are missing; their people get the status image_missing."""
 
@@ -175,6 +178,7 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         TableError: ``people.parquet`` is missing or has other columns.
         WeightsError: The detector's weights are missing or damaged.
+        SettingsError: ``images`` is no folder.
         ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
         StoreError: The photos are in an object store, which does not answer or refuses to; the finished shards stay.
     """
@@ -182,19 +186,16 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
     people = read_table(
         people_path, PEOPLE_SCHEMA, _REMEDY, ["index", "person_id", "image", "image_wh", "body_bbox", "same_person_as"]
     )
-    folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+    folder = PhotoFolder.of_data_set(config.dir, config.images)
     weights = find_detector_weights(config)
     photos = list_photos(people)
     states = folder.read_states(photo.image for photo in photos)
-    if not config.allow_missing and (said := describe_missing_photos(folder.root, states.missing, len(photos))):
-        raise ImageError(
-            f"{said}; nothing was replaced. Mount the disk, or run 'emoface parse' again with '--images DIR' if the "
-            "photos have moved; '--allow-missing' goes on without them"
-        )
+    check_photos(folder.root, states, config.allow_missing)
     people_sha256 = file_sha256(people_path)
     inputs = {
         str(people_path): people_sha256,
         str(weights.path): weights.sha256,
+        **folder.record_inputs(config.dir, config.images),
         **state_inputs(folder.root, states, (photo.image for photo in photos)),
     }
     code = code_fingerprint(__name__)
@@ -231,7 +232,11 @@ def run_faces(config: FacesConfig, progress: Progress = SILENT) -> JobRecord:
             **_sum_counts(work.shards, len(shards)),
             "face_status": statuses,
         },
-        info=describe_faces(config, weights) | _list_unreadable(work.shards, len(shards), progress),
+        info={
+            **describe_faces(config, weights),
+            IMAGE_ROOT: to_portable(folder.root, config.dir),
+            **_list_unreadable(work.shards, len(shards), progress),
+        },
     )
 
 
@@ -245,7 +250,7 @@ def remove_shards(config: FacesConfig) -> None:
         if config.shards is None:
             shutil.rmtree(config.dir / _SHARDS_NAME, ignore_errors=True)
         elif people_path.is_file():
-            folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+            folder = PhotoFolder.of_data_set(config.dir, config.images)
             sha256 = find_detector_weights(config).sha256
             key = _shards_key(config, folder, sha256, file_sha256(people_path), code_fingerprint(__name__))
             _open_shards(config, key).remove()

@@ -17,7 +17,7 @@ from emoface.mter.names import STREAMS
 from emoface.progress import SILENT, Progress
 from emoface.schema import SPLITS
 from emoface.storage.records import JobRecord, find_current, finish_job, hash_inputs
-from emoface.storage.settings import Device, File, Folder, Seed, Settings, TextForm
+from emoface.storage.settings import Device, File, Folder, FolderOrUrl, Seed, Settings, TextForm
 
 
 class FeaturesConfig(Settings):
@@ -37,6 +37,10 @@ class FeaturesConfig(Settings):
     """Seed of random weights."""
     device: Device = "auto"
     """Device on which the network runs; auto takes CUDA where there is one."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where the manifest says."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos of a split are missing."""
     cache: Folder | None = None
     """Folder of the caches; by default stream_cache beside the manifest. The features are in features-KEY in it."""
 
@@ -54,13 +58,14 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
     Raises:
         ModuleNotFoundError: The library of the backbone is not installed.
         SettingsError: No backbone has that name, or its library cannot build it.
-        TableError: The data set does not match its manifest, or its photos are missing.
+        ImageError: The photos are missing, or nearly all, and ``allow_missing`` is not set.
+        TableError: The data set does not match its manifest, or none of its people is usable.
         WeightsError: The file of weights is missing, or of another network.
     """
     from emoface.learning.devices import pick_device
     from emoface.mter.backbones import load_backbone
 
-    manifest = read_manifest(config.manifest, check_sha256=True)
+    manifest = read_manifest(config.manifest, check_sha256=True, images=config.images)
     backbone = load_backbone(
         config.backbone, config.weights, seed=config.seed, device=pick_device(config.device), progress=progress
     )
@@ -73,7 +78,15 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
     if current is not None:
         progress.note(f"{folder.path}: these features are current; nothing to do")
         return current
-    caches = complete_features(folder, manifest, SPLITS, config.streams, lambda: backbone, progress=progress)
+    caches = complete_features(
+        folder,
+        manifest,
+        SPLITS,
+        config.streams,
+        lambda: backbone,
+        allow_missing=config.allow_missing,
+        progress=progress,
+    )
     return finish_job(
         "features",
         config,

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from emoface.datasets.people import find_first_rows
-from emoface.datasets.photos import describe_missing_photos
+from emoface.datasets.photos import describe_missing_photos, is_nearly_all
 from emoface.emotic import (
     PEOPLE_NOTES,
     PHOTO_NOTES,
@@ -39,10 +39,10 @@ from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import PhotoStore, open_store
-from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
+from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, read_record, record_path
 from emoface.storage.settings import Folder, FolderOrUrl, Settings
 from emoface.storage.tables import vectors_to_array, write_table
-from emoface.storage.urls import Place, is_url, resolve_place
+from emoface.storage.urls import Place, is_url, resolve_place, to_portable
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
 
 _UNKNOWN_WH = (0, 0)
@@ -50,6 +50,10 @@ _ROWS_PER_BLOCK = 10_000
 _THREADS_PER_CORE = 4
 """More than one, because reading a photo's header mostly waits for the disk."""
 _THREADS_OF_STORE = 32
+_UNKNOWN_WORDS = {"category_unknown": "labels", "gender_unknown": "genders", "age_unknown": "ages"}
+"""What the words of some notes are."""
+_MOST_WORDS = 5
+"""Number of unknown words that are shown."""
 
 
 class ParseConfig(Settings):
@@ -68,6 +72,9 @@ class ParseConfig(Settings):
     """Frame of the boxes of photos with an orientation (EXIF, XMP) whose annotated size does not tell it: stored is
     the pixels as they lie in the file, upright is the photo as viewers show it, auto is the frame that most other
     photos are annotated in, or stored where no size tells."""
+    allow_missing: bool = False
+    """Go on although the folder given with --images has none of the photos, or although people.parquet was made with
+    the photos and at least 95 % of them are missing now."""
 
 
 @locked("out")
@@ -84,6 +91,8 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         AnnotationsError: The annotations cannot be found or read.
         SettingsError: The given image root is not a folder.
+        ImageError: The given image root has none of the photos, or photos that an earlier run found are missing now,
+            and ``allow_missing`` is not set. Nothing is replaced.
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
     files = find_annotations(config.emotic_root, config.annotations)
@@ -92,9 +101,11 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     photos = read_annotations(files)
     progress.advance(len(files.paths))
     headers = _read_headers(image_root, photos, progress)
+    _check_missing(config, image_root, headers, progress)
     frame = find_usual_frame(_find_frames(photos, headers)) if config.frame == "auto" else config.frame
     people = _collect_people(photos, headers, frame)
     del photos  # the largest part of the memory
+    _note_unknown_words(people.notes, progress)
     table = _mark_same_people(people.to_table(), people.notes)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
@@ -111,9 +122,9 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         outputs=[people_path, notes_path],
         counts=_count(table, people.notes, headers),
         info={
-            "image_root": str(image_root),
+            "image_root": to_portable(image_root, config.out),
             "undecided_frame": frame,
-            "annotations": str((files.mat_path or files.paths[0].parent).resolve()),
+            "annotations": to_portable(files.mat_path or files.paths[0].parent, config.out),
         },
     )
 
@@ -167,7 +178,6 @@ def _read_headers(image_root: Place, photos: Sequence[PhotoAnnotation], progress
     progress.start("photo sizes", len(images))
     store = open_store(image_root)
     if not store.is_folder():
-        progress.note(f"{image_root}: no such folder; the annotated sizes are used")
         progress.advance(len(images))
         return dict.fromkeys(images, _MISSING)
     headers: dict[str, _Header] = {}
@@ -177,10 +187,7 @@ def _read_headers(image_root: Place, photos: Sequence[PhotoAnnotation], progress
         for image, header in zip(images, read, strict=True):
             headers[image] = header
             progress.advance()
-    missing = {image: header for image, header in headers.items() if header.problem == _MISSING.problem}
-    if said := describe_missing_photos(image_root, list(missing), len(images)):
-        progress.note(f"{said}; their annotated sizes are used. If the photos are elsewhere, give --images DIR")
-    similar = [one for one in missing.items() if one[1].reason]
+    similar = [(image, headers[image]) for image in _list_missing(headers) if headers[image].reason]
     if similar:
         image, header = similar[0]
         progress.note(
@@ -188,6 +195,63 @@ def _read_headers(image_root: Place, photos: Sequence[PhotoAnnotation], progress
             f"first is {image}: {header.reason}; rename them, or write their names in the annotations as they are"
         )
     return headers
+
+
+def _list_missing(headers: dict[str, _Header]) -> list[str]:
+    return [image for image, header in headers.items() if header.problem == _MISSING.problem]
+
+
+def _check_missing(config: ParseConfig, image_root: Place, headers: dict[str, _Header], progress: Progress) -> None:
+    """Warns if all photos are missing, or nearly all: the rows alone are useful.
+
+    It is an error if ``images`` names a folder that has none of them, or if the rows would replace some that were made
+    with the photos.
+    """
+    missing = _list_missing(headers)
+    if not (said := describe_missing_photos(image_root, missing, len(headers))):
+        return
+    where = "If the photos are elsewhere, name their folder with --images DIR"
+    if not config.allow_missing:
+        if config.images is not None and len(missing) == len(headers):
+            raise ImageError(
+                f"{said}; nothing was written. Expected the folder that the annotated paths start in; "
+                "'--allow-missing' reads the annotations without the photos"
+            )
+        if _had_photos(config.out):
+            raise ImageError(
+                f"{said}, but {config.out / 'people.parquet'} was made with the photos; nothing was replaced. Mount "
+                "the disk, or name the folder of the photos with '--images DIR' if they have moved; "
+                "'--allow-missing' goes on without them"
+            )
+    progress.note(f"Warning: {said}; their annotated sizes are used. {where}")
+
+
+def _had_photos(out: Path) -> bool:
+    """Whether the last finished run in ``out`` found more than a few of its photos."""
+    record = read_record(out, "parse")
+    if record is None or not {"photos", "photos_missing"} <= record.counts.keys():
+        return False
+    n_photos, n_missing = (record.counts[name] for name in ("photos", "photos_missing"))
+    return bool(n_photos) and not is_nearly_all(n_missing, n_photos)
+
+
+def _note_unknown_words(notes: Sequence[Note], progress: Progress) -> None:
+    """Names the words that are no label, gender or age of EMOTIC's, and how many rows have them."""
+    for what, kind in _UNKNOWN_WORDS.items():
+        rows_of: dict[str, set[str]] = {}
+        for note in notes:
+            if note.what == what:
+                rows_of.setdefault(note.before, set()).add(note.person_id)
+        if rows_of:
+            shown = sorted(rows_of, key=lambda word: (-len(rows_of[word]), word))
+            words = ", ".join(f"{word!r} ({len(rows_of[word]):,})" for word in shown[:_MOST_WORDS])
+            others = f" and {len(shown) - _MOST_WORDS:,} other words" if len(shown) > _MOST_WORDS else ""
+            n_rows = len(set().union(*rows_of.values()))
+            have = "row has" if n_rows == 1 else "rows have"
+            progress.note(
+                f"Warning: {n_rows:,} {have} {kind} unknown to EMOTIC: {words}{others}; they are left out, see "
+                "parse_notes.csv"
+            )
 
 
 def _read_header(store: PhotoStore, image: str) -> _Header:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from emoface.errors import SettingsError, did_you_mean
+from emoface.errors import EmofaceError, SettingsError, did_you_mean
 from emoface.pipeline.definition import read_pipeline_file
+from emoface.pipeline.messages import StageProgress, to_pipeline_words
 from emoface.pipeline.stages import (
     CURRENT,
     STALE,
@@ -139,7 +140,11 @@ def _run_stage(config: PipelineConfig, stage: Stage, observer: StageObserver) ->
         reset_stage(stage)
     run = getattr(importlib.import_module(stage.job.module), stage.job.run)
     with observer.begin(status) as progress:
-        record: JobRecord = run(stage.config, progress)
+        try:
+            record: JobRecord = run(stage.config, StageProgress(progress, stage))
+        except EmofaceError as error:
+            error.args = (to_pipeline_words(str(error), stage),)
+            raise
     observer.end(stage, record)
     return record
 

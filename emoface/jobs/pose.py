@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, digest_bodies, list_bodies
-from emoface.datasets.photos import PhotoFolder, UprightPhoto
+from emoface.datasets.photos import PhotoFolder, UprightPhoto, check_photos
 from emoface.errors import SettingsError, TableError
 from emoface.inference.pose import LANDMARKS, PoseProvider, find_people, load_pose_provider
 from emoface.progress import SILENT, Progress
@@ -22,8 +22,8 @@ from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEM
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import PhotoStates
-from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
-from emoface.storage.settings import File, Folder, Settings
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.vision.arrays import Float32Array
 from emoface.vision.whole_body import N_POINTS, no_points, points_of_landmarks
@@ -50,6 +50,10 @@ class PoseConfig(Settings):
     points: File | None = None
     """A parquet file with the columns person_id and points, found by something else: 133 times x, y and confidence, in
     the frame of body_bbox. The ground_truth.parquet of a simulation is one."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where parse found them."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos are missing."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,6 +84,7 @@ def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
 
     Raises:
         TableError: A table is missing or damaged.
+        ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
         WeightsError: The model is missing, damaged, or finds no body points.
     """
     people_path = config.dir / "people.parquet"
@@ -98,11 +103,12 @@ def run_pose(config: PoseConfig, progress: Progress = SILENT) -> JobRecord:
     else:
         provider = load_pose_provider(config.provider, config.weights)
         name, sha256 = provider.name, provider.sha256
-        folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+        folder = PhotoFolder.of_data_set(config.dir, config.images)
         photos = list_bodies(people)
         states = folder.read_states(photo.image for photo in photos)
+        check_photos(folder.root, states, config.allow_missing)
         points, photo_inputs = _find_points(config.dir, photos, folder, states, provider, progress)
-        inputs |= photo_inputs
+        inputs |= photo_inputs | folder.record_inputs(config.dir, config.images)
     path = config.dir / POSE_TABLE
     _write_points(path, people, points, name, sha256)
     return finish_job(

@@ -37,7 +37,7 @@ from emoface.storage.locks import locked
 from emoface.storage.media import Media, is_video, list_media
 from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Count, Device, File, FileOrUrl, Folder, PathOrUrl, Settings, Share
+from emoface.storage.settings import Count, Device, File, FileOrUrl, Folder, FolderOrUrl, PathOrUrl, Settings, Share
 from emoface.storage.urls import Place, find_below, name_of, resolve_place
 from emoface.version import __version__
 from emoface.vision.boxes import Box
@@ -82,6 +82,8 @@ class PredictConfig(Settings):
     manifest: FileOrUrl | None = None
     """Manifest of a data set that contains the photos: its people, boxes and faces are used, and the true labels are
     drawn too."""
+    image_root: FolderOrUrl | None = None
+    """Folder of the data set's photos, or its URL, if they are no longer where the manifest says."""
     people: Literal["faces", "detector"] = "faces"
     """How people are found where no boxes are given: ``faces`` estimates a body box from each face, ``detector`` finds
     the body boxes with the person detector and assigns faces to them."""
@@ -197,7 +199,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         config,
         media,
         boxes_of=_read_boxes(config, media),
-        manifest=None if config.manifest is None else read_manifest(config.manifest),
+        manifest=None if config.manifest is None else read_manifest(config.manifest, images=config.image_root),
         person_detector=None
         if config.person_detector is None
         else load_person_detector(config.person_detector, config.person_conf_threshold),

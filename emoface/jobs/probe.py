@@ -31,6 +31,7 @@ from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
 from emoface.storage.records import (
     JobRecord,
+    fact_inputs,
     find_current,
     finish_job,
     hash_inputs,
@@ -38,7 +39,8 @@ from emoface.storage.records import (
     record_path,
     to_json_number,
 )
-from emoface.storage.settings import Count, Device, File, Folder, Seed, Settings, TextForm, describe_fault
+from emoface.storage.settings import Count, Device, File, Folder, FolderOrUrl, Seed, Settings, TextForm, describe_fault
+from emoface.storage.urls import resolve_place
 
 _FITTED_ON, _CHOSEN_ON = "train", "val"
 
@@ -106,6 +108,10 @@ class ProbeConfig(Settings):
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
     device: Device = "auto"
     """Device on which features are computed; auto takes CUDA where there is one."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where the manifest says."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos of a split are missing."""
     cache: Folder | None = None
     """Folder of the caches, for --backbone; by default stream_cache beside the manifest."""
 
@@ -131,12 +137,14 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
         SettingsError: The folder has no finished features, or not those of a stream; or ``out`` holds a training run.
         TableError: The features are of another data set, or a split has nobody to fit or choose on.
     """
-    manifest = read_manifest(config.manifest, check_sha256=True)
+    manifest = read_manifest(config.manifest, check_sha256=True, images=config.images)
     folder, facts = _open_features(config, manifest, progress)
     streams = _choose_streams(config, folder)
     used = [folder.array_path(split, stream) for split in (_FITTED_ON, _CHOSEN_ON) for stream in streams]
     weights = [Path(facts.path)] if config.backbone is not None and facts.path is not None else []
     inputs = hash_inputs([manifest.path, *weights, *used])
+    if config.features is not None:
+        inputs |= fact_inputs(config.features, "features", ["backbone"])
     current = find_current(PROBE, config, config.out, module=__name__, inputs=inputs)
     if current is not None:
         progress.note(f"{config.out}: this probe is current; nothing to do")
@@ -188,7 +196,9 @@ def _open_features(config: ProbeConfig, manifest: Manifest, progress: Progress) 
     backbone = load_backbone(config.backbone, config.weights, seed=config.seed, device=device, progress=progress)
     folder = find_feature_folder(manifest, backbone.facts, config.cache or default_cache_dir(manifest))
     splits, streams = (_FITTED_ON, _CHOSEN_ON), config.streams or STREAMS
-    complete_features(folder, manifest, splits, streams, lambda: backbone, progress=progress)
+    complete_features(
+        folder, manifest, splits, streams, lambda: backbone, allow_missing=config.allow_missing, progress=progress
+    )
     return folder, backbone.facts
 
 
@@ -240,7 +250,8 @@ def _open_people(
     """The people of a split that a probe of these streams can use, with their features."""
     from emoface.mter.sampling import shuffle_labels
 
-    people = open_stream_cache(manifest, split, folder.path.parent, progress).people
+    cache_dir, allows = folder.path.parent, config.allow_missing
+    people = open_stream_cache(manifest, split, cache_dir, progress, allow_missing=allows).people
     features = folder.read(split, streams, people)
     if config.shuffle_labels:
         people = shuffle_labels(people, config.seed)
@@ -266,6 +277,7 @@ def _describe(
     return {
         "model": PROBE,
         "manifest": {"path": str(manifest.path.resolve()), "sha256": file_sha256(manifest.path)},
+        "images": None if config.images is None else str(resolve_place(config.images)),
         "detector": manifest.detector,
         "recipe": {},
         "seed": config.seed,

@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, list_bodies
-from emoface.datasets.photos import PhotoFolder, UprightPhoto
+from emoface.datasets.photos import PhotoFolder, UprightPhoto, check_photos
 from emoface.inference.regions import FASTER_RCNN, N_FEATURES, load_region_provider
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
 from emoface.schema import PEOPLE_SCHEMA, REGIONS_SCHEMA, REGIONS_TABLE
 from emoface.storage.files import atomic_path, file_sha256
 from emoface.storage.locks import locked
-from emoface.storage.records import JobRecord, code_fingerprint, finish_job, need_record
-from emoface.storage.settings import File, Folder, Settings
+from emoface.storage.records import JobRecord, code_fingerprint, finish_job
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import open_bytes, read_table
 
 _SHARDS_NAME = "regions_shards"
@@ -40,6 +40,10 @@ class RegionsConfig(Settings):
     """Name of the weights of torchvision's Faster R-CNN, which must be installed beside torch."""
     weights: File | None = None
     """A weight file of torchvision's fasterrcnn_resnet50_fpn, instead of looking the name up."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where parse found them."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos are missing."""
 
 
 @locked("dir")
@@ -55,16 +59,18 @@ def run_regions(config: RegionsConfig, progress: Progress = SILENT) -> JobRecord
 
     Raises:
         TableError: ``people.parquet`` is missing or damaged.
+        ImageError: All photos are missing, or nearly all, and ``allow_missing`` is not set. Nothing is replaced.
         WeightsError: The weights are missing or damaged.
         ModuleNotFoundError: torchvision is not installed.
     """
     people_path = config.dir / "people.parquet"
     people = read_table(people_path, PEOPLE_SCHEMA, _REMEDY, ["image", "image_wh", "body_bbox"])
     provider = load_region_provider(config.provider, config.weights)
-    folder = PhotoFolder.of_record(need_record(config.dir, "parse").info)
+    folder = PhotoFolder.of_data_set(config.dir, config.images)
     photos = list_bodies(people)
-    inputs = {str(people_path): file_sha256(people_path)}
+    inputs = {str(people_path): file_sha256(people_path), **folder.record_inputs(config.dir, config.images)}
     states = folder.read_states(photo.image for photo in photos)
+    check_photos(folder.root, states, config.allow_missing)
 
     def compute(_: PhotoBodies, one: UprightPhoto) -> NDArray[np.float32]:
         return provider.find(one.pixels)

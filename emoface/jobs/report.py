@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.datasets.people import find_first_rows
-from emoface.datasets.photos import PhotoFolder
+from emoface.datasets.photos import IMAGE_ROOT, PhotoFolder
 from emoface.errors import TableError
 from emoface.labels.repeated import count_split_pairs, find_leaks
 from emoface.labels.statistics import (
@@ -58,7 +58,9 @@ from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
+    ALL_INFO,
     JobRecord,
+    fact_inputs,
     finish_job,
     hash_inputs,
     read_record,
@@ -75,6 +77,10 @@ _MARGIN_EDGES: tuple[float, ...] = (0, 1, 2, 3, 4, 5, 6)
 """Bins of the histogram of assignment margins; none is above ``HeadPrior.max_cost``."""
 _READ_NAMES = ("people.parquet", "faces.parquet", MANIFEST_NAME, "parse_notes.csv")
 """Files that the audit reads if they exist."""
+_PROVENANCE = ("parse", "faces", "split")
+"""Jobs whose records the audit shows."""
+_SHOWN_FACTS = ("version", "code", "inputs", ALL_INFO)
+"""What it shows of each record."""
 _PEOPLE_COLUMNS = [
     *("index", "person_id", "image", "source", "source_split", "image_wh"),
     *("body_bbox", "categories", "labels", "gender", "age", "same_person_as"),
@@ -158,7 +164,13 @@ def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
         config,
         config.dir,
         module=__name__,
-        inputs={**hash_inputs(config.dir / name for name in _READ_NAMES), **hash_template(TEMPLATE)},
+        inputs={
+            **hash_inputs(config.dir / name for name in _READ_NAMES),
+            **hash_template(TEMPLATE),
+            **{
+                path: value for job in _PROVENANCE for path, value in fact_inputs(config.dir, job, _SHOWN_FACTS).items()
+            },
+        },
         outputs=[*outputs, json_path, page_path],
         counts=_count(audit),
     )
@@ -493,10 +505,10 @@ def _describe_provenance(data: DataSet) -> dict[str, Any]:
     """Where the data come from: the records of parse, faces and split, and the versions of the packages used."""
     import matplotlib
 
-    records = {job: read_record(data.dir, job) for job in ("parse", "faces", "split")}
+    records = {job: read_record(data.dir, job) for job in _PROVENANCE}
     return {
         **{
-            job: {"version": record.version, "code": record.code, "inputs": record.inputs, "info": record.info}
+            job: {name: getattr(record, name) for name in _SHOWN_FACTS}
             for job, record in records.items()
             if record is not None
         },
@@ -520,8 +532,7 @@ def _draw_sheets(
     with_face, without = np.flatnonzero(data.has_face), np.flatnonzero(~data.has_face)
     face_rows = np.sort(random.choice(with_face, min(_N_FACES, len(with_face)), replace=False))
     empty_rows = np.sort(random.choice(without, min(_N_EMPTIES, len(without)), replace=False))
-    record = read_record(data.dir, "parse")
-    photos = None if record is None or "image_root" not in record.info else PhotoFolder.of_record(record.info)
+    photos = _find_photos(data.dir)
     return {
         "faces": [
             {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **thumbnail_of_face(face)}
@@ -548,6 +559,13 @@ def _draw_sheets(
             for one in least_certain
         ],
     }
+
+
+def _find_photos(folder: Path) -> PhotoFolder | None:
+    """The photos where faces read them, or else where parse did; None if no record says it."""
+    records = [read_record(folder, job) for job in ("parse", "faces")]
+    facts = {name: value for record in records if record for name, value in record.info.items()}
+    return PhotoFolder.of_record(facts, folder) if IMAGE_ROOT in facts else None
 
 
 def _caption(data: DataSet, row: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, SplitFile, write_manifest
 from emoface.datasets.people import find_first_rows
-from emoface.datasets.photos import UNREADABLE_PHOTOS, PhotoFolder
+from emoface.datasets.photos import IMAGE_ROOT, UNREADABLE_PHOTOS, PhotoFolder
 from emoface.errors import SettingsError, TableError, did_you_mean
 from emoface.labels.balancing import cap_people, sampling_weights
 from emoface.labels.repeated import choose_row_of_each, find_leaks
@@ -45,9 +45,9 @@ from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
-    ABSENT,
-    PHOTOS,
+    ALL_INFO,
     JobRecord,
+    fact_inputs,
     finish_job,
     hash_inputs,
     need_record,
@@ -57,6 +57,7 @@ from emoface.storage.settings import Folder, Seed, Settings, TextForm
 from emoface.storage.tables import open_bytes, open_table, read_table, write_table
 
 BALANCES = ("none", "cap:N", "weights")
+_PHOTO_FACTS = (IMAGE_ROOT, "undecided_frame")
 _LEFT_OUT = -1
 _ROWS_PER_GROUP = 1000
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
@@ -202,22 +203,29 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     kept = _cap_train(people, split, config, random)
     outputs = _write_splits(config.dir, people, kept, progress)
     balance = _write_balance(config, people, split, kept)
+    photos = PhotoFolder.of_record(  # where faces read them, which may be another place than that of parse
+        {
+            name: record.info[name]
+            for record in (parse_record, faces_record)
+            for name in _PHOTO_FACTS
+            if name in record.info
+        },
+        config.dir,
+    )
     manifest = Manifest(
         path=config.dir / MANIFEST_NAME,
         splits=outputs,
-        image_root=parse_record.info["image_root"],
-        undecided_frame=PhotoFolder.of_record(parse_record.info).undecided_frame,
+        image_root=str(photos.root),
+        undecided_frame=photos.undecided_frame,
         annotations={
             "path": parse_record.info.get("annotations"),
-            "files": {
-                path: sha256 for path, sha256 in parse_record.inputs.items() if not sha256.startswith((PHOTOS, ABSENT))
-            },
+            "files": {Path(path).name: sha256 for path, sha256 in parse_record.files.items()},
             "counts": parse_record.counts,
         },
         detector={
             ("name" if key == "detector" else key): value
             for key, value in faces_record.info.items()
-            if key != UNREADABLE_PHOTOS
+            if key not in (IMAGE_ROOT, UNREADABLE_PHOTOS)
         },
         split=_describe_split(people, split, config) | {"leaks": _write_left_out(people, chosen, config)},
         balance=balance,
@@ -228,7 +236,11 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         config,
         config.dir,
         module=__name__,
-        inputs=hash_inputs(config.dir / name for name in ("people.parquet", "faces.parquet")),
+        inputs={
+            **hash_inputs(config.dir / name for name in ("people.parquet", "faces.parquet")),
+            **fact_inputs(config.dir, "parse", [*_PHOTO_FACTS, "annotations", "files", "counts"]),
+            **fact_inputs(config.dir, "faces", [ALL_INFO]),
+        },
         outputs=[config.dir / name for name in _output_names(manifest)],
         counts=_count(manifest),
     )

@@ -38,7 +38,7 @@ from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, read_record
-from emoface.storage.settings import Device, FileOrUrl, Folder, Seed, Settings, TextForm
+from emoface.storage.settings import Device, FileOrUrl, Folder, FolderOrUrl, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
 from emoface.storage.urls import resolve_place
 
@@ -97,6 +97,10 @@ class TrainConfig(Settings):
     balance: Literal["auto", "none"] = "auto"
     """Sampling of people per epoch: auto samples by the manifest's sampling weights if it has any, none samples each
     person once."""
+    images: FolderOrUrl | None = None
+    """Folder of the photos, or its URL, if they are no longer where the manifest says."""
+    allow_missing: bool = False
+    """Go on although at least 95 % of the photos of a split are missing."""
     cache: Folder | None = None
     """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
     context_size: Side | None = None
@@ -140,7 +144,8 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
     Raises:
         LockedError: Another process is training in ``out``.
         SettingsError: ``out`` holds a run with other settings, or a setting does not fit the data.
-        TableError: The data set does not match its manifest, or its photos are missing.
+        ImageError: The photos are missing, or nearly all, and ``allow_missing`` is not set.
+        TableError: The data set does not match its manifest, or none of its people is usable.
         TrainingError: A loss is not finite.
         WeightsError: Weights to start from are missing or do not fit.
     """
@@ -154,7 +159,7 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
 def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) -> JobRecord:
     from emoface.mter.runs import RUN_NAME
 
-    manifest = read_manifest(config.manifest, check_sha256=True)
+    manifest = read_manifest(config.manifest, check_sha256=True, images=config.images)
     recipe = resolve_recipe(config.preset, config.recipe)
     networks = _load_stream_networks(config, fabric)
     identity = _describe_identity(config, recipe, manifest, networks)
@@ -347,7 +352,8 @@ def _build_trainer(
     _check_people(model, recipe, fabric, train, val, manifest)
     if fabric.is_global_zero and not (config.out / RUN_NAME).is_file():
         counts = {name: {**cache.counts, "seen": len(positions[name])} for name, cache in caches.items()}
-        write_run(config.out, {**identity, "people": counts, "started_from": [asdict(one) for one in taken]})
+        photos = {"images": None if config.images is None else str(resolve_place(config.images))}
+        write_run(config.out, {**identity, **photos, "people": counts, "started_from": [asdict(one) for one in taken]})
     fabric.barrier()
     return Trainer(
         fabric,
@@ -368,7 +374,10 @@ def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progre
     from emoface.mter.sampling import shuffle_labels
 
     with fabric.rank_zero_first():
-        caches = {name: open_stream_cache(manifest, name, config.cache, progress) for name in ("train", "val")}
+        caches = {
+            name: open_stream_cache(manifest, name, config.cache, progress, allow_missing=config.allow_missing)
+            for name in ("train", "val")
+        }
     for name, cache in caches.items():
         if n_unusable := _count_unusable(cache):
             reasons = ", ".join(f"{cache.counts[reason]} {reason}" for reason in UNUSABLE_REASONS)

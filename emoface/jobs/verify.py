@@ -22,12 +22,14 @@ from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, FACE_FOUND, FACES_SCHEMA, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.storage.records import (
     ABSENT,
+    FACTS,
     PHOTOS,
     JobRecord,
     cached_sha256,
     code_fingerprint,
     list_changes,
     photo_inputs,
+    present_facts,
     read_record,
     to_settings,
 )
@@ -123,6 +125,8 @@ def _present_value(record: JobRecord, out: Path, name: str, value: str) -> str:
         root = name if is_url(name) else _locate(record, out, name)
         return value if images is None else photo_inputs(root, images)[str(root)]
     path = _locate(record, out, name)
+    if value.startswith(FACTS):
+        return present_facts(path, value)
     return cached_sha256(path) if path.is_file() else ABSENT
 
 

@@ -192,7 +192,7 @@ def find_feature_folder(manifest: Manifest, facts: BackboneFacts, cache_dir: Pat
     Raises:
         TableError: A split's table is missing or damaged.
     """
-    parts = [facts.identity(), manifest.image_root, CACHE_SIZES, BATCH_SIZE, code_fingerprint(_ENCODING_MODULE)]
+    parts = [facts.identity(), manifest.undecided_frame, CACHE_SIZES, BATCH_SIZE, code_fingerprint(_ENCODING_MODULE)]
     for split, described in manifest.splits.items():
         table = read_table(manifest.split_path(split), SPLIT_SCHEMA, "rebuild it with 'emoface split DIR'", ["image"])
         images = list(dict.fromkeys(table["image"].to_pylist()))
@@ -207,6 +207,7 @@ def complete_features(
     streams: Sequence[str],
     load: Callable[[], Encoder],
     *,
+    allow_missing: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, StreamCache]:
     """Computes the features that are missing in a folder.
@@ -217,16 +218,19 @@ def complete_features(
         splits: Which splits.
         streams: Which streams.
         load: Loads the backbone; called only if something is missing.
+        allow_missing: See ``open_stream_cache``.
         progress: Receives one step per square.
 
     Returns:
         The stream cache of each split.
 
     Raises:
-        TableError: See ``open_stream_cache``.
+        ImageError, TableError: See ``open_stream_cache``.
     """
     cache_dir = folder.path.parent
-    caches = {split: open_stream_cache(manifest, split, cache_dir, progress) for split in splits}
+    caches = {
+        split: open_stream_cache(manifest, split, cache_dir, progress, allow_missing=allow_missing) for split in splits
+    }
     with lock_folder(cache_dir, progress, name=folder.path.name):
         pending = [(split, stream) for split in splits for stream in streams if not folder.has(split, stream)]
         encoder = load() if pending else None

@@ -100,6 +100,7 @@ class RunDescription(_Described):
 
 class _RunFile(RunDescription):
     manifest: _ManifestFile
+    images: str | None = None
 
 
 class _Epoch(_Described):
@@ -172,6 +173,12 @@ class Run:
                 "manifest of the data set with --manifest"
             )
         place: Place = to_place(self.settings["manifest"]["path"])
+        return place
+
+    @property
+    def images(self) -> Place | None:
+        """Where the training read the photos, if not where the manifest says."""
+        place: Place | None = to_place(self.settings.get("images"))
         return place
 
     @property

@@ -19,6 +19,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ class StageTable:
         name: Name of the stage, unique in the file; the job's name if the file gives none.
         job: Name of the job, such as ``split``.
         values: Values for the fields of the job's configuration, by field; bare ``Text`` if the type is still open.
+        variables: The variable of the pipeline file that alone gives a field its value, by field.
     """
 
     name: str
     job: str
     values: dict[str, Any]
+    variables: dict[str, str] = dataclass_field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ def read_pipeline_file(name: str, overrides: Mapping[str, str] | None = None) ->
             {
                 key: _fill(f"{path}: stage '{stage.name}': {key}", value, settings)
                 for key, value in stage.values.items()
+            },
+            {
+                key: alone[1]
+                for key, value in stage.values.items()
+                if isinstance(value, str) and (alone := _VARIABLE.fullmatch(value))
             },
         )
         for stage in stages

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from emoface.pipeline.values import build_config, to_absolute
 from emoface.schema import PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.storage.records import (
     ABSENT,
+    FACTS,
     PHOTOS,
     JobRecord,
     cached_sha256,
     code_fingerprint,
     list_changes,
     photo_inputs,
+    present_facts,
     read_record,
     record_path,
     to_settings,
@@ -109,6 +111,7 @@ class Stage:
         job: How to call the job.
         config: Configuration of the job; its paths are absolute.
         out: Folder of the job's record.
+        variables: See ``StageTable``.
     """
 
     name: str
@@ -116,6 +119,7 @@ class Stage:
     job: Job
     config: Any
     out: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def to_stage(pipeline: PipelineFile, table: StageTable) -> Stage:
     job = JOBS[table.job]
     config_class = getattr(importlib.import_module(job.module), job.config)
     config = build_config(where, table.job, config_class, table.values)
-    return Stage(table.name, table.job, job, config, getattr(config, job.folder))
+    return Stage(table.name, table.job, job, config, getattr(config, job.folder), table.variables)
 
 
 def check_stage(stage: Stage) -> StageStatus:
@@ -197,7 +201,8 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     """
     recorded = {_locate(stage, record, name): value for name, value in record.inputs.items()}
     present = {
-        place: value if value.startswith(PHOTOS) else _hash_file(Path(place)) for place, value in recorded.items()
+        place: value if value.startswith(PHOTOS) else _read_input(Path(place), value)
+        for place, value in recorded.items()
     }
     if present == recorded:
         for root in (path for path, value in recorded.items() if value.startswith(PHOTOS)):
@@ -205,7 +210,10 @@ def _read_inputs(stage: Stage, record: JobRecord) -> dict[str, str]:
     return {str(path): value for path, value in present.items()}
 
 
-def _hash_file(path: Path) -> str:
+def _read_input(path: Path, recorded: str) -> str:
+    """The present value of an input that is no folder of photos."""
+    if recorded.startswith(FACTS):
+        return present_facts(path, recorded)
     return cached_sha256(path) if path.is_file() else ABSENT
 
 
@@ -252,7 +260,8 @@ def _writes_any(status: StageStatus, places: set[Place]) -> bool:
     paths = {place for place in places if isinstance(place, Path)}
     if status.record is None:
         return any(path.is_relative_to(out) for path in paths)
-    return not paths.isdisjoint((out / name).resolve() for name in status.record.outputs)
+    written = [*(out / name for name in status.record.outputs), record_path(out, status.stage.job_name)]
+    return not paths.isdisjoint(path.resolve() for path in written)
 
 
 def reset_stage(stage: Stage) -> None:

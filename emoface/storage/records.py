@@ -37,6 +37,12 @@ ABSENT = "absent"
 PHOTOS = "photos "
 """Prefix of the value in ``inputs`` of a folder of photos: a digest of sizes and modification times, not of pixels."""
 
+FACTS = "facts "
+"""Prefix of the value in ``inputs`` of another job's record: the names of what was read from it, and its digest."""
+
+ALL_INFO = "info"
+"""The name of all of a record's ``info`` among the facts that are read from it."""
+
 
 @dataclass(frozen=True)
 class JobRecord:
@@ -46,7 +52,7 @@ class JobRecord:
         job: The job's name (``parse``, ``faces``...).
         settings: Every setting of its configuration, as JSON values.
         inputs: sha256 of each file that the result depends on, by path; ``ABSENT`` if the file did not exist; for a
-            folder of photos the value from ``photo_inputs``.
+            folder of photos the value from ``photo_inputs``, for another job's record that of ``fact_inputs``.
         outputs: sha256 of each file that the job wrote, by path relative to the job's folder.
         counts: The numbers that the job counted, flat or nested, ready to print.
         info: Facts that later jobs need (``image_root``, detector name...).
@@ -62,6 +68,12 @@ class JobRecord:
     info: dict[str, Any] = field(default_factory=dict)
     code: str = ""
     version: str = __version__
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files among ``inputs`` that existed: sha256 by path."""
+        others = (PHOTOS, FACTS, ABSENT)
+        return {path: value for path, value in self.inputs.items() if not value.startswith(others)}
 
 
 def record_path(out: Path, job: str) -> Path:
@@ -220,6 +232,8 @@ def _changed_inputs(before: Mapping[str, str], now: Mapping[str, str]) -> Iterat
             yield f"{name} is not read any more"
         elif (was or found).startswith(PHOTOS):
             yield f"photos below {name} changed"
+        elif (was or found).startswith(FACTS):
+            yield f"{' or '.join(_fact_names(was or found))} in {Path(name).name} changed"
         elif was in (None, ABSENT):
             yield f"{Path(name).name} is new"
         elif found == ABSENT:
@@ -294,6 +308,41 @@ def to_json_numbers(names: Sequence[str], values: ArrayLike) -> dict[str, Any]:
 def hash_inputs(paths: Iterable[Path]) -> dict[str, str]:
     """Computes the entries of ``inputs`` for files: the sha256 of each by its path, ``ABSENT`` if it does not exist."""
     return {str(path): file_sha256(path) if path.is_file() else ABSENT for path in paths}
+
+
+def fact_inputs(out: Path, job: str, names: Sequence[str]) -> dict[str, str]:
+    """Computes the entry of ``inputs`` for what a job reads from the record of another.
+
+    Args:
+        out: The folder of the other job.
+        job: The other job's name.
+        names: What is read: attributes of the record, such as ``counts`` or all its ``info``, or names in ``info``.
+
+    Raises:
+        TableError: The record is damaged.
+    """
+    record = read_record(out, job)
+    path = str(record_path(out, job))
+    return {path: ABSENT if record is None else f"{FACTS}{','.join(names)} {_digest_facts(record, names)}"}
+
+
+def present_facts(path: Path, value: str) -> str:
+    """Computes what ``fact_inputs`` gives now for an entry that it gave before, by the path of the other record.
+
+    Raises:
+        TableError: The record is damaged.
+    """
+    return next(iter(fact_inputs(path.parent.parent, path.stem, _fact_names(value)).values()))
+
+
+def _fact_names(value: str) -> list[str]:
+    return value.removeprefix(FACTS).partition(" ")[0].split(",")
+
+
+def _digest_facts(record: JobRecord, names: Sequence[str]) -> str:
+    whole = {**vars(record), "files": record.files}
+    facts = {name: whole[name] if name in whole else record.info.get(name) for name in names}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def hash_outputs(out: Path, paths: Iterable[Path]) -> dict[str, str]:

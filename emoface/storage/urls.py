@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,6 +48,53 @@ def to_place(value: Any) -> Any:
 def resolve_place(place: Place) -> Place:
     """Makes a path absolute; a URL is absolute."""
     return place if is_url(place) else Path(place).resolve()
+
+
+def to_portable(place: Place, folder: Path) -> str:
+    """Writes a place for a file in ``folder`` so that both may move together.
+
+    Args:
+        place: A path or URL.
+        folder: The folder of the file that names the place.
+
+    Returns:
+        A path relative to ``folder``, with ``/`` between its parts, if the place is below it or below its parent;
+        otherwise the absolute path. The root of a disk is no such parent. A URL stays as it is.
+
+    Example:
+        >>> [to_portable(Path(one), Path("/data/work")) for one in ("/data/work/a", "/data/emotic", "/other")]
+        ['a', '../emotic', '/other']
+    """
+    if isinstance(place, str):
+        return place
+    path, folder = place.resolve(), folder.resolve()
+    if path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    if path.is_relative_to(folder.parent) and folder.parent != Path(folder.anchor):
+        return (Path("..") / path.relative_to(folder.parent)).as_posix()
+    return str(path)
+
+
+def from_portable(text: str, folder: Place) -> Place:
+    """Reads a place that ``to_portable`` wrote, where the file that names it lies now.
+
+    Args:
+        text: A URL, or a path, which if relative starts at ``folder``.
+        folder: The folder of the file that names the place, or its URL.
+
+    Example:
+        >>> from_portable("../emotic", Path("/moved/work")) == Path("/moved/emotic")
+        True
+        >>> from_portable("../emotic", "s3://bucket/work"), from_portable("s3://photos", Path("/work"))
+        ('s3://bucket/emotic', 's3://photos')
+    """
+    if is_url(text) or Path(text).is_absolute():
+        place: Place = to_place(text)
+        return place
+    if isinstance(folder, Path):
+        return (folder / text).resolve()
+    scheme, _, rest = folder.partition("://")
+    return f"{scheme}://{posixpath.normpath(f'{rest}/{text}')}"
 
 
 def name_of(place: Place) -> str:

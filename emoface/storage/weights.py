@@ -151,7 +151,14 @@ def has_weights(name: str) -> bool:
 
 
 def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
-    """Downloads the files of a card into the user's cache; files with the right sha256 are not downloaded again.
+    """Downloads the files of a card into the user's cache, unless files with the right sha256 are on this machine.
+
+    Args:
+        name: The name of a card.
+        progress: Receives one step per byte; and a note if the files are here, in any of the searched folders.
+
+    Returns:
+        The file that contains the weights, where it lies.
 
     Raises:
         WeightsError: The name has no card or no address, or a download failed or does not agree with the card; in that
@@ -164,6 +171,9 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
         raise WeightsError(f"'{name}' cannot be fetched: {cards[name].origin}")
     if not all(one.address for one in cards[name].files):
         return find_weights(name)  # the weights are inside the package
+    if (right := _find_right(cards[name])) is not None:
+        progress.note(f"{right.path}: is there already, with the sha256 of the card; nothing was downloaded")
+        return right
     progress.start(f"fetch {name}", sum(one.n_bytes for one in cards[name].files))
     for one in cards[name].files:
         path = cache_dir() / one.file
@@ -173,6 +183,16 @@ def fetch_weights(name: str, progress: Progress = SILENT) -> WeightsFile:
             download_file(one.address, path, one.n_bytes, one.sha256, progress)
     path = cache_dir() / cards[name].files[-1].file
     return WeightsFile(name, cards[name].network, path, file_sha256(path), "cache")
+
+
+def _find_right(card: WeightsCard) -> WeightsFile | None:
+    """Finds the files of a card on this machine, if they have its sha256 as ``verify_weights`` says; else None."""
+    for folder, found_in in _folders():
+        path = _file_in(folder, card.name, card)
+        if path is not None and all(_verify_part(part, card)["result"] == "right" for part in _parts(path)):
+            whole = _parts(path)[-1]
+            return WeightsFile(card.name, card.network, whole, file_sha256(whole), found_in)
+    return None
 
 
 def add_weights(path: Path, name: str) -> WeightsFile:
