@@ -43,7 +43,7 @@ from emoface.mter.epoch_log import (
 from emoface.mter.losses import BranchLosses, label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
-from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, check_epochs, write_log, write_weights
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, EpochPlan, check_epochs, write_log, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
@@ -108,6 +108,7 @@ class Trainer:
         train: The people to train on.
         val: The people on whom the best epoch is selected.
         run_dir: Folder of the run, see ``emoface.mter.runs``.
+        plan: How many epochs to train; None trains those of the recipe.
         seed: Seed of sample order, augmentation and dropout.
         workers: Number of threads that read ahead.
         compiles: Whether ``torch.compile`` compiles the network for training; evaluation does not use it.
@@ -116,6 +117,7 @@ class Trainer:
     Attributes:
         model: The network, not wrapped by Fabric.
         averaged: The moving average of its weights; None if the recipe averages nothing.
+        plan: How many epochs it trains.
         lines: The lines of ``log.jsonl``, one dictionary per finished epoch.
     """
 
@@ -128,6 +130,7 @@ class Trainer:
         val: SplitPeople,
         run_dir: Path,
         *,
+        plan: EpochPlan | None = None,
         seed: int = 0,
         workers: int = 0,
         compiles: bool = False,
@@ -142,6 +145,7 @@ class Trainer:
         self._fabric = fabric
         self._recipe = recipe
         self._run_dir = run_dir
+        self.plan = plan or EpochPlan(recipe.epochs, recipe.patience)
         self._seed = seed
         self._workers = workers
         self._pins_memory = fabric.device.type == "cuda"
@@ -167,7 +171,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Trains the remaining epochs, and saves the run after each."""
-        recipe, fabric = self._recipe, self._fabric
+        recipe, fabric, n_epochs = self._recipe, self._fabric, self.plan.epochs
         self.resume()
         with ExitStack() as opened:
             opened.enter_context(self._fastest_convolutions())
@@ -178,10 +182,12 @@ class Trainer:
                 )
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
-                self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {recipe.epochs}")
+                self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {n_epochs}")
             n_people = self.n_steps * recipe.batch_size + len(self.val)
-            self._progress.start(f"train {self.model.name}", (recipe.epochs - len(self.lines)) * n_people)
-            for epoch in range(len(self.lines), recipe.epochs):
+            self._progress.start(f"train {self.model.name}", (n_epochs - len(self.lines)) * n_people)
+            for epoch in range(len(self.lines), n_epochs):
+                if self._stops_early():
+                    break
                 line = self._run_epoch(epoch)
                 is_best = all(score_line(line) > score_line(earlier) for earlier in self.lines)
                 self.lines.append(line)
@@ -189,8 +195,17 @@ class Trainer:
                     self.save(is_best)
                 if curves is not None:
                     write_curves(curves, line)
-                self._progress.note(describe_line(line, recipe.epochs))
+                self._progress.note(describe_line(line, n_epochs))
                 fabric.barrier()
+
+    def _stops_early(self) -> bool:
+        stops = self.plan.stops_early([score_line(line) for line in self.lines])
+        if stops:
+            self._progress.note(
+                f"stopped early after epoch {len(self.lines)} of {self.plan.epochs}: no higher mAP on val in "
+                f"{self.plan.patience} epochs"
+            )
+        return stops
 
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch.
@@ -213,7 +228,7 @@ class Trainer:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             loss = sums["loss"] / (step + 1)
-            self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{best_so_far}")
+            self._progress.describe(f"epoch {epoch + 1} of {self.plan.epochs}, loss {loss:.4f}{best_so_far}")
             self._progress.advance(recipe.batch_size)
         self.model.eval()
         share_buffers(fabric, self.model)
