@@ -82,6 +82,8 @@ _EXTRA_OF = {
     "torch": "train",
     "lightning_fabric": "train",
     "tensorboard": "train",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
     "ray": "ray",
     "pillow_heif": "heic",
     "ai_edge_litert": "pose",

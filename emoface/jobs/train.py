@@ -26,6 +26,7 @@ from emoface.datasets.stream_cache import (
 )
 from emoface.errors import SettingsError, TableError
 from emoface.learning.launchers import end_with_launcher, find_processes
+from emoface.learning.loggers import LoggerName, check_loggers
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.inputs import model_array_inputs
@@ -99,6 +100,10 @@ class TrainConfig(Settings):
     person_size: Side | None = None
     """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96. 64 is three times
     as fast as 128 on a CPU."""
+    logger: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where the curves of the training are shown, besides log.jsonl; may be given several times. tensorboard writes
+    them into the run's folder; wandb sends them to Weights & Biases, and mlflow to the server that MLFLOW_TRACKING_URI
+    names."""
     extend_to: Count | None = None
     """Number of epochs, those that are finished included, up to which the run in OUT goes on, also if it is finished or
     stopped early. Unlike --epochs it leaves the schedule as it is: epochs after those of the recipe are trained at the
@@ -152,6 +157,7 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
 def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) -> JobRecord:
     from emoface.mter.runs import RUN_NAME, read_run
 
+    check_loggers(config.logger)
     manifest = read_manifest(config.manifest, check_sha256=True)
     recipe = resolve_recipe(config.preset, config.recipe)
     identity = _describe_identity(config, recipe, manifest)
@@ -338,6 +344,8 @@ def _build_trainer(
         plan=plan,
         seed=config.seed,
         workers=_n_workers(config),
+        loggers=list(dict.fromkeys(config.logger)),
+        logged_settings=_flatten(identity),
         compiles=config.compile,
         progress=progress,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emoface.errors import TrainingError
 from emoface.learning.checkpoints import load_checkpoint, loading_state, save_checkpoint
 from emoface.learning.ema import AveragedWeights, ratio_warmup
+from emoface.learning.loggers import CurveLogger, LoggedRun, LoggerName, open_loggers
 from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
 from emoface.learning.pending import PendingValues
@@ -35,10 +36,9 @@ from emoface.mter.epoch_log import (
     ValMetrics,
     describe_best,
     describe_line,
-    open_curves,
     score_line,
     to_line,
-    write_curves,
+    to_points,
 )
 from emoface.mter.losses import BranchLosses, label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
@@ -111,6 +111,8 @@ class Trainer:
         plan: How many epochs to train; None trains those of the recipe.
         seed: Seed of sample order, augmentation and dropout.
         workers: Number of threads that read ahead.
+        loggers: Names of the loggers of the curves.
+        logged_settings: The settings that the loggers show, by name.
         compiles: Whether ``torch.compile`` compiles the network for training; evaluation does not use it.
         progress: Receives one step per person.
 
@@ -133,6 +135,8 @@ class Trainer:
         plan: EpochPlan | None = None,
         seed: int = 0,
         workers: int = 0,
+        loggers: Sequence[LoggerName] = (),
+        logged_settings: Mapping[str, Any] | None = None,
         compiles: bool = False,
         progress: Progress = SILENT,
     ) -> None:
@@ -148,6 +152,8 @@ class Trainer:
         self.plan = plan or EpochPlan(recipe.epochs, recipe.patience)
         self._seed = seed
         self._workers = workers
+        self._loggers = loggers
+        self._logged_settings = logged_settings or {}
         self._pins_memory = fabric.device.type == "cuda"
         self._will_compile = compiles
         self._progress = progress
@@ -175,11 +181,10 @@ class Trainer:
         self.resume()
         with ExitStack() as opened:
             opened.enter_context(self._fastest_convolutions())
-            curves = None
+            loggers: list[CurveLogger] = []
             if fabric.is_global_zero:
-                curves = opened.enter_context(
-                    open_curves(self._run_dir / "tensorboard", len(self.lines) + 1, self._progress)
-                )
+                logged = LoggedRun(self._run_dir, self._logged_settings, len(self.lines) + 1)
+                loggers = opened.enter_context(open_loggers(self._loggers, logged, self._progress))
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
                 self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {n_epochs}")
@@ -193,8 +198,8 @@ class Trainer:
                 self.lines.append(line)
                 if fabric.is_global_zero:
                     self.save(is_best)
-                if curves is not None:
-                    write_curves(curves, line)
+                for logger in loggers:
+                    logger.log(to_points(line), line["epoch"])
                 self._progress.note(describe_line(line, n_epochs))
                 fabric.barrier()
 
