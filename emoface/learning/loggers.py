@@ -1,7 +1,7 @@
 """Where the curves of a training are shown: TensorBoard, Weights & Biases or MLflow, each with the same points.
 
-``log.jsonl`` of a run has all of them too. Fabric has a logger for TensorBoard alone, and Lightning's would bring all of
-Lightning along, so the packages ``wandb`` and ``mlflow`` are called directly.
+``log.jsonl`` of a run has all of them too. Fabric has a logger for TensorBoard alone, and Lightning's would bring all
+of Lightning along, so the packages ``wandb`` and ``mlflow`` are called directly.
 """
 
 from __future__ import annotations
