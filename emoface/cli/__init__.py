@@ -10,7 +10,7 @@ import os
 
 import click
 
-from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
+from emoface.cli import dataset, detector, evaluate, model, pipelines, publish, train, weights
 from emoface.cli.console import EmofaceGroup, set_debug, write_any_character
 from emoface.version import __version__
 
@@ -44,6 +44,7 @@ for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.ex
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)
+main.add_command(publish.push)
 main.add_command(model.model)
 main.add_command(detector.detector)
 main.add_command(weights.weights)

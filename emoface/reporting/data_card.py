@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emoface.datasets.manifest import Manifest
+from emoface.datasets.publication import last_name
 from emoface.emotic.split_counts import emotic_people
 from emoface.errors import SettingsError
 from emoface.reporting.croissant import CROISSANT_NAME, describe_croissant
@@ -82,8 +83,14 @@ def render_data_card(manifest: Manifest, card: DataCard) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_data_card(manifest: Manifest, card: DataCard) -> list[Path]:
-    """Writes the card and the description in the Croissant format beside the manifest.
+def write_data_card(manifest: Manifest, card: DataCard, described: Manifest | None = None) -> list[Path]:
+    """Writes the card and the description in the Croissant format beside a manifest.
+
+    Args:
+        manifest: The data set.
+        card: What its manifest does not say.
+        described: The data set that ``manifest`` is a copy of, and from whose place it is told whether its photos are
+            drawings; None if it is no copy.
 
     Returns:
         The two files.
@@ -92,14 +99,19 @@ def write_data_card(manifest: Manifest, card: DataCard) -> list[Path]:
         SettingsError: ``README.md`` is there and is no card of this kind, but somebody's own text.
     """
     path, croissant_path = manifest.path.with_name(CARD_NAME), manifest.path.with_name(CROISSANT_NAME)
-    if path.is_file() and _MARK not in read_text(path, SettingsError):
+    if is_own_card(path):
         raise SettingsError(
             f"{path}: was not written by emoface and is not replaced; rename it, and write the card again"
         )
-    described = describe_croissant(manifest, card.name, describe_briefly(manifest, card), card.license, card.has_crops)
-    write_text(path, render_data_card(manifest, card))
-    write_text(croissant_path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    facts = describe_croissant(manifest, card.name, describe_briefly(manifest, card), card.license, card.has_crops)
+    write_text(path, render_data_card(described or manifest, card))
+    write_text(croissant_path, json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return [path, croissant_path]
+
+
+def is_own_card(path: Path) -> bool:
+    """Whether a file is a README that somebody wrote, and not a card by ``write_data_card``."""
+    return path.is_file() and _MARK not in read_text(path, SettingsError)
 
 
 def is_whole_emotic(manifest: Manifest) -> bool:
@@ -157,7 +169,7 @@ def _describe_composition(manifest: Manifest, card: DataCard) -> str:
     lines += [
         "",
         "Each row is one annotated person. People whose face was not found are kept, with the reason in `face_status`.",
-        "`gender` and `age` are what annotators judged. "
+        "`gender` and `age` are those of the annotations. "
         + ("Crops of real faces are personal data. " if card.has_crops else "")
         + "Whether the people in the photos agreed to be in the data set is not recorded.",
     ]
@@ -180,7 +192,7 @@ def _describe_collection(manifest: Manifest) -> str:
             "EMOTIC, or other sources. It may be a part of EMOTIC, or a data set of its own."
         )
     lines = [origin, "", "Read from:", ""]
-    lines += [f"- `{_last_name(path)}`, sha256 `{sha256}`" for path, sha256 in files.items()] or ["- not recorded"]
+    lines += [f"- `{last_name(path)}`, sha256 `{sha256}`" for path, sha256 in files.items()] or ["- not recorded"]
     sources = {name: count for name, count in counts.get("people_by_source", {}).items() if count}
     if sources:
         lines += ["", "People by folder of photos: " + ", ".join(f"{k} {v:,}" for k, v in sources.items()) + "."]
@@ -231,7 +243,8 @@ def _describe_biases(manifest: Manifest, card: DataCard) -> str:
         f"- {name}: no face was found for {one.rows - one.faces:,} of {one.rows:,} people."
         for name, one in manifest.splits.items()
     ]
-    lines.append("- Annotators judged from a photo alone; how far they agree is not in the manifest.")
+    if not is_simulated(manifest.photos.root):
+        lines.append("- Annotators judged from a photo alone; how far they agree is not in the manifest.")
     where = "[`report/audit.html`](report/audit.html)" if card.has_audit else "the page that `emoface report` writes"
     lines.append(f"- The audit of label balance, gender, age and faces: {where}.")
     return "\n".join(lines)
@@ -268,7 +281,3 @@ def _count_labels(manifest: Manifest) -> dict[str, int]:
     """Counts the people with each label, in all splits."""
     splits = manifest.splits.values()
     return {label: sum(one.label_counts.get(label, 0) for one in splits) for label in manifest.label_names}
-
-
-def _last_name(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
