@@ -44,7 +44,8 @@ for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.ex
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
     main.add_command(_command)
-main.add_command(publish.push)
+for _command in (publish.push, publish.export_fiftyone):
+    main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)
 main.add_command(weights.weights)
