@@ -372,6 +372,7 @@ def test_extended_run_ends_at_the_bytes_of_one_that_was_longer_from_the_start(
     assert run_train(extended.replace(extend_to=2)).counts["epochs"] == 2
     record = run_train(extended)
     assert (record.counts["epochs"], record.counts["stopped_early"]) == (3, False)
+    assert "- epochs: 3; schedule of 2, the others at the" in (extended.out / "README.md").read_text(encoding="utf-8")
     assert file_sha256(extended.out / "best.safetensors") == file_sha256(long.out / "best.safetensors")
     assert _log_without_times(extended.out) == _log_without_times(long.out)
     assert run_train(extended) == record

@@ -11,12 +11,13 @@ import os
 import click
 
 from emoface.cli import dataset, detector, evaluate, model, pipelines, publish, train, weights
-from emoface.cli.console import EmofaceGroup, set_debug, write_any_character
+from emoface.cli.console import QUIET_HELP, EmofaceGroup, set_debug, set_quiet, write_any_character
 from emoface.version import __version__
 
 
 @click.group(cls=EmofaceGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="emoface")
+@click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=set_quiet, help=QUIET_HELP)
 @click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error.")
 def main() -> None:
     """Builds EMOTIC_Face from raw EMOTIC, audits its label balance, and trains and evaluates MTER on it.

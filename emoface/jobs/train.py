@@ -469,8 +469,10 @@ def _n_workers(config: TrainConfig) -> int:
 
 
 def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:
-    from emoface.mter.runs import BEST_NAME, LOG_NAME
+    from emoface.mter.run_card import write_run_card
+    from emoface.mter.runs import BEST_NAME, LOG_NAME, read_run
 
+    write_run_card(read_run(config.out, needs_finished=False))
     best = max(trainer.lines, key=score_line)
     finish_job(
         "train",

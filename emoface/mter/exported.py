@@ -101,6 +101,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         "shuffle_labels": run.has_shuffled_labels,
         "manifest": {"sha256": settings["manifest"]["sha256"]},
         "people": settings.get("people"),
+        "epochs_trained": settings.get("epochs_trained", len(run.log()) or None),
         **_describe_initial_weights(run),
         "weights_sha256": file_sha256(run.weights_path),
         "versions": dict(settings.get("versions", {})),
