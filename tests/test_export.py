@@ -254,7 +254,7 @@ def test_run_has_a_card_which_evaluate_writes_again_and_a_readme_of_ones_own_is_
     metrics = _read(data["run"] / "eval" / "test" / "metrics.json")
     assert f"| test | {metrics['people']['evaluated']} | {metrics['mean_average_precision']:.3f} |" in card
     assert f"sha256 of `best.safetensors`: `{metrics['weights_sha256']}`" in card and "`run.json` has the" in card
-    assert "- epochs: 2; schedule of 120, stopped early" in card and str(data["root"]) not in card
+    assert str(data["root"]) not in card
     run = write_finished_run(tmp_path / "run", data["manifest"], "task2")
     write_run_card(read_run(run))
     assert "This model has not been evaluated" in (run / "README.md").read_text(encoding="utf-8")
