@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from emoface.datasets.predictions import Predictions, predictions_path, write_pr
 from emoface.errors import SettingsError
 from emoface.jobs.export_fiftyone import ExportFiftyoneConfig, run_export_fiftyone
 from emoface.schema import CATEGORIES, SPLIT_SCHEMA
+from emoface.storage.records import JobRecord, write_record
 from emoface.storage.tables import read_table
 
 N_PHOTOS = 8
@@ -93,6 +95,11 @@ def test_predictions_of_a_run_stand_beside_the_truth(work: Path, tmp_path: Path)
         assert one["categories"] == [n for n, p in zip(CATEGORIES, probabilities, strict=True) if p >= 0.5]
         assert list(one["probabilities"].values()) == pytest.approx(probabilities, abs=1e-6)
     assert run_export_fiftyone(config).outputs == run_export_fiftyone(config).outputs
+    scored = tmp_path / "scored"  # of another program
+    scored.mkdir()
+    shutil.copy(predictions_path(tmp_path / "run", "test"), scored / "predictions.parquet")
+    write_record(scored, JobRecord("score", {}, {}, {}, {}, info={"name": "theirs", "split": "test"}))
+    assert run_export_fiftyone(config.replace(run=scored)).counts["predictions"] == len(expected)
 
 
 def test_boxes_are_those_of_the_upright_photo(tmp_path: Path) -> None:

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from emoface.datasets.manifest import MANIFEST_NAME, read_manifest
 from emoface.progress import SILENT, Progress
 from emoface.reporting.data_card import DataCard, write_data_card
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, code_fingerprint, hash_inputs, hash_outputs, to_settings
-from emoface.storage.settings import Folder, Settings
-
-Name = Annotated[str, Field(min_length=1, pattern=r"^[^\n\r]+$")]
-"""A line of text that is not empty."""
+from emoface.storage.settings import Folder, Line, Settings
 
 
 class CardConfig(Settings):
@@ -22,9 +15,9 @@ class CardConfig(Settings):
 
     dir: Folder
     """Folder of the data set, with manifest.json; README.md and croissant.json are written there."""
-    name: Name | None = None
+    name: Line | None = None
     """Name of the data set; by default that of its folder."""
-    license: Name = "other"
+    license: Line = "other"
     """Licence of the data set, as an identifier of the Hugging Face Hub such as cc-by-4.0; other says that it is not
     known to emoface."""
 

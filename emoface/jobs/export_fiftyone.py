@@ -12,7 +12,7 @@ import numpy as np
 from emoface.datasets.fiftyone_files import detection, sample, to_share_box, write_fiftyone
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos
-from emoface.datasets.predictions import predictions_path, read_predictions
+from emoface.datasets.predictions import find_predictions, find_scored, predictions_path, read_predictions
 from emoface.errors import ImageError, SettingsError
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
@@ -94,7 +94,10 @@ def _check_folder(out: Path) -> None:
 
 def _read_guesses(run: Path, manifest: Manifest) -> dict[str, Probabilities]:
     """Reads the predictions of every evaluated split, by ``person_id``."""
-    paths = [path for split in manifest.splits if (path := predictions_path(run, split)).is_file()]
+    if (scored := find_scored(run)) is not None:
+        paths = [find_predictions(run, scored.split)]
+    else:
+        paths = [path for split in manifest.splits if (path := predictions_path(run, split)).is_file()]
     if not paths:
         raise SettingsError(f"{run}: has no predictions; evaluate the run first with 'emoface evaluate {run}'")
     guesses: dict[str, Probabilities] = {}
@@ -143,6 +146,8 @@ def _describe_boxes(
     people: list[dict[str, Any]], turn: Turn, guesses: Mapping[str, Probabilities], kinds: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in kinds}
+    if 0 in turn.upright_wh:  # a missing photo whose annotations have no size either
+        return found
     for person in people:
         index, person_id = person["index"], person["person_id"]
         if person["body_bbox"] is not None:

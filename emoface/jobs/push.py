@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from emoface.mter.exported import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_mod
 from emoface.progress import SILENT, Progress
 from emoface.reporting.data_card import DataCard, is_own_card, write_data_card
 from emoface.storage.records import JobRecord, code_fingerprint, hash_outputs, to_settings
-from emoface.storage.settings import Folder, Settings
+from emoface.storage.settings import Folder, Line, Settings
 
 Kind = Literal["model", "dataset"]
 _MODEL_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
@@ -37,7 +37,7 @@ class PushConfig(Settings):
     with_crops: bool = False
     """Upload the crops of the faces of a data set too. EMOTIC's licence does not allow it for EMOTIC or parts of it,
     and faces of real people are personal data."""
-    license: Annotated[str, Field(min_length=1, pattern=r"^[^\n\r]+$")] = "other"
+    license: Line = "other"
     """Licence for the card of a data set, as an identifier of the Hugging Face Hub such as cc-by-4.0; other says that
     it is not known to emoface."""
 
@@ -131,6 +131,9 @@ def _one_line_errors(repo: str, endpoint: str) -> Iterator[None]:
     """Turns the errors of huggingface_hub into one that says what to do."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
+    # those of the library that sends requests, which differs between versions of huggingface_hub
+    sending_errors = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+    others: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, *sending_errors)
     try:
         yield
     except HFValidationError as error:
@@ -143,8 +146,7 @@ def _one_line_errors(repo: str, endpoint: str) -> Iterator[None]:
         status = error.response.status_code if error.response is not None else 0
         remedy = _REMEDIES.get(status, "try again later")
         raise UploadError(f"{repo}: {endpoint} answered {status} ({_first_line(error)}); {remedy}") from error
-    # its bases are the errors of the library that sends requests, which differs between versions
-    except (OSError, ValueError, RuntimeError, *HfHubHTTPError.__bases__) as error:
+    except others as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise UploadError(

@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,14 +90,19 @@ def open_loggers(
         SettingsError: A logger refuses to start.
         OSError: The curves cannot be written.
     """
+    kinds: dict[LoggerName, Callable[[LoggedRun, Progress], CurveLogger]]
     kinds = {"tensorboard": _TensorBoard, "wandb": _WandB, "mlflow": _MLflow}
     loggers: list[CurveLogger] = []
     is_finished = False
+
+    def close(logger: CurveLogger) -> None:
+        logger.close(is_finished)
+
     with ExitStack() as stack:
         for name in names:
             logger = kinds[name](run, progress)
             loggers.append(logger)
-            stack.callback(lambda logger=logger: logger.close(is_finished))
+            stack.callback(close, logger)
         yield loggers
         is_finished = True
 
