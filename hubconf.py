@@ -2,7 +2,8 @@
 
     detector = torch.hub.load(".", "yolov5n_face", source="local")
     faces = detector("photo.jpg")
-    print(faces.pandas())
+    for face in faces:
+        print(face.xyxy, face.conf)
 
 The settings of every entry point are ``weights`` (a weight file; None looks the weights up by the network's name, and
 downloads the published file if there is one), ``fetch`` (False never downloads), ``backend`` (auto, onnx, torch, hub),

@@ -45,6 +45,10 @@ class StoreError(EmofaceError):
     """An object store that does not answer, or that refuses access; it says nothing about a single photo."""
 
 
+class UploadError(EmofaceError):
+    """An upload to the Hugging Face Hub that was refused or interrupted."""
+
+
 class ClusterError(EmofaceError):
     """Work on a cluster that failed on its machines again and again, or machines that do not share the same files."""
 
@@ -94,6 +98,8 @@ _EXTRA_OF = {
     "torch": "train",
     "lightning_fabric": "train",
     "tensorboard": "train",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
     "ray": "ray",
     "pillow_heif": "heic",
     "ai_edge_litert": "pose",

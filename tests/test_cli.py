@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -179,6 +181,48 @@ def test_status_prints_one_line_per_stage(tmp_path: Path, monkeypatch: pytest.Mo
     answer = _call("status", "p.toml")
     assert answer.exit_code == 0
     assert answer.output == f"stage\tstate\twhy\nreport\tmissing\thas not run in {tmp_path / 'work'}\n"
+
+
+def test_status_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text(PIPELINE)
+    answer = _call("status", "p.toml", "--json")
+    reasons = [f"has not run in {tmp_path / 'work'}"]
+    assert json.loads(answer.stdout) == [{"stage": "report", "state": "missing", "reasons": reasons}]
+
+
+@pytest.mark.parametrize("words", [["-q", "simulate"], ["simulate", "--quiet"]])
+def test_quiet_shows_results_and_errors_alone(words: list[str], tmp_path: Path) -> None:
+    call = [*words, str(tmp_path / "sim"), "--images", "1"]
+    assert _call(*[word for word in call if word not in ("-q", "--quiet")]).stderr != ""
+    answer = _call(*words, str(tmp_path / "sim"), "--images", "0")
+    assert answer.exit_code == 1 and answer.stderr.startswith("Error: ") and len(answer.stderr.splitlines()) == 1
+    answer = _call(*call)
+    assert (answer.exit_code, answer.stderr) == (0, "") and "photos: 1" in answer.stdout
+
+
+def test_quiet_pipeline_prints_no_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.toml").write_text(PIPELINE.replace('job = "report"\ndir', 'job = "simulate"\nimages = 1\nout'))
+    assert "simulate: runs, missing" in _call("run", "p.toml").stderr
+    answer = _call("run", "p.toml", "--rebuild", "simulate", "--quiet")
+    assert (answer.exit_code, answer.output) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("emoface export-f", "plain,export-fiftyone"),
+        ("emoface train --pati", "plain,--patience"),
+        ("emoface -", "plain,--quiet"),
+    ],
+)
+def test_shell_completes_commands_and_options(line: str, expected: str) -> None:
+    words = line.split()
+    environment = {"_EMOFACE_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    program = str(Path(sys.executable).with_name("emoface"))
+    answer = subprocess.run([program], capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    assert expected in answer.stdout.splitlines(), answer.stdout
 
 
 def test_program_and_module_are_the_same() -> None:

@@ -35,6 +35,7 @@ from emoface.mter.depth_branch import DepthCnn
 from emoface.mter.exported import describe_model, describe_preprocessing
 from emoface.mter.forward import forward_batch
 from emoface.mter.onnx_files import write_onnx
+from emoface.mter.run_card import write_run_card
 from emoface.mter.runs import read_run
 from emoface.schema import CATEGORIES
 from emoface.storage.files import file_sha256
@@ -246,6 +247,22 @@ def test_sources_of_initial_weights_lose_their_folders(data: dict[str, Path], tm
     }
 
 
+def test_run_has_a_card_which_evaluate_writes_again_and_a_readme_of_ones_own_is_kept(
+    data: dict[str, Path], tmp_path: Path
+) -> None:
+    card = (data["run"] / "README.md").read_text(encoding="utf-8")
+    metrics = _read(data["run"] / "eval" / "test" / "metrics.json")
+    assert f"| test | {metrics['people']['evaluated']} | {metrics['mean_average_precision']:.3f} |" in card
+    assert f"sha256 of `best.safetensors`: `{metrics['weights_sha256']}`" in card and "`run.json` has the" in card
+    assert str(data["root"]) not in card
+    run = write_finished_run(tmp_path / "run", data["manifest"], "task2")
+    write_run_card(read_run(run))
+    assert "This model has not been evaluated" in (run / "README.md").read_text(encoding="utf-8")
+    (run / "README.md").write_text("my notes")
+    write_run_card(read_run(run))
+    assert (run / "README.md").read_text() == "my notes"
+
+
 def test_model_card_has_the_metrics_beside_chance(data: dict[str, Path]) -> None:
     metrics = _read(data["run"] / "eval" / "test" / "metrics.json")
     card = huggingface_hub.ModelCard.load(data["folder"] / "README.md")
@@ -274,7 +291,7 @@ def test_run_that_was_not_evaluated_says_so(data: dict[str, Path], tmp_path: Pat
     metrics = _read(tmp_path / "run" / "eval" / "test" / "metrics.json") | {"weights_sha256": "0" * 64}
     (tmp_path / "run" / "eval" / "test" / "metrics.json").write_text(json.dumps(metrics))  # of other weights
     run_export(ExportConfig(run=tmp_path / "run", format="folder", out=tmp_path / "out"))
-    assert "exported before it was evaluated" in (tmp_path / "out" / "README.md").read_text()
+    assert "This model has not been evaluated" in (tmp_path / "out" / "README.md").read_text()
     assert "thresholds" not in _read(tmp_path / "out" / "config.json")
 
 

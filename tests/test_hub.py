@@ -216,7 +216,7 @@ def test_photos_of_every_kind_give_the_same_faces(
 ) -> None:
     path = shared_dir / "photos" / "zidane.jpg"
     alone = real_detector(path)
-    assert len(alone) == 1 and len(alone.xyxy[0]) == 2
+    assert len(alone) == 2 == len(alone.xyxy[0]) and repr(alone) == "FaceResults(2 faces in 1 photos)"
     for photo in (str(path), read_photo(path), Image.open(path)):
         found = real_detector(photo)
         # two JPEG decoders may differ by a step or two in a pixel
@@ -255,10 +255,23 @@ def test_results_are_drawn_saved_and_cut(results: FaceResults, tmp_path: Path) -
     assert [path.name for path in paths] == ["zidane.jpg", "photo1.jpg", "zidane-2.jpg", "photo3.jpg"]
     assert [read_photo(path).shape for path in paths] == [photo.shape for photo in results.photos]
     crops = results.crop(margin=0)
-    assert [len(faces) for faces in crops] == [2, 0, 2, 2]
+    assert len(crops) == len(results) == 6
     side = round(max(float(x2) - float(x1), float(results.xyxy[0][0][3] - results.xyxy[0][0][1])))
-    assert crops[0][0].shape[0] == crops[0][0].shape[1] and abs(crops[0][0].shape[0] - side) <= 1
-    assert results.crop(align_side=112)[3][1].shape == (112, 112, 3)
+    assert crops[0].shape[0] == crops[0].shape[1] and abs(crops[0].shape[0] - side) <= 1
+    assert results.crop(align_side=112)[5].shape == (112, 112, 3)
+
+
+def test_results_are_iterated_by_face(results: FaceResults) -> None:
+    faces = list(results)
+    assert [face.photo_index for face in faces] == [0, 0, 2, 2, 3, 3]
+    assert [face.name for face in faces] == [results.names[face.photo_index] for face in faces]
+    np.testing.assert_array_equal([face.xyxy for face in faces], np.concatenate(results.xyxy))
+    np.testing.assert_array_equal([face.landmarks for face in faces], np.concatenate(results.landmarks))
+    assert [face.conf for face in faces] == np.concatenate(results.conf).tolist()
+    for face, crop in zip(faces, results.crop(), strict=True):
+        np.testing.assert_array_equal(face.crop(), crop)
+    assert repr(results) == "FaceResults(6 faces in 4 photos)" and len(repr(faces[0])) < 80
+    assert re.fullmatch(r"Face\(zidane: \d+, \d+, \d+, \d+; conf 0\.\d\d\)", repr(faces[0]))
 
 
 def test_exif_orientation_is_applied_to_paths_and_pil_images(weights_path: Path, tmp_path: Path) -> None:

@@ -30,12 +30,14 @@ from emoface.datasets.manifest import read_manifest
 from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import SettingsError, TableError, TrainingError, WeightsError
 from emoface.jobs.train import TrainConfig, _share_gpus, run_train
+from emoface.jobs.verify import VerifyConfig, run_verify
 from emoface.learning.ema import AveragedWeights, ratio_warmup
 from emoface.mter import build_model, trainer
 from emoface.mter.dataset import PeopleDataset, PersonBatch, load_batch
 from emoface.mter.losses import weigh_labels
+from emoface.mter.names import PresetName
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
-from emoface.mter.runs import load_weights, read_run, write_weights
+from emoface.mter.runs import EpochPlan, extend_run, load_weights, read_run, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch, shuffle_labels
 from emoface.mter.trainer import Trainer, build_recipe_optimizer
 from emoface.progress import Silent
@@ -312,6 +314,89 @@ def test_run_of_other_settings_is_refused_and_says_which(finished: TrainConfig) 
         run_train(other)
     message = str(refused.value)
     assert "recipe.dropout was 0.5, now 0.1; seed was 0, now 5; use the same settings, or choose another" in message
+
+
+def test_patience_stops_by_the_best_epoch_or_by_the_epoch_of_an_extension() -> None:
+    plan = EpochPlan(100, patience=3)
+    scores = [0.1, 0.4, 0.2, 0.4, 0.3]  # an equal score is no better one
+    assert [plan.stops_early(scores[:n]) for n in range(6)] == [False] * 5 + [True]
+    assert not EpochPlan(100, 3, counted_from=3).stops_early(scores)
+    assert EpochPlan(100, 3, counted_from=3).stops_early([*scores, 0.4])
+    assert not EpochPlan(100).stops_early([0.1] * 50)
+
+
+@pytest.mark.parametrize("preset", ["thesis", "modern"])
+def test_epochs_after_those_of_the_recipe_have_its_last_rate(preset: PresetName) -> None:
+    recipe = PRESETS[preset].recipe
+    last = learning_rate(recipe, recipe.epochs - 1, 9, 10)
+    assert last == pytest.approx(recipe.learning_rate * (0.001 if preset == "thesis" else 0.01))
+    assert {learning_rate(recipe, recipe.epochs + more, step, 10) for more in (0, 7) for step in (0, 9)} == {last}
+    rising = Recipe(epochs=2, warmup_epochs=4)
+    assert learning_rate(rising, 5, 0, 10) == learning_rate(rising, 1, 9, 10) == rising.learning_rate / 2
+
+
+def test_run_that_stops_early_is_finished_and_goes_on_when_it_is_extended(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The score falls with every epoch, so patience 1 stops after the second, and after the first of an extension."""
+    monkeypatch.setattr(trainer, "score_line", lambda line: -line["epoch"])
+    config = _config(manifest, tmp_path / "run", recipe={**SMALL, "epochs": 5, "patience": 1})
+    with pytest.raises(_Killed):
+        run_train(config, _KillAfterEpoch(2))  # between the epoch that stops the run and its record
+    record = run_train(config)
+    assert (record.counts["epochs"], record.counts["stopped_early"]) == (2, True)
+    assert read_run(config.out).settings["recipe"]["patience"] == 1 and run_train(config) == record
+    assert _differences(config.out) == []
+
+    longer = config.replace(extend_to=4)
+    with pytest.raises(_Killed):
+        run_train(longer, _KillAfterEpoch(3))
+    record = run_train(config)  # an extension is resumed without the option, too
+    assert (record.counts["epochs"], record.counts["stopped_early"]) == (3, True)
+    run = read_run(config.out)
+    assert run.settings["extensions"] == [{"after_epoch": 2, "epochs": 4}] and run.epoch_plan == EpochPlan(4, 1, 2)
+    rates = [learning_rate(run.recipe, epoch, 4, 5) for epoch in range(3)]  # those of the schedule of five epochs
+    assert [line["learning_rate"] for line in run.log()] == pytest.approx(rates)
+
+
+def test_extended_run_ends_at_the_bytes_of_one_that_was_longer_from_the_start(
+    whole: TrainConfig, tmp_path: Path
+) -> None:
+    long = whole.replace(out=tmp_path / "long", extend_to=3)
+    run_train(long)
+    extended = whole.replace(out=tmp_path / "extended", extend_to=3)
+    shutil.copytree(whole.out, extended.out)
+    with pytest.raises(SettingsError, match="extend_to is 1, but this run trains 3 epochs anyway; choose a larger"):
+        (long.out / "records" / "train.json").unlink()
+        run_train(long.replace(extend_to=1))
+    assert run_train(extended.replace(extend_to=2)).counts["epochs"] == 2
+    record = run_train(extended)
+    assert (record.counts["epochs"], record.counts["stopped_early"]) == (3, False)
+    assert "- epochs: 3; schedule of 2, the others at the" in (extended.out / "README.md").read_text(encoding="utf-8")
+    assert file_sha256(extended.out / "best.safetensors") == file_sha256(long.out / "best.safetensors")
+    assert _log_without_times(extended.out) == _log_without_times(long.out)
+    assert run_train(extended) == record
+
+
+def test_kill_between_the_two_files_of_an_extension_changes_nothing(
+    whole: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = whole.replace(out=tmp_path / "run", extend_to=3)
+    shutil.copytree(whole.out, config.out)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched, pytest.raises(_Killed):
+        patched.setattr(Path, "unlink", die)
+        extend_run(read_run(config.out), 3)
+    assert run_train(config.replace(extend_to=None)).counts["epochs"] == 2  # still the finished run
+    assert run_train(config).counts["epochs"] == 3
+    assert read_run(config.out).settings["extensions"] == [{"after_epoch": 2, "epochs": 3}]
+
+
+def _differences(folder: Path) -> list[str]:
+    return list(run_verify(VerifyConfig(dir=folder)).info["differences"])
 
 
 def test_run_that_started_from_a_face_goes_on_only_with_it(

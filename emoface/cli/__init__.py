@@ -10,13 +10,14 @@ import os
 
 import click
 
-from emoface.cli import dataset, detector, evaluate, model, pipelines, train, weights
-from emoface.cli.console import EmofaceGroup, set_debug, write_any_character
+from emoface.cli import dataset, detector, evaluate, model, pipelines, publish, train, weights
+from emoface.cli.console import QUIET_HELP, EmofaceGroup, set_debug, set_quiet, write_any_character
 from emoface.version import __version__
 
 
 @click.group(cls=EmofaceGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="emoface")
+@click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=set_quiet, help=QUIET_HELP)
 @click.option("--debug", is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error.")
 def main() -> None:
     """Builds EMOTIC_Face from raw EMOTIC, audits its label balance, and trains and evaluates MTER on it.
@@ -34,7 +35,7 @@ def main() -> None:
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose, dataset.depth, dataset.regions):
     main.add_command(_command)
-for _command in (dataset.split, dataset.report, dataset.verify):
+for _command in (dataset.split, dataset.report, dataset.card, dataset.verify):
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
@@ -43,6 +44,8 @@ for _command in (train.train, train.features, train.probe):
 for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.export_predictions):
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
+    main.add_command(_command)
+for _command in (publish.push, publish.export_fiftyone):
     main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)

@@ -73,17 +73,31 @@ def set_debug(context: click.Context, _: click.Parameter, value: bool) -> None:
         context.find_root().meta["emoface.debug"] = True
 
 
+def set_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+    """Remembers that the user wants no progress."""
+    if value:
+        context.find_root().meta["emoface.quiet"] = True
+
+
+def is_quiet() -> bool:
+    """Whether the user wants no progress."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.find_root().meta.get("emoface.quiet"))
+
+
+QUIET_HELP = "Show no progress and no notes, only results, warnings and errors."
+_QUIET = click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, callback=set_quiet, help=QUIET_HELP)
 _DEBUG = click.Option(
     ["--debug"], is_flag=True, expose_value=False, callback=set_debug, help="Show the traceback of an error."
 )
 
 
 class EmofaceCommand(click.Command):
-    """A command with the option ``--debug``."""
+    """A command with the options ``--quiet`` and ``--debug``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params.append(_DEBUG)
+        self.params += [_QUIET, _DEBUG]
 
 
 class EmofaceGroup(click.Group):
@@ -182,7 +196,7 @@ def terminal_progress() -> Iterator[TerminalProgress]:
 
     from emoface.cli.terminal import TerminalProgress
 
-    progress = TerminalProgress(Console(stderr=True))
+    progress = TerminalProgress(Console(stderr=True, quiet=is_quiet()))
     try:
         yield progress
     finally:

@@ -1,4 +1,4 @@
-"""The commands that build and check a data set: simulate, parse, faces, pose, depth, regions, split, report, verify."""
+"""The commands for a data set: simulate, parse, faces, pose, depth, regions, split, report, card, verify."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from emoface.cli.console import run_job, warn_of_demonstration
 from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
+    from emoface.jobs.card import CardConfig
     from emoface.jobs.depth import DepthConfig
     from emoface.jobs.faces import FacesConfig
     from emoface.jobs.parse import ParseConfig
@@ -138,6 +139,22 @@ def report(config: ReportConfig) -> None:
 
     run_job(run_report, config)
     click.echo(f"audit: {config.dir / 'report' / 'audit.html'}")
+
+
+@job_command(config="emoface.jobs.card:CardConfig", arguments=("dir",))
+def card(config: CardConfig) -> None:
+    """Writes the card of the data set in DIR: README.md, a datasheet, and croissant.json.
+
+    Both say only what the manifest says. With README.md, 'datasets.load_dataset("DIR")' in Python finds the splits.
+
+    \b
+    Example:
+      emoface card work
+      emoface card mine-work --name "Street photos" --license cc-by-4.0
+    """
+    from emoface.jobs.card import run_card
+
+    run_job(run_card, config)
 
 
 @job_command(config="emoface.jobs.verify:VerifyConfig", arguments=("dir",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emoface.cli.console import command, print_pairs, print_rows, terminal_progress
+from emoface.cli.console import command, is_quiet, print_pairs, print_rows, terminal_progress
 from emoface.cli.options import job_command
 from emoface.progress import Progress
 
@@ -57,16 +58,22 @@ def run(pipeline: str, overrides: tuple[str, ...], rebuild: tuple[str, ...]) -> 
 @command()
 @click.argument("pipeline")
 @_SET
-def status(pipeline: str, overrides: tuple[str, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of stages, each with its state and reasons.")
+def status(pipeline: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Shows which stages of a pipeline are current, stale, unfinished or missing, and why.
 
     \b
     Example:
       emoface status pipelines/emotic_face.toml --set emotic_root=EMOTIC --set out=work
+      emoface status emotic_face --set emotic_root=EMOTIC --set out=work --json
     """
     from emoface.jobs.pipeline import check_pipeline
 
     statuses = check_pipeline(_to_config(pipeline, overrides))
+    if as_json:
+        found = [{"stage": one.stage.name, "state": one.state, "reasons": list(one.reasons)} for one in statuses]
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
     rows = [[one.stage.name, one.state, "; ".join(one.reasons)] for one in statuses]
     print_rows(f"Stages of {pipeline}", ["stage", "state", "why"], rows)
 
@@ -166,7 +173,7 @@ class StageLines:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=is_quiet())
         self._started = 0.0
         self.done: list[tuple[Stage, JobRecord]] = []
 

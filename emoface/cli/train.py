@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 def train(config: TrainConfig) -> None:
     """Trains a model and writes the run to OUT; resumes an unfinished run in OUT.
 
+    A finished run goes on with --extend-to, as more --epochs would change its schedule.
+
     On several GPUs: torchrun --nproc-per-node 4 -m emoface train ...
 
     \b
     Example:
       emoface train --manifest work/manifest.json --model task1 --out runs/task1
       emoface train --manifest work/manifest.json --model mter2 --out runs/mter2 --init-face runs/task1
-      emoface train --manifest work/manifest.json --model mter2 --out runs/fast --preset modern --epochs 12
+      emoface train --manifest work/manifest.json --model mter2 --out runs/fast --preset modern --epochs 12 --patience 3
       emoface train --manifest work/manifest.json --model mter2 --out runs/timm --backbone context=timm:resnet50
     """
     from emoface.jobs.train import run_train

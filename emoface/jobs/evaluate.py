@@ -36,6 +36,7 @@ from emoface.metrics.evaluation import Bootstrap
 from emoface.mter.features import complete_features, find_feature_folder
 from emoface.mter.inputs import describe_other_inputs, model_array_inputs
 from emoface.mter.probe import predict_probabilities, read_probe
+from emoface.mter.run_card import write_run_card
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.evaluation import (
@@ -177,6 +178,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     progress.start(f"metrics on {config.split}", STEPS)
     metrics = build_metrics(predictions, context, progress)
     outputs = write_evaluation(config.out, metrics, predictions, progress)
+    write_run_card(run)
     return finish_job(
         "evaluate",
         config,

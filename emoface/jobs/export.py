@@ -8,21 +8,17 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from emoface.datasets.predictions import predictions_path
 from emoface.errors import SettingsError
 from emoface.mter.exported import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, describe_model, read_model_folder, write_config
+from emoface.mter.run_card import describe_results
 from emoface.mter.runs import Run
 from emoface.progress import SILENT, Progress
-from emoface.reporting.evaluation import METRICS_NAME, THRESHOLDS_NAME
-from emoface.reporting.model_card import render_model_card, select_results
-from emoface.schema import SPLITS
-from emoface.storage.files import atomic_path, file_sha256, parse_json, read_text, write_text
+from emoface.reporting.model_card import render_model_card
+from emoface.storage.files import atomic_path, file_sha256, write_text
 from emoface.storage.records import JobRecord, code_fingerprint, to_settings
 from emoface.storage.settings import Folder, Settings
 
 ONNX_SUFFIX = ".onnx"
-_KEPT = ("split", "people", "is_own", "thresholds", "break_even_thresholds")
-"""The values of the file of thresholds that are exported; it also has the path of the data set."""
 
 
 class ExportConfig(Settings):
@@ -84,7 +80,7 @@ def _write_onnx(run: Run, path: Path) -> dict[str, Any]:
     from emoface.mter.onnx_files import write_onnx
 
     model = run.load_model()
-    config = describe_model(run, model) | _describe_results(run)
+    config = describe_model(run, model) | describe_results(run)
     return {"largest_difference_of_logits": write_onnx(path, model, run.stream_sizes, config)}
 
 
@@ -95,40 +91,10 @@ def _write_folder(run: Run, folder: Path) -> dict[str, Any]:
     if folder.resolve() == run.path.resolve():
         raise SettingsError(f"{folder}: is the folder to export; choose another folder to write to")
     model = run.load_model()  # an error if the weights do not fit the network
-    config = describe_model(run, model) | _describe_results(run)
+    config = describe_model(run, model) | describe_results(run)
     (folder / CONFIG_NAME).unlink(missing_ok=True)
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
         shutil.copyfile(run.weights_path, temporary)
     write_text(folder / CARD_NAME, render_model_card(config))
     write_config(folder, config)
     return {"evaluated_splits": len(config["evaluations"])}
-
-
-def _describe_results(run: Run) -> dict[str, Any]:
-    """Describes the evaluations of a run and its thresholds, without paths; those of an exported model stay as is."""
-    if "evaluations" in run.settings:
-        return {name: run.settings[name] for name in ("evaluations", "thresholds") if name in run.settings}
-    evaluations = [select_results(one) for one in _read_evaluations(run)]
-    path = run.path / "eval" / THRESHOLDS_NAME
-    if not evaluations or not path.is_file():
-        return {"evaluations": evaluations}
-    fitted = _read_object(path)
-    return {"evaluations": evaluations, "thresholds": {name: fitted[name] for name in _KEPT if name in fitted}}
-
-
-def _read_evaluations(run: Run) -> list[dict[str, Any]]:
-    """Reads the metrics of each split that was evaluated with these weights."""
-    sha256 = file_sha256(run.weights_path)
-    paths = [predictions_path(run.path, split).parent / METRICS_NAME for split in SPLITS]
-    found = [_read_object(path) for path in paths if path.is_file()]
-    return [metrics for metrics in found if metrics.get("weights_sha256") == sha256]
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(read_text(path, SettingsError))
-    except ValueError as error:
-        raise SettingsError(f"{path}: not JSON ({error}); evaluate the run again with 'emoface evaluate'") from error
-    if not isinstance(content, dict):
-        raise SettingsError(f"{path}: expected a JSON object; evaluate the run again with 'emoface evaluate'")
-    return content

@@ -26,6 +26,7 @@ from emoface.datasets.stream_cache import (
 )
 from emoface.errors import SettingsError, TableError
 from emoface.learning.launchers import end_with_launcher, find_processes
+from emoface.learning.loggers import LoggerName, check_loggers
 from emoface.mter.epoch_log import score_line
 from emoface.mter.initial_weights import is_file_source, named_streams, parse_pretrained
 from emoface.mter.inputs import model_array_inputs
@@ -38,7 +39,7 @@ from emoface.schema import SAMPLING_WEIGHTS_SCHEMA
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import lock_folder
 from emoface.storage.records import JobRecord, finish_job, read_record
-from emoface.storage.settings import Device, FileOrUrl, Folder, FolderOrUrl, Seed, Settings, TextForm
+from emoface.storage.settings import Count, Device, FileOrUrl, Folder, FolderOrUrl, Seed, Settings, TextForm
 from emoface.storage.tables import read_table
 from emoface.storage.urls import resolve_place
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from emoface.mter.base import Mter
     from emoface.mter.person_arrays import PersonArrays
     from emoface.mter.pretrained import TakenWeights
+    from emoface.mter.runs import EpochPlan
     from emoface.mter.stream_networks import StreamNetwork
     from emoface.mter.trainer import SplitPeople, Trainer
 
@@ -109,6 +111,14 @@ class TrainConfig(Settings):
     person_size: Side | None = None
     """Side of the face and body streams' inputs in pixels; by default 128, with the preset caer 96, with the network of
     a library its own. 64 is three times as fast as 128 on a CPU."""
+    logger: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where the curves of the training are shown, besides log.jsonl; may be given several times. tensorboard writes
+    them into the run's folder; wandb sends them to Weights & Biases, and mlflow to the server that MLFLOW_TRACKING_URI
+    names."""
+    extend_to: Count | None = None
+    """Number of epochs, those that are finished included, up to which the run in OUT goes on, also if it is finished or
+    stopped early. Unlike --epochs it leaves the schedule as it is: epochs after those of the recipe are trained at the
+    learning rate of the recipe's last step, and patience is counted anew."""
     shuffle_labels: bool = False
     """Shuffle the labels of train and of val among their people, as a check for leaks."""
 
@@ -157,18 +167,23 @@ def run_train(config: TrainConfig, progress: Progress = SILENT) -> JobRecord:
 
 
 def _train_or_resume(config: TrainConfig, fabric: Fabric, progress: Progress) -> JobRecord:
-    from emoface.mter.runs import RUN_NAME
+    from emoface.mter.runs import RUN_NAME, read_run
 
+    check_loggers(config.logger)
     manifest = read_manifest(config.manifest, check_sha256=True, images=config.images)
     recipe = resolve_recipe(config.preset, config.recipe)
     networks = _load_stream_networks(config, fabric)
     identity = _describe_identity(config, recipe, manifest, networks)
     if (config.out / RUN_NAME).is_file():
         _check_same_settings(config, identity)
-        finished = read_record(config.out, "train")
-        if finished is not None:
+        run, finished = read_run(config.out, needs_finished=False), read_record(config.out, "train")
+        if finished is not None and (config.extend_to is None or config.extend_to <= len(run.log())):
             progress.note(f"{config.out}: this run is finished; nothing to do")
             return finished
+        if finished is None:
+            _check_extension(config, run.epoch_plan.epochs)
+    else:
+        _check_extension(config, recipe.epochs)
     trainer = _build_trainer(config, recipe, manifest, fabric, identity, networks, progress)
     trainer.fit()
     fabric.barrier()
@@ -355,6 +370,8 @@ def _build_trainer(
         photos = {"images": None if config.images is None else str(resolve_place(config.images))}
         write_run(config.out, {**identity, **photos, "people": counts, "started_from": [asdict(one) for one in taken]})
     fabric.barrier()
+    with fabric.rank_zero_first():
+        plan = _plan_epochs(config)
     return Trainer(
         fabric,
         model,
@@ -362,11 +379,32 @@ def _build_trainer(
         train,
         val,
         config.out,
+        plan=plan,
         seed=config.seed,
         workers=_n_workers(config),
+        loggers=list(dict.fromkeys(config.logger)),
+        logged_settings=_flatten(identity),
         compiles=config.compile,
         progress=progress,
     )
+
+
+def _plan_epochs(config: TrainConfig) -> EpochPlan:
+    """How many epochs the run in ``out`` trains; extends the run if the settings say so."""
+    from emoface.mter.runs import extend_run, read_run
+
+    run = read_run(config.out, needs_finished=False)
+    if config.extend_to is not None and (run.is_finished or config.extend_to != run.epoch_plan.epochs):
+        run = extend_run(run, config.extend_to)
+    return run.epoch_plan
+
+
+def _check_extension(config: TrainConfig, n_epochs: int) -> None:
+    if config.extend_to is not None and config.extend_to < n_epochs:
+        raise SettingsError(
+            f"{config.out}: extend_to is {config.extend_to}, but this run trains {n_epochs} epochs anyway; choose a "
+            "larger number, or none"
+        )
 
 
 def _open_caches(config: TrainConfig, manifest: Manifest, fabric: Fabric, progress: Progress) -> dict[str, StreamCache]:
@@ -472,8 +510,10 @@ def _n_workers(config: TrainConfig) -> int:
 
 
 def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> None:
-    from emoface.mter.runs import BEST_NAME, LOG_NAME
+    from emoface.mter.run_card import write_run_card
+    from emoface.mter.runs import BEST_NAME, LOG_NAME, read_run
 
+    write_run_card(read_run(config.out, needs_finished=False))
     best = max(trainer.lines, key=score_line)
     finish_job(
         "train",
@@ -488,6 +528,7 @@ def _finish(config: TrainConfig, identity: dict[str, Any], trainer: Trainer) -> 
             "train_left_out": _count_left_out(trainer.train),
             "val_left_out": _count_left_out(trainer.val),
             "epochs": len(trainer.lines),
+            "stopped_early": len(trainer.lines) < trainer.plan.epochs,
             "best_epoch": best["epoch"],
             "val_map": best["val_map"],
             "val_loss": best["val_loss"],

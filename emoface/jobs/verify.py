@@ -258,10 +258,10 @@ def _check_run(folder: Path) -> Iterator[str]:
             yield f"{folder}: the probe is unfinished"
         read_probe(folder / BEST_NAME)
         return
-    n_epochs = len(run.log())
-    if not run.is_finished:
-        yield f"{folder}: the run is unfinished after {n_epochs} of {run.recipe.epochs} epochs"
-    elif n_epochs != run.recipe.epochs:
-        yield f"{folder / LOG_NAME}: {n_epochs} epochs, {folder / _RUN} says {run.recipe.epochs}"
+    n_epochs, planned, record = len(run.log()), run.epoch_plan.epochs, read_record(folder, "train")
+    if record is None:
+        yield f"{folder}: the run is unfinished after {n_epochs} of {planned} epochs"
+    elif n_epochs != (expected := record.counts.get("epochs", planned)):
+        yield f"{folder / LOG_NAME}: {n_epochs} epochs, expected {expected}"
     if run.is_finished or (folder / BEST_NAME).is_file():
         run.load_model()

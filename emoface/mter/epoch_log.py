@@ -1,23 +1,16 @@
-"""The log of a training epoch: a line of ``log.jsonl``, a sentence, and points of TensorBoard's curves."""
+"""The log of a training epoch: a line of ``log.jsonl``, a sentence, and points of curves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES, DIMENSIONS
-from emoface.storage.files import naming_path
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
 
 
 @dataclass(frozen=True)
@@ -99,68 +92,20 @@ def describe_best(lines: Sequence[Mapping[str, Any]]) -> str:
     return f", val mAP {100 * reached[-1]:.2f}, best {100 * max(reached):.2f}{beside}" if reached else ""
 
 
-@contextmanager
-def open_curves(folder: Path, first_epoch: int, progress: Progress = SILENT) -> Iterator[SummaryWriter | None]:
-    """Opens TensorBoard's curves of a run; those of an interrupted epoch are hidden.
-
-    Args:
-        folder: Folder of the curves.
-        first_epoch: The epoch that is written first, from 1.
-        progress: Receives a note if TensorBoard cannot write to the folder, since its path is no UTF-8.
-
-    Yields:
-        The writer; None if the path is no UTF-8.
-
-    Raises:
-        OSError: The curves cannot be written.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    if not _is_utf8(str(folder)):
-        progress.note(f"{folder}: no curves are written, since TensorBoard needs a path in UTF-8; log.jsonl has them")
-        yield None
-        return
-    with naming_path(folder):
-        writer = SummaryWriter(str(folder), purge_step=first_epoch)
-    try:
-        yield writer
-    finally:
-        with naming_path(folder):
-            writer.close()
-
-
-def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def write_curves(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
-    """Adds an epoch to TensorBoard's curves.
-
-    Raises:
-        OSError: The curves cannot be written.
-    """
-    with naming_path(Path(writer.log_dir)):
-        _add_points(writer, line)
-
-
-def _add_points(writer: SummaryWriter, line: Mapping[str, Any]) -> None:
-    epoch = line["epoch"]
+def to_points(line: Mapping[str, Any]) -> dict[str, float]:
+    """Converts an epoch to points of curves, by the name of the curve; undefined values have none."""
+    points: dict[str, float | None] = {}
     for side in ("train", "val"):
-        writer.add_scalar(f"loss/{side}", line[f"{side}_loss"], epoch)
-        for name, value in line[f"{side}_losses"].items():
-            writer.add_scalar(f"loss_terms_{side}/{name}", value, epoch)
+        points[f"loss/{side}"] = line[f"{side}_loss"]
+        points |= {f"loss_terms_{side}/{name}": value for name, value in line[f"{side}_losses"].items()}
     if line["val_map"] is not None:
-        writer.add_scalar("val/mean_average_precision", line["val_map"], epoch)
-        writer.add_scalar("val/chance_level", line["val_chance"], epoch)
+        points |= {"val/mean_average_precision": line["val_map"], "val/chance_level": line["val_chance"]}
     for name, value in line["val_average_precision"].items():
-        if value is not None:
-            writer.add_scalar(f"val_average_precision/{name.replace('/', '_')}", value, epoch)
+        points[f"val_average_precision/{name.replace('/', '_')}"] = value
     for name, value in line.get("val_average_absolute_error", {}).items():
-        if value is not None:
-            writer.add_scalar(f"val_average_absolute_error/{name}", value, epoch)
-    writer.add_scalar("learning_rate", line["learning_rate"], epoch)
-    writer.add_scalar("images_per_second", line["images_per_second"], epoch)
-    writer.flush()
+        points[f"val_average_absolute_error/{name}"] = value
+    points |= {name: line[name] for name in ("learning_rate", "images_per_second")}
+    return {name: value for name, value in points.items() if value is not None}
 
 
 def _or_none(value: float) -> float | None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from emoface.datasets.publication import last_name
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.inputs import ContextInput
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS, FaceFill
@@ -101,6 +102,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         "shuffle_labels": run.has_shuffled_labels,
         "manifest": {"sha256": settings["manifest"]["sha256"]},
         "people": settings.get("people"),
+        "epochs_trained": settings.get("epochs_trained", len(run.log()) or None),
         **_describe_initial_weights(run),
         "weights_sha256": file_sha256(run.weights_path),
         "versions": dict(settings.get("versions", {})),
@@ -196,4 +198,4 @@ def read_context_input(run: Run) -> ContextInput:
 
 def _last_name(source: str | None) -> str | None:
     """The last part of a path; a folder of the user's machine is nothing to publish."""
-    return None if source is None else PurePosixPath(PureWindowsPath(source).as_posix()).name
+    return None if source is None else last_name(source)

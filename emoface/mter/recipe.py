@@ -28,6 +28,8 @@ from emoface.mter.names import (
 )
 from emoface.storage.settings import Count, Settings, Share
 
+NotNegativeInt = Annotated[int, Field(ge=0)]
+"""A whole number of 0 or more."""
 NotNegative = Annotated[float, Field(ge=0)]
 """A number of 0 or more."""
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -41,6 +43,9 @@ class Recipe(Settings):
 
     epochs: Count = 120
     """Number of epochs; warm-up, decay steps and the interval between them are scaled with it."""
+    patience: NotNegativeInt = 0
+    """Number of epochs in a row without a higher mAP on val after which training stops early; 0 never stops early. The
+    learning rate follows the schedule of all epochs, so a run that stops early does not reach the schedule's end."""
     batch_size: Count = 16
     """People per step, over all processes."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -363,7 +368,7 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
 
     Args:
         recipe: The recipe with its schedule.
-        epoch: Index of the epoch, from 0.
+        epoch: Index of the epoch, from 0; epochs after those of the recipe have the rate of the recipe's last step.
         step: Index of the step in the epoch, from 0.
         n_steps: Steps per epoch.
 
@@ -372,7 +377,7 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, n_steps: int) -> float:
         >>> [round(learning_rate(thesis, epoch, 99, 100), 8) for epoch in (0, 9, 74, 75, 100, 115)]
         [0.0001, 0.001, 0.001, 0.0001, 1e-05, 1e-06]
     """
-    place = epoch + (step + 1) / n_steps
+    place = min(epoch + (step + 1) / n_steps, float(recipe.epochs))
     if place < recipe.warmup_epochs:
         return recipe.learning_rate * place / recipe.warmup_epochs
     if recipe.schedule == "steps":

@@ -29,7 +29,7 @@ from emoface.mter.recipe import Recipe
 from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
 from emoface.schema import CATEGORIES
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
-from emoface.storage.records import read_record
+from emoface.storage.records import read_record, record_path
 from emoface.storage.settings import describe_fault
 from emoface.storage.urls import Place, to_place
 from emoface.version import __version__
@@ -98,9 +98,15 @@ class RunDescription(_Described):
         return self
 
 
+class _Extension(_Described):
+    after_epoch: Annotated[int, Field(ge=0)]
+    epochs: Annotated[int, Field(ge=1)]
+
+
 class _RunFile(RunDescription):
     manifest: _ManifestFile
     images: str | None = None
+    extensions: list[_Extension] = []
 
 
 class _Epoch(_Described):
@@ -111,6 +117,37 @@ class _Epoch(_Described):
     val_losses: dict[str, float | None]
     val_map: float | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """How many epochs a run trains.
+
+    Attributes:
+        epochs: Number of epochs, those that are finished included.
+        patience: Number of epochs in a row without a better one after which training stops early; 0 never does.
+        counted_from: Number of finished epochs from which patience is counted: 0, or those that were finished when the
+            run was last extended.
+    """
+
+    epochs: int
+    patience: int = 0
+    counted_from: int = 0
+
+    def stops_early(self, scores: Sequence[float]) -> bool:
+        """Whether none of the last epochs was better than all before it.
+
+        Args:
+            scores: Score of each finished epoch, higher is better.
+
+        Example:
+            >>> EpochPlan(9, patience=2).stops_early([0.1, 0.3, 0.3, 0.2])
+            True
+            >>> EpochPlan(9, patience=2, counted_from=3).stops_early([0.1, 0.3, 0.3, 0.2])
+            False
+        """
+        best_epoch = scores.index(max(scores)) + 1 if scores else 0
+        return self.patience > 0 and len(scores) - max(best_epoch, self.counted_from) >= self.patience
 
 
 @dataclass(frozen=True)
@@ -206,6 +243,14 @@ class Run:
                 f"{self.path / self.settings_name}: recipe: {error}; the run is of emoface {run_version} and this one "
                 f"is {__version__}; use that version, or train again in another folder"
             ) from error
+
+    @property
+    def epoch_plan(self) -> EpochPlan:
+        """How many epochs the run trains: those of its recipe, or those that it was extended to."""
+        recipe, extensions = self.recipe, self.settings.get("extensions")
+        if not extensions:
+            return EpochPlan(recipe.epochs, recipe.patience)
+        return EpochPlan(extensions[-1]["epochs"], recipe.patience, extensions[-1]["after_epoch"])
 
     @property
     def predicts_vad(self) -> bool:
@@ -379,8 +424,27 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
         "versions": {"emoface": __version__, **{name: version(name) for name in _PACKAGES}},
         "environment": describe_environment(),
     }
-    write_text(run_dir / RUN_NAME, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
-    return Run(run_dir, described)
+    return _write_settings(run_dir, described)
+
+
+def extend_run(run: Run, epochs: int) -> Run:
+    """Notes in ``run.json`` that a run goes on up to a number of epochs; a finished run is unfinished then.
+
+    Args:
+        run: The run.
+        epochs: Number of epochs, those that are finished included.
+    """
+    extension = {"after_epoch": len(run.log()), "epochs": epochs}
+    earlier = run.settings.get("extensions", [])
+    if earlier[-1:] != [extension]:  # else it was interrupted here
+        run = _write_settings(run.path, {**run.settings, "extensions": [*earlier, extension]})
+    record_path(run.path, "train").unlink(missing_ok=True)
+    return run
+
+
+def _write_settings(run_dir: Path, settings: dict[str, Any]) -> Run:
+    write_text(run_dir / RUN_NAME, json.dumps(settings, indent=2, ensure_ascii=False) + "\n")
+    return Run(run_dir, settings)
 
 
 def check_epochs(lines: Sequence[Any]) -> list[dict[str, Any]]:

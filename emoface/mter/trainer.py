@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from emoface.errors import TrainingError
 from emoface.learning.checkpoints import load_checkpoint, loading_state, save_checkpoint
 from emoface.learning.ema import AveragedWeights, ratio_warmup
+from emoface.learning.loggers import CurveLogger, LoggedRun, LoggerName, open_loggers
 from emoface.learning.norms import NormWarmup
 from emoface.learning.optimizers import build_optimizer, set_learning_rate
 from emoface.learning.pending import PendingValues
@@ -35,15 +36,14 @@ from emoface.mter.epoch_log import (
     ValMetrics,
     describe_best,
     describe_line,
-    open_curves,
     score_line,
     to_line,
-    write_curves,
+    to_points,
 )
 from emoface.mter.losses import BranchLosses, label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
-from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, check_epochs, write_log, write_weights
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, EpochPlan, check_epochs, write_log, write_weights
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
@@ -108,14 +108,18 @@ class Trainer:
         train: The people to train on.
         val: The people on whom the best epoch is selected.
         run_dir: Folder of the run, see ``emoface.mter.runs``.
+        plan: How many epochs to train; None trains those of the recipe.
         seed: Seed of sample order, augmentation and dropout.
         workers: Number of threads that read ahead.
+        loggers: Names of the loggers of the curves.
+        logged_settings: The settings that the loggers show, by name.
         compiles: Whether ``torch.compile`` compiles the network for training; evaluation does not use it.
         progress: Receives one step per person.
 
     Attributes:
         model: The network, not wrapped by Fabric.
         averaged: The moving average of its weights; None if the recipe averages nothing.
+        plan: How many epochs it trains.
         lines: The lines of ``log.jsonl``, one dictionary per finished epoch.
     """
 
@@ -128,8 +132,11 @@ class Trainer:
         val: SplitPeople,
         run_dir: Path,
         *,
+        plan: EpochPlan | None = None,
         seed: int = 0,
         workers: int = 0,
+        loggers: Sequence[LoggerName] = (),
+        logged_settings: Mapping[str, Any] | None = None,
         compiles: bool = False,
         progress: Progress = SILENT,
     ) -> None:
@@ -142,8 +149,11 @@ class Trainer:
         self._fabric = fabric
         self._recipe = recipe
         self._run_dir = run_dir
+        self.plan = plan or EpochPlan(recipe.epochs, recipe.patience)
         self._seed = seed
         self._workers = workers
+        self._loggers = loggers
+        self._logged_settings = logged_settings or {}
         self._pins_memory = fabric.device.type == "cuda"
         self._will_compile = compiles
         self._progress = progress
@@ -167,30 +177,40 @@ class Trainer:
 
     def fit(self) -> None:
         """Trains the remaining epochs, and saves the run after each."""
-        recipe, fabric = self._recipe, self._fabric
+        recipe, fabric, n_epochs = self._recipe, self._fabric, self.plan.epochs
         self.resume()
         with ExitStack() as opened:
             opened.enter_context(self._fastest_convolutions())
-            curves = None
+            loggers: list[CurveLogger] = []
             if fabric.is_global_zero:
-                curves = opened.enter_context(
-                    open_curves(self._run_dir / "tensorboard", len(self.lines) + 1, self._progress)
-                )
+                logged = LoggedRun(self._run_dir, self._logged_settings, len(self.lines) + 1)
+                loggers = opened.enter_context(open_loggers(self._loggers, logged, self._progress))
                 write_log(self._run_dir / LOG_NAME, self.lines)
             if self.lines:
-                self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {recipe.epochs}")
+                self._progress.note(f"{self._run_dir}: resuming after epoch {len(self.lines)} of {n_epochs}")
             n_people = self.n_steps * recipe.batch_size + len(self.val)
-            self._progress.start(f"train {self.model.name}", (recipe.epochs - len(self.lines)) * n_people)
-            for epoch in range(len(self.lines), recipe.epochs):
+            self._progress.start(f"train {self.model.name}", (n_epochs - len(self.lines)) * n_people)
+            for epoch in range(len(self.lines), n_epochs):
+                if self._stops_early():
+                    break
                 line = self._run_epoch(epoch)
                 is_best = all(score_line(line) > score_line(earlier) for earlier in self.lines)
                 self.lines.append(line)
                 if fabric.is_global_zero:
                     self.save(is_best)
-                if curves is not None:
-                    write_curves(curves, line)
-                self._progress.note(describe_line(line, recipe.epochs))
+                for logger in loggers:
+                    logger.log(to_points(line), line["epoch"])
+                self._progress.note(describe_line(line, n_epochs))
                 fabric.barrier()
+
+    def _stops_early(self) -> bool:
+        stops = self.plan.stops_early([score_line(line) for line in self.lines])
+        if stops:
+            self._progress.note(
+                f"stopped early after epoch {len(self.lines)} of {self.plan.epochs}: no higher mAP on val in "
+                f"{self.plan.patience} epochs"
+            )
+        return stops
 
     def train_one_epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch.
@@ -213,7 +233,7 @@ class Trainer:
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             loss = sums["loss"] / (step + 1)
-            self._progress.describe(f"epoch {epoch + 1} of {recipe.epochs}, loss {loss:.4f}{best_so_far}")
+            self._progress.describe(f"epoch {epoch + 1} of {self.plan.epochs}, loss {loss:.4f}{best_so_far}")
             self._progress.advance(recipe.batch_size)
         self.model.eval()
         share_buffers(fabric, self.model)

@@ -87,7 +87,7 @@ JOBS: dict[str, Job] = {
     "report": Job("emoface.jobs.report", "ReportConfig", "run_report", "dir", ("report",)),
     "train": Job(
         *("emoface.jobs.train", "TrainConfig", "run_train", "out", ("run.json",)),
-        resumes_from=("run.json", "last.pt", "best.safetensors", "log.jsonl", "tensorboard"),
+        resumes_from=("run.json", "last.pt", "best.safetensors", "log.jsonl", "tensorboard", "loggers.json"),
         is_kept=True,
     ),
     "probe": Job("emoface.jobs.probe", "ProbeConfig", "run_probe", "out", ("run.json",)),

@@ -21,9 +21,7 @@ _SHOWN = (
     *("split", "weights_sha256", "mean_average_precision", "interval", "labels_defined", "lift"),
     *("average_absolute_error", "warnings", "has_shuffled_labels"),
 )
-_NO_EVALUATION = (
-    "This model was exported before it was evaluated. `emoface evaluate` computes its metrics; export it again then."
-)
+_NO_EVALUATION = "This model has not been evaluated. `emoface evaluate` computes the metrics of a run."
 _NOT_FOR = """\
 - **Apparent emotion is not felt emotion.** The labels are what annotators who never met the people believed to see in a
   photo. The model repeats such guesses; it does not know what anybody feels, thinks or intends.
@@ -81,6 +79,11 @@ def render_model_card(config: Mapping[str, Any]) -> str:
     for name, text in others:
         parts += [f"## {name}", text]
     return "\n\n".join(parts) + "\n"
+
+
+def is_model_card(text: str) -> bool:
+    """Whether a text is a card by ``render_model_card``, and not a README that somebody wrote."""
+    return text.startswith("---\n") and 'library_name: "emoface"' in text
 
 
 def _render_metadata(config: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
@@ -163,7 +166,7 @@ def _describe_training(config: Mapping[str, Any], evaluations: Sequence[Mapping[
     ]
     named = {
         "recipe": config.get("preset"),
-        "epochs": recipe.get("epochs"),
+        "epochs": _describe_epochs(recipe.get("epochs"), config.get("epochs_trained")),
         "batch size": recipe.get("batch_size"),
         "optimizer": recipe.get("optimizer"),
         "learning rate": recipe.get("learning_rate"),
@@ -174,10 +177,19 @@ def _describe_training(config: Mapping[str, Any], evaluations: Sequence[Mapping[
     detector = config["detector"]
     if "name" in detector or "detector" in detector:
         lines.append(f"- faces found by {detector.get('name', detector.get('detector'))}")
-    lines.append("- the epoch was chosen by the mAP on val; `config.json` has the complete recipe")
+    settings_name = config.get("settings_name", "config.json")
+    lines.append(f"- the epoch was chosen by the mAP on val; `{settings_name}` has the complete recipe")
     kept = sorted({one["protocol"]["name"] for one in evaluations if one.get("protocol")})
     lines.append(f"- protocol of evaluation whose rules are kept: {', '.join(kept) or 'none was checked'}")
     return "\n".join(lines)
+
+
+def _describe_epochs(planned: int | None, trained: int | None) -> str | None:
+    """Number of epochs, also where training stopped early or went on after its schedule."""
+    if planned is None or trained is None or planned == trained:
+        return None if planned is None else str(planned)
+    how = "stopped early" if trained < planned else "the others at the learning rate of the schedule's end"
+    return f"{trained}; schedule of {planned}, {how}"
 
 
 def _describe_metrics(evaluations: Sequence[Mapping[str, Any]]) -> str:
@@ -241,4 +253,5 @@ def _describe_loading(config: Mapping[str, Any]) -> str:
                 "```",
             ]
         )
-    return f"{use}\n\nsha256 of `model.safetensors`: `{config['weights_sha256']}`; written by {config['exported_by']}."
+    weights_name = config.get("weights_name", "model.safetensors")
+    return f"{use}\n\nsha256 of `{weights_name}`: `{config['weights_sha256']}`; written by {config['exported_by']}."

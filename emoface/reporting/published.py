@@ -222,11 +222,11 @@ def describe_evaluated_people(manifest: Manifest, split: str, n_evaluated: int) 
         n_people=manifest.splits[split].rows,
         n_evaluated=n_evaluated,
         other_sources=tuple(name for name, count in sources.items() if count and name not in SOURCES),
-        is_simulated=_is_simulated(manifest.photos.root),
+        is_simulated=is_simulated(manifest.photos.root),
     )
 
 
-def _is_simulated(image_root: Place) -> bool:
+def is_simulated(image_root: Place) -> bool:
     """Whether the photos are drawings of ``simulate``, whose marker is beside the image root."""
     try:
         return open_store(parent_of(image_root)).has(SIMULATION_NAME)

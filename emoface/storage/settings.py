@@ -65,6 +65,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 """A whole number of 1 or more."""
 Seed = Annotated[int, Field(ge=0)]
+Line = Annotated[str, Field(pattern=r"^[^\n\r]+$")]
+"""A line of text that is not empty."""
 Device = Literal["auto", "cpu", "cuda"]
 Split = Literal["train", "val", "test"]
 

@@ -16,6 +16,7 @@ from emoface.yolov5face.network_weights import NetworkWeights
 from emoface.yolov5face.weight_files import read_weights
 
 if TYPE_CHECKING:
+    from emoface.yolov5face.hub_api import Face, FaceResults, PhotoDetector, load_photo_detector
     from emoface.yolov5face.loading import export_onnx, load_network, save_network
     from emoface.yolov5face.network import YoloV5Face, build_network
 
@@ -23,18 +24,23 @@ __all__ = [
     "ARCHITECTURES",
     "BACKENDS",
     "Detector",
+    "Face",
+    "FaceResults",
     "NetworkWeights",
+    "PhotoDetector",
     "YoloV5Face",
     "build_detector",
     "build_network",
     "export_onnx",
     "load_detector",
     "load_network",
+    "load_photo_detector",
     "read_weights",
     "save_network",
 ]
 
 _MODULE_OF = {
+    **dict.fromkeys(("Face", "FaceResults", "PhotoDetector", "load_photo_detector"), "hub_api"),
     "YoloV5Face": "network",
     "build_network": "network",
     "export_onnx": "loading",

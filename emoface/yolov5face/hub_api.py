@@ -1,11 +1,19 @@
 """A face detector with the interface of ``torch.hub`` models: called with photos of any kind, it returns results.
 
-The repository's ``hubconf.py`` defines one entry point per network; all of them call ``load_photo_detector``.
+The repository's ``hubconf.py`` defines one entry point per network; all of them call ``load_photo_detector``, which is
+imported from ``emoface.yolov5face`` and needs neither ``torch.hub`` nor torch::
+
+    detector = load_photo_detector("yolov5n-0.5-face")
+    faces = detector(["party.jpg", "street.jpg"])
+    for face in faces:
+        print(face.name, face.xyxy, face.conf)
+    faces.save("out")
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +41,47 @@ _BOX_RGB = (255, 214, 0)
 _LANDMARK_RGB = (0, 200, 255)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
+class Face:
+    """One face of a photo.
+
+    Attributes:
+        photo: (height, width, 3), RGB, 0-255; the whole photo.
+        name: Name of the photo, see ``FaceResults``.
+        photo_index: Number of the photo among those that the detector was called with, from 0.
+        xyxy: (4,) box in pixels of the photo.
+        landmarks: (5, 2) eyes, nose and corners of the mouth in pixels of the photo, in the order of
+            ``LANDMARK_NAMES``.
+        conf: Score, 0-1.
+    """
+
+    photo: Photo
+    name: str
+    photo_index: int
+    xyxy: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    conf: float
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{float(value):.0f}" for value in self.xyxy)
+        return f"Face({self.name}: {box}; conf {self.conf:.2f})"
+
+    def crop(self, margin: float = 0.15, align_side: int | None = None) -> Photo:
+        """Crops the face, see ``FaceResults.crop``.
+
+        Returns:
+            (side, side, 3), RGB.
+        """
+        if align_side is not None:
+            return align_face(self.photo, self.landmarks, align_side, margin)
+        return crop_square(self.photo, *square_box(self.xyxy, margin))
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class FaceResults:
-    """The faces of one or more photos; every attribute has one entry per photo.
+    """The faces of one or more photos. Iterating over it yields each ``Face``, and its length is the number of faces.
+
+    Every attribute has one entry per photo.
 
     Attributes:
         names: File name without its suffix, else ``photo0``, ``photo1``...; all names are different.
@@ -48,7 +94,15 @@ class FaceResults:
     detections: tuple[Detections, ...]
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return sum(len(faces) for faces in self.detections)
+
+    def __iter__(self) -> Iterator[Face]:
+        for number, (photo, name, faces) in enumerate(zip(self.photos, self.names, self.detections, strict=True)):
+            for xyxy, landmarks, conf in zip(faces.xyxy, faces.landmarks, faces.conf, strict=True):
+                yield Face(photo, name, number, xyxy, landmarks, float(conf))
+
+    def __repr__(self) -> str:
+        return f"FaceResults({len(self)} faces in {len(self.photos)} photos)"
 
     @property
     def xyxy(self) -> list[NDArray[np.float32]]:
@@ -76,7 +130,7 @@ class FaceResults:
             [np.column_stack((faces.xyxy, faces.conf, faces.landmarks.reshape(-1, 10))) for faces in every]
         )
         table = pandas.DataFrame(numbers, columns=["x1", "y1", "x2", "y2", "conf", *landmark_columns])
-        table.insert(0, "photo", np.repeat(np.arange(len(self)), n_faces))
+        table.insert(0, "photo", np.repeat(np.arange(len(self.photos)), n_faces))
         table.insert(1, "name", np.repeat(np.array(self.names, dtype=object), n_faces))
         return table
 
@@ -95,7 +149,7 @@ class FaceResults:
             write_bytes(path, encode_jpeg(drawn))
         return paths
 
-    def crop(self, margin: float = 0.15, align_side: int | None = None) -> list[list[Photo]]:
+    def crop(self, margin: float = 0.15, align_side: int | None = None) -> list[Photo]:
         """Crops the faces.
 
         Args:
@@ -104,12 +158,9 @@ class FaceResults:
                 squares of the faces' own sizes without alignment.
 
         Returns:
-            Per photo one crop (side, side, 3) for each face, in the order of the detections.
+            One crop (side, side, 3) for each face, in the order of iteration.
         """
-        return [
-            [_crop_face(photo, faces, row, margin, align_side) for row in range(len(faces))]
-            for photo, faces in zip(self.photos, self.detections, strict=True)
-        ]
+        return [face.crop(margin, align_side) for face in self]
 
 
 class PhotoDetector:
@@ -143,7 +194,7 @@ class PhotoDetector:
 def load_photo_detector(
     name: str, weights: str | os.PathLike[str] | None = None, fetch: bool = True, **settings: Any
 ) -> PhotoDetector:
-    """Loads a detector by the name of its weights.
+    """Loads a face detector by the name of its weights, to be called with photos.
 
     Args:
         name: Name of the weights to look up; where ``weights`` is given, name of the network of that file.
@@ -153,9 +204,17 @@ def load_photo_detector(
         settings: Settings of ``load_detector``: backend, image_size, conf_threshold, iou_threshold, device, n_threads,
             hub_repo.
 
+    Returns:
+        A function from one photo or several to ``FaceResults``.
+
     Raises:
         WeightsError: The weights are not found, are damaged or belong to another network.
         SettingsError: A setting is unknown or out of its range.
+
+    Example:
+        >>> detector = load_photo_detector("emoface-yolov5n-0.5", image_size=320)  # the weights in the package
+        >>> detector(np.full((40, 90, 3), 127, np.uint8))
+        FaceResults(0 faces in 1 photos)
     """
     if weights is not None:
         return PhotoDetector(load_detector(Path(weights), network=name, **settings))
@@ -209,9 +268,3 @@ def _draw_faces(photo: Photo, faces: Detections) -> Photo:
         for x, y in landmarks:
             cv2.circle(drawn, (round(float(x)), round(float(y))), thickness + 1, _LANDMARK_RGB, -1)
     return drawn
-
-
-def _crop_face(photo: Photo, faces: Detections, row: int, margin: float, align_side: int | None) -> Photo:
-    if align_side is not None:
-        return align_face(photo, faces.landmarks[row], align_side, margin)
-    return crop_square(photo, *square_box(faces.xyxy[row], margin))
