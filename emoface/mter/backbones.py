@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from emoface.errors import SettingsError, WeightsError, did_you_mean
 from emoface.mter.features import FILE, LIBRARY, RANDOM, BackboneFacts
@@ -147,6 +149,7 @@ def load_backbone(
         built = builders[library](model, weights == LIBRARY)
     if path is not None:
         _fill(built, path, name)
+    n_features, n_macs = _measure(name, built)
     facts = BackboneFacts(
         name=name,
         weights={LIBRARY: LIBRARY, RANDOM: RANDOM}.get(weights, FILE),
@@ -156,7 +159,8 @@ def load_backbone(
         input_size=built.input_size,
         mean=built.mean,
         std=built.std,
-        n_features=_count_features(name, built),
+        n_features=n_features,
+        n_macs=n_macs,
         n_parameters=sum(parameter.numel() for parameter in built.network.parameters()),
         software=f"{library} {_version(library)}" if library else f"emoface {__version__}",
     )
@@ -299,15 +303,24 @@ def _fill(built: BuiltNetwork, path: Path, name: str) -> None:
     built.network.load_state_dict({key: state[built.prefix + key] for key in own}, strict=False)
 
 
-def _count_features(name: str, built: BuiltNetwork) -> int:
-    """Finds the width of the features by one forward pass."""
+def _measure(name: str, built: BuiltNetwork) -> tuple[int, int]:
+    """Finds the width of the features and the MACs for one photo by one forward pass.
+
+    Torch counts at each product of matrices, so that the MACs of any library's network are known; the fused forms of
+    attention, which it does not count, are switched off.
+    """
     side = built.input_size
-    with torch.inference_mode():
-        output = built.network.eval()(torch.zeros(1, 3, side, side))
+    has_fast_form = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            output = built.network.eval()(torch.zeros(1, 3, side, side))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(has_fast_form)
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise SettingsError(f"{name} returns {found}, expected one row of features per photo; choose another backbone")
-    return int(output.shape[1])
+    return int(output.shape[1]), int(counter.get_total_flops()) // 2
 
 
 def _hash_tensors(network: nn.Module) -> str:
