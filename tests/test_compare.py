@@ -74,10 +74,13 @@ def test_runs_are_described(runs: Path) -> None:
 
 def test_rows_are_ordered_by_map_and_ranks_are_of_the_same_people(runs: Path) -> None:
     compared = _comparison(runs)["runs"]
-    best, worst = sorted("ab", key=lambda name: -compared[name]["mean_average_precision"])
-    assert {name: run["rank"] for name, run in compared.items()} == {best: 1, worst: 2, "c": None}
+    values = {name: run["mean_average_precision"] for name, run in compared.items()}
+    best, worst = sorted("ab", key=lambda name: -values[name])  # equal ones keep their order
+    expected = {best: 1, worst: 1 if values["a"] == values["b"] else 2, "c": None}
+    assert {name: run["rank"] for name, run in compared.items()} == expected
     with (runs / "comparison" / "runs.csv").open(encoding="utf-8", newline="") as stream:
-        assert [(row["run"], row["rank"]) for row in csv.DictReader(stream)] == [(best, "1"), (worst, "2"), ("c", "")]
+        rows = [(row["run"], row["rank"]) for row in csv.DictReader(stream)]
+    assert rows == [(best, "1"), (worst, str(expected[worst])), ("c", "")]
     page = (runs / "comparison" / "comparison.html").read_text(encoding="utf-8")
     places = [page.index(f'class="run">{name} ') for name in (best, worst, "c")]
     assert places == sorted(places) and "without a rank" not in page and "Latency was not measured" in page
@@ -120,7 +123,7 @@ def test_run_on_other_people_has_no_rank_and_latency_is_measured_where_a_network
         run_compare(CompareConfig(runs=(tmp_path / "fewer", tmp_path / "a", tmp_path / "b"), draws=5, latency="cpu"))
     comparison = _comparison(tmp_path)
     compared = comparison["runs"]
-    assert compared["fewer"]["rank"] is None and {compared[name]["rank"] for name in "ab"} == {1, 2}
+    assert compared["fewer"]["rank"] is None and {compared[name]["rank"] for name in "ab"} <= {1, 2}
     assert comparison["latency"] == {"device": "cpu", "threads": torch.get_num_threads(), "batch_size": 1, "runs": 2}
     assert sizes == [read_run(tmp_path / "a").stream_sizes] * 3 and sizes[0]["body"] == SIZES["body"]
     assert all(run["latency_ms"] > 0 for run in compared.values())
