@@ -37,6 +37,10 @@ class SettingsError(EmofaceError):
     """A setting or a pipeline file that cannot be used."""
 
 
+class NothingGivenError(SettingsError):
+    """A command that was given nothing to work on; the command line shows it as wrong usage, with exit code 2."""
+
+
 class LockedError(EmofaceError):
     """A folder that another process writes to at this time; the message says which process."""
 

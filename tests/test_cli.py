@@ -244,3 +244,18 @@ def test_threads_wait_passively_unless_the_user_says_otherwise(
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == [expected, "False"]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("predict", "no images; give one or more photos, folders or videos, or the number of a camera"),
+        ("explain", "no people to explain; give photos, an index or a person_id"),
+    ],
+)
+def test_command_that_is_given_nothing_is_wrong_usage(command: str, message: str) -> None:
+    answer = CliRunner().invoke(main, [command, "run"])
+    assert answer.exit_code == 2
+    assert answer.stderr.splitlines()[0].startswith(f"Usage: main {command} ") and answer.stderr.endswith(
+        f"Error: {message}\n"
+    )

@@ -18,12 +18,21 @@ from plain_charts import without_drawing
 from run_data import SIZES, write_finished_run
 
 from emoface.cli import main
-from emoface.datasets.predictions import Predictions
+from emoface.datasets.predictions import Predictions, predictions_path, read_predictions, write_predictions
 from emoface.errors import SettingsError, TableError
-from emoface.jobs.compare import CompareConfig, compare_pair, describe_difference, run_compare, short_names
+from emoface.jobs.compare import (
+    CompareConfig,
+    compare_pair,
+    describe_difference,
+    rank_runs,
+    run_compare,
+    short_names,
+)
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
+from emoface.metrics.evaluation import Bootstrap, measure_precision
 from emoface.mter import build_model
-from emoface.mter.cost import measure_cost
+from emoface.mter.cost import Latency, measure_cost, measure_latencies
+from emoface.mter.runs import read_run
 from emoface.pipeline.stages import CURRENT, JOBS, STALE, Stage, check_stage
 from emoface.reporting import pages
 from emoface.reporting.charts import write_training_curves
@@ -61,6 +70,67 @@ def test_runs_are_described(runs: Path) -> None:
     assert (compared["a"]["n_parameters"], compared["a"]["n_macs"]) == (cost.n_parameters, cost.n_macs)
     assert cost.n_parameters == full.n_parameters and cost.n_macs < full.n_macs / 10
     assert compared["c"]["mean_average_precision"] is None and not compared["c"]["is_finished"]
+
+
+def test_rows_are_ordered_by_map_and_ranks_are_of_the_same_people(runs: Path) -> None:
+    compared = _comparison(runs)["runs"]
+    values = {name: run["mean_average_precision"] for name, run in compared.items()}
+    best, worst = sorted("ab", key=lambda name: -values[name])  # equal ones keep their order
+    expected = {best: 1, worst: 1 if values["a"] == values["b"] else 2, "c": None}
+    assert {name: run["rank"] for name, run in compared.items()} == expected
+    with (runs / "comparison" / "runs.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [(row["run"], row["rank"]) for row in csv.DictReader(stream)]
+    assert rows == [(best, "1"), (worst, str(expected[worst])), ("c", "")]
+    page = (runs / "comparison" / "comparison.html").read_text(encoding="utf-8")
+    places = [page.index(f'class="run">{name} ') for name in (best, worst, "c")]
+    assert places == sorted(places) and "without a rank" not in page and "Latency was not measured" in page
+
+
+def _ranks(**given: Predictions) -> dict[str, int | None]:
+    metrics = {
+        name: measure_precision(one.labels, one.probabilities, one.photo, Bootstrap(2, 0))
+        for name, one in given.items()
+    }
+    return rank_runs(metrics, given)
+
+
+def test_ranks_are_among_the_people_whom_most_runs_share() -> None:
+    truth = [1, 0, 1]
+    good, bad = _one_label(truth, [0.9, 0.1, 0.8]), _one_label(truth, [0.1, 0.9, 0.2])
+    turned, others = good.take(np.array([2, 0, 1])), _one_label(truth, [0.9, 0.1, 0.8], first=1)
+    assert _ranks(a=others, b=bad, c=good, d=turned) == {"a": None, "b": 3, "c": 1, "d": 1}
+    assert _ranks(a=others, b=bad) == {"a": None, "b": None}
+    assert _ranks() == {}
+
+
+def test_run_on_other_people_has_no_rank_and_latency_is_measured_where_a_network_can_be_built(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(runs / name, tmp_path / name)
+    shutil.copytree(runs / "a", tmp_path / "fewer")
+    path = predictions_path(tmp_path / "fewer", "test")
+    write_predictions(path, read_predictions(path).take(np.arange(5)), key="", left_out={})
+    sizes: list[Any] = []
+
+    def measured(models: list[Any], **settings: Any) -> tuple[Latency, ...]:
+        sizes.extend(settings["sizes"])
+        return measure_latencies(models, **settings)
+
+    monkeypatch.setattr("emoface.mter.cost.measure_latencies", measured)
+    monkeypatch.setattr("emoface.jobs.compare._LATENCY_RUNS", 2)
+    with without_drawing():
+        run_compare(CompareConfig(runs=(tmp_path / "fewer", tmp_path / "a", tmp_path / "b"), draws=5, latency="cpu"))
+    comparison = _comparison(tmp_path)
+    compared = comparison["runs"]
+    assert compared["fewer"]["rank"] is None and {compared[name]["rank"] for name in "ab"} <= {1, 2}
+    assert comparison["latency"] == {"device": "cpu", "threads": torch.get_num_threads(), "batch_size": 1, "runs": 2}
+    assert sizes == [read_run(tmp_path / "a").stream_sizes] * 3 and sizes[0]["body"] == SIZES["body"]
+    assert all(run["latency_ms"] > 0 for run in compared.values())
+    page = (tmp_path / "comparison" / "comparison.html").read_text(encoding="utf-8")
+    n_people = compared["a"]["people"]
+    assert f"evaluated on the same {n_people} people. Evaluated on other people, and therefore without a rank:" in page
+    assert "fewer (5)" in page and "Latency is the median of 2 passes of one person on cpu" in page
 
 
 def test_difference_is_that_of_the_two_values(runs: Path) -> None:

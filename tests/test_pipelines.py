@@ -539,6 +539,7 @@ def test_field_that_is_a_table_is_filled_and_overridden_value_by_value(folder: P
         "steps": [1, 2],
     }
     _run()
+    assert read_stages(_config("mark=", "shout.recipe.rate="))[0].config.recipe == {"epochs": 9}
     assert _states("shout.recipe.rate=0.25")["shout"][0] == STALE
     assert _run("shout.recipe.rate=0.25") == ["shout"]
 
@@ -566,7 +567,7 @@ LAST_STAGES = {
     "mter1": ["task1", "mter1", "evaluate-mter1"],
     "mter2": ["task1", "mter2", "evaluate-mter2"],
     "ablation": ["evaluate-mter2", "evaluate-kosti", "evaluate-caer-net-s", "compare"],
-    "table_4_3": ["evaluate-caer-net-s", "evaluate-affective-graph", "evaluate-emoticon", "compare"],
+    "table_4_3": ["evaluate-affective-graph", "evaluate-emoticon", "evaluate-probe", "compare"],
 }
 
 
@@ -575,6 +576,20 @@ def test_pipelines_that_come_with_emoface_fit_their_jobs(path: Path) -> None:
     stages = read_stages(PipelineConfig(str(path), {}))
     assert all(one.state == NOT_RUN for one in check_pipeline(PipelineConfig(str(path), {})))
     assert [stage.name for stage in stages][-len(LAST_STAGES[path.stem]) :] == LAST_STAGES[path.stem]
+
+
+def test_table_4_3_trains_every_system_for_the_epochs_of_its_preset_unless_told() -> None:
+    def recipes(*sets: str) -> list[dict[str, Any]]:
+        config = PipelineConfig("table_4_3", dict(one.split("=", 1) for one in sets))
+        return [dict(stage.config.recipe) for stage in read_stages(config) if stage.job_name == "train"]
+
+    assert [one for one in recipes() if one] == [{"region_source": "grid"}]
+    assert [one["epochs"] for one in recipes("epochs=3")] == [3] * 7
+    stages = {stage.name: stage.config for stage in read_stages(PipelineConfig("table_4_3", {}))}
+    assert (stages["probe"].backbone, stages["probe"].weights) == ("mobilenet_v2", "library")
+    assert {run.name for run in stages["compare"].runs} == {
+        *("mter1", "mter2", "kosti", "caer-net-s", "affective-graph", "emoticon", "probe")
+    }
 
 
 @pytest.mark.parametrize("word", sorted(JOBS))

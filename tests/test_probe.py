@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from library_networks import N_FEATURES, SIDE, Tiny, install_libraries
 from mter_data import LABELS, write_photos_and_tables
 from safetensors.torch import save_file
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -28,6 +30,7 @@ from emoface.jobs.probe import ProbeConfig, run_probe
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.metrics.multilabel import average_precision, mean_average_precision
 from emoface.mter import features as feature_files
+from emoface.mter import logistic
 from emoface.mter.backbones import FrozenBackbone, load_backbone, reload_backbone
 from emoface.mter.dataset import PeopleDataset, fit_input
 from emoface.mter.forward import forward_people
@@ -173,8 +176,39 @@ def test_linear_head_is_scikit_learns_logistic_regression() -> None:
     found = probe.probabilities(features, has_face)
     for label in (0, 7):
         reference = LogisticRegression(C=1 / (strength * n), tol=1e-8, max_iter=1000).fit(columns, labels[:, label])
-        np.testing.assert_allclose(found[:, label], reference.predict_proba(columns)[:, 1], atol=2e-4)
+        np.testing.assert_allclose(found[:, label], reference.predict_proba(columns)[:, 1], atol=1e-4)
     assert found[:, 3].max() < 0.01  # nobody has it
+
+
+@pytest.mark.parametrize(("n", "width"), [(100, 200), (200, 40)], ids=["more columns than people", "fewer"])
+def test_heads_of_uneven_columns_are_the_solutions_at_every_strength(
+    n: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logistic, "_N_DIRECTIONS", 20)  # most directions count as one
+    rng = np.random.default_rng(6)
+    columns = rng.normal(size=(n, width)) * np.geomspace(10, 0.03, width)
+    columns = columns @ np.linalg.qr(rng.normal(size=(width, width)))[0]
+    columns -= columns.mean(axis=0)
+    truth = (columns[:, :3] + rng.normal(0, 2, (n, 3)) > 1).astype(float)
+    strengths = (1.0, 0.03, 0.003)
+    for strength, fit in zip(strengths, logistic.fit_logistic(columns, truth, strengths), strict=True):
+        assert fit.has_converged and fit.n_iterations < 100
+        for label in range(3):
+            reference = LogisticRegression(C=1 / (strength * n), solver="newton-cholesky", tol=1e-10, max_iter=100).fit(
+                columns, truth[:, label]
+            )
+            found = expit(columns @ fit.weights[:, label] + fit.biases[label])
+            np.testing.assert_allclose(found, reference.predict_proba(columns)[:, 1], atol=5e-4)
+
+
+def test_head_that_has_not_converged_is_told(manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logistic, "MAX_ITERATIONS", 2)
+    words = ("--backbone", "timm:tiny", "--weights", "random", "--cache", tmp_path / "cache", "--out", tmp_path / "run")
+    answer = _call("probe", "--manifest", manifest, *words, "--strengths", "1e-6")
+    assert answer.exit_code == 0, answer.output
+    assert re.search(r"strength 1e-06 has not converged after 2 iterations \(gradient \d\.\de-\d\d", answer.output)
+    (trial,) = read_run(tmp_path / "run").settings["probe"]["trials"]
+    assert (trial["iterations"], trial["has_converged"]) == (2, False) and trial["gradient"] > 1e-5
 
 
 def _people(rng: np.random.Generator, n: int, noise: float, width: int = 40) -> ProbePeople:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from emoface.cli.console import ANY, ANY_OR_URL, FILE, FILE_OR_URL, FOLDER, FOLDER_OR_URL, EmofaceCommand
+from emoface.errors import NothingGivenError
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -92,7 +93,10 @@ class JobCommand(EmofaceCommand):
             names = _import_settings(self._recipe).model_fields
             options = {name: ctx.params.pop(name) for name in [*ctx.params] if name in names}
             values["recipe"] = {name: value for name, value in options.items() if value is not None}
-        ctx.params["config"] = config(**values)
+        try:
+            ctx.params["config"] = config(**values)
+        except NothingGivenError as error:
+            raise click.UsageError(str(error), ctx) from error
         return super().invoke(ctx)
 
     def _config_params(self) -> list[click.Parameter]:

@@ -1,16 +1,18 @@
 """The compare job: compares runs by training curves, average precision per label and differences of mAP.
 
-It runs no network and reads only files of the runs: the logs of epochs, and the predictions of evaluated runs. Scored
-predictions of other programs take part without a log and a cost.
+It reads only files of the runs: the logs of epochs, and the predictions of evaluated runs. Scored predictions of other
+programs take part without a log and a cost. Networks run only where latencies are asked for, all on this machine and in
+turns, because times from different machines or hours cannot be compared.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -23,14 +25,17 @@ from emoface.datasets.predictions import (
     predictions_path,
     read_predictions,
 )
-from emoface.errors import SettingsError, TableError
+from emoface.errors import SettingsError, TableError, WeightsError
 from emoface.metrics.evaluation import Bootstrap, PrecisionMetrics, measure_difference, measure_precision
 from emoface.mter.runs import LOG_NAME, RUN_NAME, Run, read_run
 from emoface.progress import SILENT, Progress
 from emoface.reporting.charts import Bars, write_precision_bars, write_training_curves
 from emoface.reporting.pages import (
     format_count,
+    format_duration,
+    format_number,
     format_percent,
+    format_si,
     format_signed_percent,
     hash_template,
     render_page,
@@ -52,9 +57,14 @@ from emoface.storage.records import (
 from emoface.storage.settings import Count, Folder, Seed, Settings, Split
 from emoface.version import __version__
 
+if TYPE_CHECKING:
+    from emoface.mter.base import Mter
+
 PAGE_NAME = "comparison.html"
 
 _TEMPLATE = "comparison.html.j2"
+_LATENCY_RUNS = 20
+"""Timed runs of each network."""
 
 
 class CompareConfig(Settings):
@@ -71,6 +81,9 @@ class CompareConfig(Settings):
     """Number of bootstrap resamples for the confidence intervals."""
     seed: Seed = 0
     """Seed of the bootstrap."""
+    latency: Literal["cpu", "cuda"] | None = None
+    """Device on which the latency of each network is measured, for one person; by default it is not measured, so that
+    the same comparison always gives the same files."""
 
     @model_validator(mode="after")
     def _check_runs(self) -> Self:
@@ -116,6 +129,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         "emoface_version": __version__,
         "split": config.split,
         "bootstrap": describe_bootstrap(config.draws, config.seed),
+        "latency": None,
         "runs": {name: _describe(run, precisions.get(name)) for name, run in runs.items()},
         "differences": [
             pair
@@ -123,6 +137,13 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
             if (pair := compare_pair(config, first, second, predictions[first], predictions[second])) is not None
         ],
     }
+    for name, rank in rank_runs(precisions, predictions).items():
+        comparison["runs"][name]["rank"] = rank
+    if config.latency is not None:
+        comparison["latency"] = _add_latencies(comparison["runs"], runs, config.latency)
+    for name, run in comparison["runs"].items():
+        for note in run["notes"]:
+            progress.note(f"{runs[name].path}: {note}")
     progress.advance()
     outputs = _write_results(config, comparison, runs, precisions)
     progress.advance()
@@ -213,6 +234,33 @@ def compare_pair(
     }
 
 
+def rank_runs(
+    precisions: Mapping[str, PrecisionMetrics], predictions: Mapping[str, Predictions]
+) -> dict[str, int | None]:
+    """Ranks runs by mAP among those that were evaluated on the same people, 1 for the best.
+
+    An mAP cannot be compared with one measured on other people. Where the runs have different people, those whom most
+    runs share count, and of equally many those of the first run.
+
+    Args:
+        precisions: Per evaluated run, its metrics.
+        predictions: Per evaluated run, its predictions.
+
+    Returns:
+        Per evaluated run its rank; None if it has other people, or no other run has the same, or no label is defined.
+    """
+    people = {name: frozenset(one.person_ids) for name, one in predictions.items()}
+    counts = Counter(people.values())
+    shared = max(counts, key=lambda one: counts[one], default=None)
+    values = {
+        name: precisions[name].mean_average_precision
+        for name, one in people.items()
+        if one == shared and counts[one] > 1 and not np.isnan(precisions[name].mean_average_precision)
+    }
+    ranks = {name: 1 + sum(other > value for other in values.values()) for name, value in values.items()}
+    return {name: ranks.get(name) for name in people}
+
+
 def describe_difference(difference: Mapping[str, Any]) -> str:
     """Says what the interval of a difference shows.
 
@@ -268,6 +316,8 @@ def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str
     """Describes a run or scored predictions: settings, cost and results; what predictions do not have is null."""
     described = _describe_scored(run) if isinstance(run, Scored) else _describe_run(run)
     described |= {
+        "rank": None,
+        "latency_ms": None,
         "people": None if precision is None else precision.n_people,
         "mean_average_precision": None,
         "interval": [None, None],
@@ -294,6 +344,7 @@ def _describe_scored(scored: Scored) -> dict[str, Any]:
         "is_scored": True,
         "is_finished": True,
         "has_shuffled_labels": False,
+        "notes": [],
         **dict.fromkeys(unknown),
     }
 
@@ -313,6 +364,7 @@ def _describe_run(run: Run) -> dict[str, Any]:
         "is_scored": False,
         "is_finished": run.is_finished,
         "has_shuffled_labels": run.has_shuffled_labels,
+        "notes": [],
         "epochs": len(lines),
         "seconds": to_json_number(sum(line["seconds"] for line in lines)) if lines else None,
         "loss": run.settings["recipe"]["loss"],
@@ -324,22 +376,73 @@ def _describe_run(run: Run) -> dict[str, Any]:
 
 
 def _describe_probe(run: Run) -> dict[str, Any]:
-    """Describes a probe, which has no epochs; its MACs, those of the backbone, are not measured."""
-    probe = run.settings["probe"]
+    """Describes a probe: its MACs are those of the backbone on each stream and of the head; it has no best epoch."""
+    probe, backbone = run.settings["probe"], run.backbone
+    n_macs, notes = None, []
+    if backbone.n_macs is None:
+        notes = ["its MACs are unknown, because an older emoface fitted it; fit it again with 'emoface probe'"]
+    else:
+        n_macs = len(run.stream_sizes) * backbone.n_macs + probe["head_parameters"]
     return {
         "model": run.title,
         "path": str(run.path),
         "is_scored": False,
         "is_finished": run.is_finished,
         "has_shuffled_labels": run.has_shuffled_labels,
-        "epochs": None,
+        "notes": notes,
+        "epochs": probe.get("epochs"),
         "seconds": probe["seconds"],
         "loss": "bce",
-        "n_parameters": run.backbone.n_parameters + probe["head_parameters"],
-        "n_macs": None,
+        "n_parameters": backbone.n_parameters + probe["head_parameters"],
+        "n_macs": n_macs,
         "best_epoch": None,
         "best_val_map": probe["val_map"],
     }
+
+
+def _add_latencies(
+    described: Mapping[str, dict[str, Any]], runs: Mapping[str, Run | Scored], device: str
+) -> dict[str, Any]:
+    """Measures the latency of each network, in turns, and enters it into the descriptions of the runs.
+
+    Weights do not change it, so that none are read. A run whose network cannot be built has no latency, but a note.
+
+    Returns:
+        How it was measured: ``device``, ``threads``, ``batch_size``, ``runs``.
+    """
+    from emoface.mter.cost import measure_latencies
+
+    networks: dict[str, Mter] = {}
+    for name, run in runs.items():
+        if isinstance(run, Run):
+            try:
+                networks[name] = _build_network(run)
+            except (ModuleNotFoundError, SettingsError, WeightsError) as error:
+                described[name]["notes"].append(f"its latency is unknown ({error})")
+    sizes = [runs[name].stream_sizes for name in networks]  # type: ignore[union-attr]  # scored ones are not in it
+    latencies = measure_latencies(list(networks.values()), sizes=sizes, n_runs=_LATENCY_RUNS, device=device)
+    for name, latency in zip(networks, latencies, strict=True):
+        described[name]["latency_ms"] = to_json_number(latency.median_ms)
+    if not latencies:
+        return {"device": device, "threads": None, "batch_size": 1, "runs": _LATENCY_RUNS}
+    return {
+        "device": latencies[0].device,
+        "threads": latencies[0].n_threads,
+        "batch_size": latencies[0].batch_size,
+        "runs": latencies[0].n_runs,
+    }
+
+
+def _build_network(run: Run) -> Mter:
+    """The network of a run, with random weights; of a probe its backbone and head."""
+    if not run.is_probe:
+        return run.build_model()
+    from emoface.mter.backbones import load_backbone
+    from emoface.mter.features import RANDOM
+    from emoface.mter.probe import read_probe
+    from emoface.mter.probe_model import ProbeModel
+
+    return ProbeModel(load_backbone(run.backbone.name, RANDOM), *read_probe(run.weights_path))
 
 
 def _write_results(
@@ -396,14 +499,21 @@ def _curve(lines: list[dict[str, Any]], read: Any) -> tuple[list[int], list[floa
 
 
 _RUN_COLUMNS = (
-    *("model", "epochs", "best_epoch", "best_val_map", "people", "mean_average_precision", "low", "high"),
-    *("mean_prevalence", "lift", "labels_defined", "n_parameters", "n_macs", "loss", "seconds"),
+    *("rank", "model", "mean_average_precision", "low", "high", "mean_prevalence", "lift", "people", "n_parameters"),
+    *("n_macs", "latency_ms", "epochs", "seconds", "labels_defined", "best_val_map", "best_epoch", "loss"),
 )
+
+
+def _order_runs(comparison: Mapping[str, Any]) -> list[str]:
+    """The names of the runs, best mAP first, those that were not evaluated last; of equal ones the order is kept."""
+    values = {name: run["mean_average_precision"] for name, run in comparison["runs"].items()}
+    return sorted(values, key=lambda name: np.inf if values[name] is None else -values[name])
 
 
 def _runs_csv(comparison: Mapping[str, Any]) -> str:
     rows = []
-    for name, run in comparison["runs"].items():
+    for name in _order_runs(comparison):
+        run = comparison["runs"][name]
         values = {**run, "low": run["interval"][0], "high": run["interval"][1]}
         rows.append([name, *(values[column] for column in _RUN_COLUMNS)])
     return csv_text(["run", *_RUN_COLUMNS], rows)
@@ -417,17 +527,25 @@ def _per_label_csv(comparison: Mapping[str, Any]) -> str:
 
 
 def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
-    filters = {"percent": format_percent, "count": format_count, "signed": format_signed_percent}
+    filters = {
+        "percent": format_percent,
+        "count": format_count,
+        "signed": format_signed_percent,
+        "number": format_number,
+        "si": format_si,
+        "duration": format_duration,
+    }
     return render_page(
         _TEMPLATE,
         filters,
         comparison=comparison,
         pictures=pictures,
+        order=_order_runs(comparison),
         labels=CATEGORIES,
         results=[_name_better(one) for one in comparison["differences"]],
     )
 
 
 def _to_counts(run: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("epochs", "best_val_map", "mean_average_precision", "lift")
+    names = ("rank", "epochs", "best_val_map", "mean_average_precision", "lift")
     return {name: run[name] if run[name] is not None else "unknown" for name in names}

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
-from emoface.errors import ImageError, SettingsError, TableError, did_you_mean
+from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError, did_you_mean
 from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
@@ -66,7 +66,7 @@ class ExplainConfig(Settings):
     @model_validator(mode="after")
     def _check_people(self) -> Self:
         if not (self.images or self.index or self.person_id):
-            raise SettingsError("no people to explain; give photos, an index or a person_id")
+            raise NothingGivenError("no people to explain; give photos, an index or a person_id")
         if self.boxes and len(self.images) != 1:
             raise SettingsError(f"boxes need exactly one photo, found {len(self.images)} photos")
         for label in self.labels:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
-from emoface.errors import ImageError, SettingsError, TableError
+from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError
 from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.inference.person_detectors import PersonDetector, load_person_detector
 from emoface.inference.tracking import Smoother, Tracker
@@ -115,7 +115,7 @@ class PredictConfig(Settings):
     @model_validator(mode="after")
     def _check_people(self) -> Self:
         if not self.images and self.camera is None:
-            raise SettingsError("no images; give one or more photos, folders or videos, or the number of a camera")
+            raise NothingGivenError("no images; give one or more photos, folders or videos, or the number of a camera")
         given = [name for name in ("boxes", "boxes_file", "manifest") if getattr(self, name)]
         if len(given) > 1:
             raise SettingsError(f"people are given by {' and '.join(given)}; expected one of them, or none")

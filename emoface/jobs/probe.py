@@ -23,6 +23,7 @@ from emoface.mter.features import (
     find_feature_folder,
     parse_streams,
 )
+from emoface.mter.logistic import TOLERANCE
 from emoface.mter.names import STREAMS
 from emoface.mter.probe import PROBE, STRENGTHS, FittedProbe, HeadKind, ProbePeople, fit_probe, write_probe
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run
@@ -166,6 +167,12 @@ def run_probe(config: ProbeConfig, progress: Progress = SILENT) -> JobRecord:
     )
     if probe.is_at_edge:
         progress.note(f"the best strength, {probe.strength:g}, is the first or last of those tried; try others too")
+    for trial in probe.unconverged:
+        progress.note(
+            f"strength {trial.strength:g} has not converged after {trial.n_iterations} iterations (gradient "
+            f"{trial.gradient:.1e} of that at the start, expected {TOLERANCE:g}): its head is not the solution; leave "
+            "the strength out, or give fewer --streams"
+        )
     settings = _describe(config, manifest, folder, facts, probe, time.perf_counter() - started)
     record_path(config.out, PROBE).unlink(missing_ok=True)
     write_probe(config.out / BEST_NAME, probe.scaler, probe.head)
@@ -297,6 +304,9 @@ def _describe(
                     "strength": one.strength,
                     "train_loss": to_json_number(one.train_loss),
                     "val_map": to_json_number(one.val_map),
+                    "iterations": one.n_iterations,
+                    "gradient": one.gradient,
+                    "has_converged": one.has_converged,
                 }
                 for one in probe.trials
             ],

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from emoface.errors import SettingsError, WeightsError, did_you_mean
 from emoface.mter.features import FILE, LIBRARY, RANDOM, BackboneFacts
 from emoface.mter.initial_weights import NONE
+from emoface.mter.library_backbone import run_and_count
 from emoface.mter.mobilenet import STAGES, MobileNetV2SE
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.mter.pixels import fit_input
@@ -142,6 +143,7 @@ def load_backbone(
         built = build_network(name, is_pretrained=weights == LIBRARY)
     if path is not None:
         fill_network(built, path, name)
+    n_features, n_macs = measure_features(name, built.network, built.input_size)
     facts = BackboneFacts(
         name=name,
         weights={LIBRARY: LIBRARY, RANDOM: RANDOM}.get(weights, FILE),
@@ -151,7 +153,8 @@ def load_backbone(
         input_size=built.input_size,
         mean=built.mean,
         std=built.std,
-        n_features=count_features(name, built.network, built.input_size),
+        n_features=n_features,
+        n_macs=n_macs,
         n_parameters=sum(parameter.numel() for parameter in built.network.parameters()),
         software=describe_software(name),
     )
@@ -352,23 +355,25 @@ def fill_network(built: BuiltNetwork, path: Path, name: str) -> tuple[str, ...]:
     return tuple(sorted(key for key in state if key not in taken and not key.endswith(_COUNTER)))
 
 
-def count_features(name: str, network: nn.Module, side: int) -> int:
-    """Finds the width of a network's features by one forward pass in evaluation mode, in which it leaves the network.
+def measure_features(name: str, network: nn.Module, side: int) -> tuple[int, int]:
+    """Finds the width of a network's features and its MACs by one forward pass in evaluation mode, in which it stays.
 
     Args:
         name: Name of the network in errors.
         network: The network.
         side: Side of its input, pixels.
 
+    Returns:
+        The width of the features, and the MACs for one photo.
+
     Raises:
         SettingsError: Its output is not one row of features per photo.
     """
-    with torch.inference_mode():
-        output = network.eval()(torch.zeros(1, 3, side, side))
+    output, n_macs = run_and_count(network.eval(), (3, side, side))
     if not isinstance(output, Tensor) or output.ndim != 2:
         found = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
         raise SettingsError(f"{name} returns {found}, expected one row of features per photo; choose another backbone")
-    return int(output.shape[1])
+    return int(output.shape[1]), n_macs
 
 
 def hash_tensors(network: nn.Module) -> str:

@@ -202,7 +202,12 @@ def count_macs(module: nn.Module, input_shape: tuple[int, ...], output_shape: tu
 
 
 def measure_latencies(
-    models: Sequence[Mter], *, batch_size: int = 1, n_runs: int = 20, device: str | None = "cpu"
+    models: Sequence[Mter],
+    *,
+    sizes: Sequence[Mapping[str, int]] | None = None,
+    batch_size: int = 1,
+    n_runs: int = 20,
+    device: str | None = "cpu",
 ) -> tuple[Latency, ...]:
     """Times models in evaluation mode on inputs of zeros, for people with a face.
 
@@ -210,6 +215,7 @@ def measure_latencies(
 
     Args:
         models: The models; they are moved to the device and stay in evaluation mode.
+        sizes: Per model, the side of each stream's input, pixels; by default ``STREAM_SIZES`` for all.
         batch_size: People per batch.
         n_runs: Timed runs of each model; a quarter as many untimed warm-up runs come first.
         device: See ``learning.devices.pick_device``.
@@ -222,7 +228,8 @@ def measure_latencies(
     """
     place = pick_device(device)
     models = [model.to(place).eval() for model in models]
-    inputs = [empty_inputs(model, batch_size) for model in models]
+    sizes = [STREAM_SIZES] * len(models) if sizes is None else sizes
+    inputs = [empty_inputs(model, batch_size, one) for model, one in zip(models, sizes, strict=True)]
     has_face = torch.ones(batch_size, dtype=torch.bool, device=place)
     times_ms: list[list[float]] = [[] for _ in models]
     with torch.inference_mode():

@@ -64,6 +64,7 @@ class BackboneFacts(BaseModel):
         n_features: Width of the features.
         n_parameters: Number of its parameters.
         software: Name and version of the library that built the network.
+        n_macs: Its MACs for one photo; None where an emoface that did not count them made the features.
     """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
@@ -79,6 +80,7 @@ class BackboneFacts(BaseModel):
     n_features: int
     n_parameters: int
     software: str
+    n_macs: int | None = None
 
     @property
     def is_random(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +67,33 @@ class LibraryBackbone(Backbone):
         Args:
             input_shape: (3, side, side).
         """
-        counter = FlopCounterMode(display=False)
-        # with gradients and by plain products, since attention is else one operation that the counter does not know
-        with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-            self.network(torch.zeros(1, *input_shape, device=next(self.network.parameters()).device))
-        return int(counter.get_total_flops()) // 2
+        return run_and_count(self.network, input_shape)[1]
+
+
+def run_and_count(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Any, int]:
+    """Runs a network of a library once on zeros, and counts its MACs.
+
+    Torch counts at each product of matrices, so that the MACs of any network are known; the fused forms of attention,
+    which it does not count, are switched off.
+
+    Args:
+        network: The network; its mode stays.
+        input_shape: (3, side, side).
+
+    Returns:
+        What the network returns for one photo, and the MACs of its convolutions, fully connected layers and products
+        of attention.
+    """
+    zeros = torch.zeros(1, *input_shape, device=next(network.parameters()).device)
+    has_fast_form = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    counter = FlopCounterMode(display=False)
+    try:
+        with torch.inference_mode(False), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            output = network(zeros.clone())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(has_fast_form)
+    return output, int(counter.get_total_flops()) // 2
 
 
 @contextmanager

@@ -12,7 +12,7 @@ with the best mAP on val; of equal ones, the strongest.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from emoface.errors import TableError, WeightsError
 from emoface.metrics.multilabel import average_precision, mean_average_precision
+from emoface.mter.logistic import LogisticFit, cross_entropy, fit_logistic
 from emoface.mter.names import STREAMS
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import write_bytes
@@ -34,9 +35,6 @@ PROBE = "probe"
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """The strengths of the regularisation that are tried, unless others are given."""
 
-_MAX_ITERATIONS = 500
-_TOLERANCE = 1e-6
-"""Largest component of the gradient at which the optimisation of the linear head ends."""
 _MLP_BATCH = 64
 _MLP_LEARNING_RATE = 1e-3
 
@@ -144,11 +142,17 @@ class Trial:
         strength: The strength.
         train_loss: Binary cross entropy on train, summed over the labels and averaged over the people.
         val_map: Mean average precision on val, 0-1.
+        n_iterations: Iterations of L-BFGS; None of a perceptron, which is fitted for a number of epochs.
+        gradient: Length of the gradient at the end as a share of that at weights of 0; None of a perceptron.
+        has_converged: Whether the gradient is within the tolerance; None of a perceptron.
     """
 
     strength: float
     train_loss: float
     val_map: float
+    n_iterations: int | None = None
+    gradient: float | None = None
+    has_converged: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,11 @@ class FittedProbe:
     def is_at_edge(self) -> bool:
         """Whether the chosen strength is the largest or the smallest of several."""
         return len(self.trials) > 1 and self.strength in (self.trials[0].strength, self.trials[-1].strength)
+
+    @property
+    def unconverged(self) -> tuple[Trial, ...]:
+        """The strengths whose linear head is not the solution, because the iterations did not suffice."""
+        return tuple(one for one in self.trials if one.has_converged is False)
 
     def probabilities(self, features: Mapping[str, Float32Array], has_face: NDArray[np.bool_]) -> Float32Array:
         """Computes the probabilities of the 26 labels, (n, 26)."""
@@ -231,55 +240,27 @@ def fit_probe(
     columns, val_columns = (scaler.transform(one.features, one.has_face) for one in (train, val))
     truth = train.labels.astype(np.float64)
     ordered = sorted(set(strengths), reverse=True)
+    fits: Iterable[LogisticFit | Head]
     if kind == "linear":
-        heads = _fit_linear(columns, truth, ordered)
+        fits = fit_logistic(columns, truth, ordered)
     else:
-        heads = (_fit_mlp(columns, train.labels, strength, hidden, epochs, seed) for strength in ordered)
+        fits = (_fit_mlp(columns, train.labels, strength, hidden, epochs, seed) for strength in ordered)
     progress.start("probe", len(ordered))
     trials: list[Trial] = []
     best: Head | None = None
-    for strength, head in zip(ordered, heads, strict=True):
+    for strength, fit in zip(ordered, fits, strict=True):
+        head = fit if isinstance(fit, Head) else Head(((fit.weights, fit.biases),))
         val_map = mean_average_precision(average_precision(val.labels, head.logits(val_columns)))
         if np.isnan(val_map):
             raise TableError("nobody of val has a label, expected some to choose the strength of the regularisation by")
         if not trials or val_map > max(one.val_map for one in trials):
             best = head
-        trials.append(Trial(strength, _cross_entropy(head.logits(columns), truth), val_map))
+        ending = () if isinstance(fit, Head) else (fit.n_iterations, fit.gradient, fit.has_converged)
+        trials.append(Trial(strength, cross_entropy(head.logits(columns), truth), val_map, *ending))
         progress.advance()
     assert best is not None
     chosen = max(trials, key=lambda one: one.val_map)  # the first of equal ones, the strongest
     return FittedProbe(scaler, best, chosen.strength, tuple(trials))
-
-
-def _fit_linear(columns: Float64Array, truth: Float64Array, strengths: Sequence[float]) -> Iterator[Head]:
-    """Fits the logistic regressions of all labels at once, each strength from the weights of the one before."""
-    from scipy.optimize import minimize
-    from scipy.special import expit
-
-    n_people, n_columns = columns.shape
-    n_labels = truth.shape[1]
-    prevalence = (truth.sum(axis=0) + 0.5) / (n_people + 1)
-    parameters = np.zeros((n_columns + 1, n_labels))
-    parameters[-1] = np.log(prevalence / (1 - prevalence))
-
-    def loss_and_gradient(flat: Float64Array, strength: float) -> tuple[float, Float64Array]:
-        weights, biases = flat.reshape(n_columns + 1, n_labels)[:-1], flat.reshape(n_columns + 1, n_labels)[-1]
-        logits = columns @ weights + biases
-        errors = (expit(logits) - truth) / n_people
-        gradient = np.concatenate([columns.T @ errors + strength * weights, errors.sum(axis=0)[None]])
-        return _cross_entropy(logits, truth) + strength / 2 * float((weights**2).sum()), gradient.ravel()
-
-    for strength in strengths:
-        found = minimize(
-            loss_and_gradient,
-            parameters.ravel(),
-            args=(strength,),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": _MAX_ITERATIONS, "gtol": _TOLERANCE, "ftol": 1e-12, "maxcor": 20},
-        )
-        parameters = found.x.reshape(n_columns + 1, n_labels)
-        yield Head(((parameters[:-1].copy(), parameters[-1].copy()),))
 
 
 def _fit_mlp(
@@ -303,10 +284,6 @@ def _fit_mlp(
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a setting
         network.fit(columns, labels)
     return Head(tuple(zip(network.coefs_, network.intercepts_, strict=True)))
-
-
-def _cross_entropy(logits: Float64Array, truth: Float64Array) -> float:
-    return float((np.logaddexp(0, logits) - truth * logits).sum() / max(len(truth), 1))
 
 
 def write_probe(path: Path, scaler: FeatureScaler, head: Head) -> None:

@@ -15,11 +15,11 @@ from emoface.errors import SettingsError
 from emoface.mter.backbones import (
     BuiltNetwork,
     build_network,
-    count_features,
     describe_software,
     fill_network,
     find_weight_file,
     hash_tensors,
+    measure_features,
 )
 from emoface.mter.blocks import Backbone
 from emoface.mter.features import LIBRARY
@@ -157,7 +157,7 @@ def _to_backbone(facts: StreamBackbone, built: BuiltNetwork) -> Backbone:
 def _count_features(name: str, stream: str, built: BuiltNetwork, side: int) -> int:
     """Finds the width of the features, and whether the network takes inputs of a side at all."""
     try:
-        return count_features(name, built.network, side)
+        return measure_features(name, built.network, side)[0]
     except _REFUSED_SIZE as error:
         option = "--context-size" if stream == "context" else "--person-size"
         raise SettingsError(

@@ -106,12 +106,15 @@ _EXPECTED = {str: "text", int: "a whole number", float: "a number", bool: "true 
 
 
 def _to_mapping(where: str, value: Any) -> dict[str, Any]:
-    """Reads a table whose values the job checks itself; bare text that is valid TOML becomes that TOML value."""
+    """Reads a table whose values the job checks itself; bare text that is valid TOML becomes that TOML value.
+
+    Empty text leaves the value out, so that the job's own applies.
+    """
     if not isinstance(value, dict):
         raise SettingsError(
             f"{where} is {value!r}, expected a table; one value of it is set as {where.split(': ')[-1]}.KEY"
         )
-    return {key: _read_as_toml(part) if isinstance(part, Text) else part for key, part in value.items()}
+    return {key: _read_as_toml(part) if isinstance(part, Text) else part for key, part in value.items() if part != ""}
 
 
 def _read_as_toml(text: str) -> Any:

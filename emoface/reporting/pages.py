@@ -130,3 +130,36 @@ def format_signed_percent(value: float | None) -> str:
         '+1.2'
     """
     return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def format_si(value: float | None) -> str:
+    """Formats a large number with three digits and its SI prefix; None becomes a dash.
+
+    Example:
+        >>> format_si(11_715_538), format_si(299_494_272), format_si(1_813_561_344), format_si(640)
+        ('11.7 M', '299 M', '1.81 G', '640')
+    """
+    if value is None:
+        return "–"
+    number, prefixes = float(f"{value:.3g}"), ["", " k", " M", " G", " T"]
+    while abs(number) >= 1000 and len(prefixes) > 1:
+        number /= 1000
+        prefixes.pop(0)
+    return f"{number:#.3g}".rstrip(".") + prefixes[0]
+
+
+def format_duration(seconds: float | None) -> str:
+    """Formats a time with its unit; None becomes a dash.
+
+    Example:
+        >>> format_duration(4.2), format_duration(75), format_duration(11_400)
+        ('4 s', '1 min 15 s', '3 h 10 min')
+    """
+    if seconds is None:
+        return "–"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
