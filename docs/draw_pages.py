@@ -69,7 +69,11 @@ PICTURES = (
 def draw_page(demo_dir: Path, picture: Picture, chromium: str) -> Image.Image:
     """Draws parts of a page at a width of 1,280 pixels, without the margin below them."""
     page = demo_dir / picture.source
-    steps = (("header, main > *, footer", "none"), (", ".join(picture.shown), "revert"), (", ".join(picture.hidden), "none"))
+    steps = (
+        ("header, main > *, footer", "none"),
+        (", ".join(picture.shown), "revert"),
+        (", ".join(picture.hidden), "none"),
+    )
     style = " ".join(f"{selectors} {{ display: {display} }}" for selectors, display in steps if selectors)
     text = page.read_text(encoding="utf-8").replace(str(demo_dir.resolve()), _SHOWN_PATH)
     with tempfile.TemporaryDirectory() as folder:
