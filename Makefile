@@ -14,7 +14,7 @@ TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
 SITE_VENV ?= .venv-site
 
-.PHONY: demo test test-gpu light-environments test-light lint docs site clean
+.PHONY: demo test test-gpu light-environments test-light test-docs lint docs site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "emoface needs Python 3.11 or newer: make PYTHON=...")'
@@ -55,6 +55,10 @@ test-light: light-environments
 		PYTHONPATH="$(CURDIR)" OMP_NUM_THREADS=1 $$venv/bin/python -m pytest -p no:cacheprovider \
 		--numprocesses $(TEST_PROCESSES) --dist loadfile $(LIGHT_TESTS) || exit 1; \
 	done
+
+# The commands of the tutorial, in an environment made by its own install line.
+test-docs:
+	$(PYTHON) docs/check_commands.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

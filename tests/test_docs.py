@@ -95,6 +95,21 @@ def test_site_has_every_page_once_and_no_other() -> None:
     assert sorted(_leaves(site["nav"])) == sorted(path.name for path in (REPO / "docs").glob("*.md"))
 
 
+def test_site_indents_lists_and_tables_inside_items_but_no_code() -> None:
+    hooks = _load(REPO / "docs" / "site_hooks.py")
+    page = "- a\n  - b\n    goes on\n\n  | c |\n\n```sh\n  - d\n```\n"
+    assert hooks.on_page_markdown(page, page=None) == page.replace("  - b", "    - b").replace("  | c", "    | c")
+
+
+def test_commands_of_pages_become_one_script() -> None:
+    checker = _load(REPO / "docs" / "check_commands.py")
+    pages = ["```sh\ninstall\n```\n", "```sh\nemoface weights fetch a\nemoface b\n```\n```python\nc\n```\n"]
+    begin, end = ["set -ex", "install", "emoface simulate EMOTIC --images 40"], ["END_OF_PROGRAM"]
+    with_weights = checker.render_script(pages, has_weights=True).splitlines()
+    assert with_weights == [*begin, "emoface b", "python - <<'END_OF_PROGRAM'", "c", *end]
+    assert "emoface weights fetch a" in checker.render_script(pages, has_weights=False).splitlines()
+
+
 def test_every_name_of_the_python_api_exists() -> None:
     page = (REPO / "docs" / "python-api.md").read_text(encoding="utf-8")
     names = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
