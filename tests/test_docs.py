@@ -302,7 +302,7 @@ def test_readme_runs_line_by_line(
     monkeypatch.chdir(folder)
     of_faces, of_people = _blocks(REPO / "README.md", "python")
     exec(of_faces, {})
-    assert "conf" in capsys.readouterr().out
+    assert "x1" in capsys.readouterr().out
     exec(of_people, {})
     predicted = json.loads((folder / "runs/mter2/predict/photo.json").read_text())["people"]
     assert len(capsys.readouterr().out.splitlines()) == len(predicted)
