@@ -12,8 +12,9 @@ LIGHT_TESTS := $(addprefix tests/test_,light_start.py tables.py split.py)
 # Processes of the tests; each needs up to 1.5 GB of memory.
 TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
+SITE_VENV ?= .venv-site
 
-.PHONY: demo test test-gpu light-environments test-light lint docs clean
+.PHONY: demo test test-gpu light-environments test-light test-docs lint docs site clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "emoface needs Python 3.11 or newer: make PYTHON=...")'
@@ -55,6 +56,10 @@ test-light: light-environments
 		--numprocesses $(TEST_PROCESSES) --dist loadfile $(LIGHT_TESTS) || exit 1; \
 	done
 
+# The commands of the tutorial, in an environment made by its own install line.
+test-docs:
+	$(PYTHON) docs/check_commands.py
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,5 +69,16 @@ docs: $(VENV)/.installed
 	$(BIN)/python docs/generate_commands.py
 	$(BIN)/python docs/draw_architecture.py
 
+# The pages of docs/ as a site with search, in site/; any warning stops it. Its environment has neither emoface nor torch:
+# the reference of the Python API is read from the source code.
+$(SITE_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-input $$($(PYTHON) -c \
+		'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])')
+	touch $@
+
+site: $(SITE_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/mkdocs build --quiet --strict --site-dir site
+
 clean:
-	rm -rf $(VENV) $(OLDEST_VENV) $(addprefix .venv-,$(OTHER_PYTHONS)) $(DEMO_OUT)
+	rm -rf site $(SITE_VENV) $(VENV) $(OLDEST_VENV) $(addprefix .venv-,$(OTHER_PYTHONS)) $(DEMO_OUT)

@@ -115,6 +115,8 @@ def test_demo_runs_end_to_end_and_again_at_once(weights_dir: Path, tmp_path: Pat
     for stage in stages:
         assert f"{stage}: runs, missing: has not run in" in answer.stderr
         assert f"{stage}: done in" in answer.stderr
+    audit = answer.stderr.index(f"audit: {out / 'report' / 'audit.html'}\n")
+    assert audit < answer.stderr.index("train: runs")  # the page can be read during the training
     table, pairs = answer.stdout.split("detector: ")
     assert table.splitlines()[0] == "split\tpeople\tphotos\tfaces"
     rows = {row[0]: [int(cell) for cell in row[1:]] for row in (line.split("\t") for line in table.splitlines()[1:])}

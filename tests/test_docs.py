@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 from test_layers import LAYERS
 
 from emoface.cli import main
+from emoface.pipeline.definition import find_pipeline_file
+from emoface.version import __version__
 
 REPO = Path(__file__).parents[1]
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
-_NOT_HERE = ("make ", "python3 -m venv", ".venv/bin/pip", "source ", "emoface weights fetch", "emoface demo")
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_NOT_HERE = ("make ", "python3 -m venv", ".venv/bin/pip", "pip ", "source ", "emoface weights fetch", "emoface demo")
 """Lines that set up a machine, need a network, or are tested elsewhere."""
 
 
@@ -49,11 +59,81 @@ def test_commands_page_is_the_commands_own_help() -> None:
     assert generator.COMMANDS_PATH.read_text(encoding="utf-8") == generator.render_commands(), "run 'make docs'"
 
 
+def _anchors(page: Path) -> set[str]:
+    """The anchors of the headings of a page."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)", page.read_text(encoding="utf-8")):
         if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in _anchors(linked), f"{page.name}: {target}#{anchor}"
+
+
+class _SiteLoader(yaml.SafeLoader):
+    """Reads ``mkdocs.yml``, in which tags name functions of Python."""
+
+
+_SiteLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda *_: None)
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+        return
+    for one in value.values() if isinstance(value, dict) else value:
+        yield from _leaves(one)
+
+
+def test_site_has_every_page_once_and_no_other() -> None:
+    site = yaml.load((REPO / "mkdocs.yml").read_text(encoding="utf-8"), _SiteLoader)
+    assert sorted(_leaves(site["nav"])) == sorted(path.name for path in (REPO / "docs").glob("*.md"))
+
+
+def test_site_indents_lists_and_tables_inside_items_but_no_code() -> None:
+    hooks = _load(REPO / "docs" / "site_hooks.py")
+    page = "- a\n  - b\n    goes on\n\n  | c |\n\n```sh\n  - d\n```\n"
+    assert hooks.on_page_markdown(page, page=None) == page.replace("  - b", "    - b").replace("  | c", "    | c")
+
+
+def test_commands_of_pages_become_one_script() -> None:
+    checker = _load(REPO / "docs" / "check_commands.py")
+    pages = ["```sh\ninstall\n```\n", "```sh\nemoface weights fetch a\nemoface b\n```\n```python\nc\n```\n"]
+    begin, end = ["set -ex", "install", "emoface simulate EMOTIC --images 40"], ["END_OF_PROGRAM"]
+    with_weights = checker.render_script(pages, has_weights=True).splitlines()
+    assert with_weights == [*begin, "emoface b", "python - <<'END_OF_PROGRAM'", "c", *end]
+    assert "emoface weights fetch a" in checker.render_script(pages, has_weights=False).splitlines()
+
+
+def test_every_name_of_the_python_api_exists() -> None:
+    page = (REPO / "docs" / "python-api.md").read_text(encoding="utf-8")
+    names = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    assert "emoface.load" in names
+    for name in names:
+        assert _find(name), name
+
+
+def _find(name: str) -> Any:
+    """The module or the object of a dotted name; None where there is none."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.import_module(name)
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute, None)
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pictures = list((REPO / "docs" / "images").iterdir())
+    drawn = {picture.name for picture in _load(REPO / "docs" / "draw_pages.py").PICTURES}
+    assert {path.name for path in pictures} == drawn
+    assert all(path.stat().st_size <= 150_000 for path in pictures)
+    assert sum(path.stat().st_size for path in pictures) <= 1_000_000
+    shown = {name for page in PAGES for name in re.findall(r"images/([\w.-]+)\)", page.read_text(encoding="utf-8"))}
+    assert shown == drawn
 
 
 def test_every_page_is_listed() -> None:
@@ -77,6 +157,89 @@ def test_shell_lines_are_commands_that_exist(page: Path) -> None:
             command.make_context(words[1], rest)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pipelines_of_shell_lines_come_with_emoface(page: Path) -> None:
+    for line in _shell_lines(page):
+        if words := re.match(r"emoface (?:run|status) (\S+)", line):
+            assert find_pipeline_file(words.group(1)).parent == REPO / "pipelines", f"{page.name}: {line}"
+            assert "/" not in words.group(1), f"{page.name}: {line}: there is no such path after pip install"
+
+
+def _commands(group: click.Group) -> Iterator[click.Command]:
+    for command in group.commands.values():
+        if isinstance(command, click.Group):
+            yield from _commands(command)
+        else:
+            yield command
+
+
+def test_examples_of_help_texts_are_commands_that_exist() -> None:
+    n_examples = 0
+    for command in _commands(main):
+        for line in re.findall(r"^ +(emoface .+)$", command.help or "", re.MULTILINE):
+            _check_words(line, shlex.split(line)[1:])
+            assert not re.match(r"emoface (run|status) \S+/", line), f"{line}: there is no such path after pip install"
+            n_examples += 1
+    assert n_examples > 30
+
+
+def _check_words(where: str, words: list[str]) -> None:
+    """Checks that the command and the options of a command line exist, also where placeholders stand for values."""
+    command: click.Command = main
+    while isinstance(command, click.Group) and words and words[0][0].islower():
+        assert words[0] in command.commands, where
+        command = command.commands[words.pop(0)]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in known | {"--help", "--version", "--debug"}, where
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "changelog.md"], ids=lambda page: page.name)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for line in re.findall(r"`(emoface [a-z][^`]*)`", text):
+        _check_words(f"{page.name}: {line}", line.split()[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_extras_and_scripts_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for extras in re.findall(r"(?:emoface|')\.?\[([\w,-]+)\]'", text):
+        assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"]), f"{page.name}: {extras}"
+    for script in re.findall(r"(?:python|pytest) ((?:docs|tests)/\S+\.py)", text):
+        assert (REPO / script).is_file(), f"{page.name}: {script}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_import_what_the_page_installs(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    installed = set(re.findall(r"^(?:.*`)?pip install ([a-z]\w+)", text, re.MULTILINE)) | {"emoface"}
+    for code in _blocks(page, "python"):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            else:
+                continue
+            for name in names:
+                package = name.partition(".")[0]
+                assert package in installed or package in sys.stdlib_module_names, f"{page.name}: {name}"
+                assert package != "emoface" or _find(name) is not None, f"{page.name}: {name}"
+
+
+def test_citation_agrees_with_the_package() -> None:
+    citation = yaml.safe_load((REPO / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["title"], citation["version"], citation["license"]) == (
+        PROJECT["name"],
+        __version__,
+        PROJECT["license"],
+    )
+    assert citation["version"] == PROJECT["version"]
+    assert citation["authors"] == PROJECT["authors"]
+
+
 @pytest.fixture(scope="module")
 def folder(weights_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working folder with a drawn EMOTIC in it, as the tutorial offers it."""
@@ -88,6 +251,8 @@ def folder(weights_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _run_line(line: str, folder: Path, weights_dir: Path) -> str:
     """Runs a command line of emoface in this process, which saves the time to start; returns all that it prints."""
     program, *words = shlex.split(line)
+    if program == "python":
+        return subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout
     assert program == "emoface" and not re.search(r"[|&;<>$*?`~]", line), f"{line}: needs a shell"
     environment = {"EMOFACE_WEIGHTS": str(weights_dir), "EMOFACE_CACHE": str(folder / "cache")}
     with contextlib.chdir(folder):
@@ -119,7 +284,9 @@ def test_tutorial_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
 
 
 @pytest.mark.usefixtures("plain_charts")
-def test_readme_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
+def test_readme_runs_line_by_line(
+    folder: Path, weights_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = [f"{stage}.recipe.{value}" for stage in ("task1", "mter2") for value in ("epochs=1", "batch_size=4")]
     small = "".join(
         f" --set {setting}" for setting in ("person_size=64", "context_size=64", "pretrained=none", *recipe)
@@ -131,6 +298,14 @@ def test_readme_runs_line_by_line(folder: Path, weights_dir: Path) -> None:
             _run_line(line + small if line.startswith("emoface run mter2") else line, folder, weights_dir)
     assert (folder / "runs/mter2/eval/test/evaluation.html").is_file()
     assert (folder / "runs/mter2/predict/photo.png").is_file()
+    monkeypatch.setenv("EMOFACE_WEIGHTS", str(weights_dir))
+    monkeypatch.chdir(folder)
+    of_faces, of_people = _blocks(REPO / "README.md", "python")
+    exec(of_faces, {})
+    assert "x1" in capsys.readouterr().out
+    exec(of_people, {})
+    predicted = json.loads((folder / "runs/mter2/predict/photo.json").read_text())["people"]
+    assert len(capsys.readouterr().out.splitlines()) == len(predicted)
 
 
 def test_every_column_is_documented() -> None:

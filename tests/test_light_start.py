@@ -140,6 +140,7 @@ def test_commands_that_need_torch_say_how_to_install_it(folder: Path) -> None:
         f"faces work --detector {DEMONSTRATION_DETECTOR} --backend torch",
         f"detector export {DEMONSTRATION_DETECTOR} --format pt --out weights.pt",
         "detector train sim --val sim --out detector",
+        "demo --out demo",
     )
     (folder / "weights.pth").write_bytes(b"PK\3\4")
     *results, of_file = _run((*lines, "faces work --weights weights.pth"), folder)
@@ -148,6 +149,7 @@ def test_commands_that_need_torch_say_how_to_install_it(folder: Path) -> None:
         last = result["stderr"].splitlines()[-1]
         assert last.startswith("Error: this needs the package "), f"{line}: {result['stderr']}"
         assert last.endswith("which is not installed; install it with pip install 'emoface[train]'")
+    assert not (folder / "demo").exists()  # it says so before it draws anything
     assert of_file["stderr"].splitlines()[-1] == (
         "Error: weights.pth: this needs the package torch, which is not installed; install it with "
         "pip install 'emoface[train]', or convert the file with 'emoface detector export' where torch is installed"

@@ -45,7 +45,8 @@ def test_source_archive_can_test_itself(dist: Path) -> None:
     (archive,) = dist.glob("*.tar.gz")
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
-    wanted = {"README.md", "LICENSE", "Makefile", "constraints.txt", "hubconf.py", "pyproject.toml"}
+    wanted = {"README.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "Makefile", "constraints.txt", "hubconf.py"}
+    wanted |= {"pyproject.toml", "mkdocs.yml"} | _files_below("docs/images", "*.webp")
     for folder, pattern in (("emoface", "*.py"), ("manifests", "*.toml"), ("pipelines", "*.toml"), ("docs", "*.md")):
         wanted |= _files_below(folder, pattern)
     assert wanted | _files_below("tests", "*.py") <= names

@@ -108,7 +108,7 @@ def compare(config: CompareConfig) -> None:
 
 @job_command(config="emoface.jobs.predict:PredictConfig", arguments=("run", "images"), flags={"image_root": "--images"})
 def predict(config: PredictConfig) -> None:
-    """Finds the people of photos and videos and predicts their emotions: OUT/PHOTO.png, OUT/PHOTO.json.
+    """Finds the people of photos and videos and predicts their apparent emotions: OUT/PHOTO.png, OUT/PHOTO.json.
 
     IMAGES may be photos, folders of photos, patterns in quotes, and videos. Of several photos OUT/predictions.jsonl has
     a line each; of a video there are OUT/VIDEO.frames.jsonl and OUT/VIDEO.annotated.mp4.

@@ -1,4 +1,4 @@
-"""The predictor of a trained model, which ``emoface.load`` returns: from photos to people with their emotions.
+"""The predictor of a trained model, which ``emoface.load`` returns: from photos to people with their apparent emotions.
 
 Torch is imported when a network of a run or of an exported folder is loaded, and not for one in an ONNX file.
 """
@@ -140,7 +140,7 @@ class Predictor:
         return load_face_detector(self.faces)
 
     def predict(self, image: str | Path | Photo, boxes: ArrayLike | None = None) -> list[PersonPrediction]:
-        """Finds the people of a photo and predicts their emotions.
+        """Finds the people of a photo and predicts their apparent emotions.
 
         Args:
             image: A file or its URL in an object store, turned upright by its orientation; or (height, width, 3) uint8
@@ -191,7 +191,7 @@ class Predictor:
         return [_to_person(body, one.face, body_from) for body, one in zip(bodies, person_faces, strict=True)]
 
     def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
-        """Predicts the emotions of people of a photo.
+        """Predicts the apparent emotions of people of a photo.
 
         Args:
             photo: (height, width, 3), RGB, in the frame of the people's boxes.

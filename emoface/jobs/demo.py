@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 DETECTOR = "yolov5n-face"
 """The published detector that the demo uses if its weights are on this machine."""
+
+PAGES = {"report": ("audit", "report/audit.html"), "evaluate": ("evaluation", "run/eval/test/evaluation.html")}
+"""Name and path of the page that a stage writes to the demo's folder, by stage, in the order of the pipeline."""
 
 _MIN_IMAGES = 20
 """With fewer photos there may be too few people for one training batch."""
@@ -61,7 +65,10 @@ def run_demo(config: DemoConfig, observer: StageObserver | None = None) -> JobRe
 
     Raises:
         WeightsError: No face detector's weights are on this machine.
+        ModuleNotFoundError: torch, which the last stages need, is not installed.
     """
+    if find_spec("torch") is None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
     detector, note = choose_detector({row["name"]: row["state"] for row in list_weights()})
     overrides = {name: str(value) for name, value in to_settings(config).items()} | {"detector": detector}
     pipeline = PipelineConfig(str(pipelines_dir() / "demo.toml"), overrides, replaces_finished=True)
@@ -82,11 +89,7 @@ def _summarize(config: DemoConfig, detector: str, note: str, stages: Mapping[str
         inputs=hash_inputs([truth_path, faces_path]),
         outputs=[],
         counts=_count(detector, stages) | {"against_the_truth": compare_with_truth(faces, truth)},
-        info={
-            "audit": "report/audit.html",
-            "evaluation": "run/eval/test/evaluation.html",
-            "detector_note": note,
-        },
+        info={**dict(PAGES.values()), "detector_note": note},
     )
 
 

@@ -1,4 +1,4 @@
-"""The predict job: the people of any photos and videos and their predicted emotions, as drawings and JSON."""
+"""The predict job: the people of any photos and videos and their predicted apparent emotions, as drawings and JSON."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class _Job:
 
 @locked("folder")
 def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord:
-    """Predicts the emotions of the people of photos, videos and a camera.
+    """Predicts the apparent emotions of the people of photos, videos and a camera.
 
     A photo that cannot be read, or whose people are unknown, does not stop the processing of the others.
 
