@@ -258,6 +258,8 @@ def test_record_says_what_was_read_and_counted(tmp_path: Path) -> None:
         "image_root": str((root / "emotic").resolve()),
         "undecided_frame": "stored",
         "annotations": str((root / "Annotations" / "Annotations.mat").resolve()),
+        "format": "emotic",
+        "label_names": list(CATEGORIES),
     }
     assert set(written.outputs) == {"people.parquet", "parse_notes.csv"}
     assert set(written.inputs) == {written.info["image_root"], str(root / "Annotations" / "Annotations.mat")}

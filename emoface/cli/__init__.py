@@ -34,7 +34,7 @@ def main() -> None:
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose, dataset.depth, dataset.regions):
     main.add_command(_command)
-for _command in (dataset.split, dataset.report, dataset.verify):
+for _command in (dataset.split, dataset.report, dataset.verify, dataset.export_coco):
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)

@@ -16,8 +16,9 @@ from itertools import groupby
 from pathlib import Path
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, to_folder, to_image_wh
+from emoface.emotic.corrections import find_label
 from emoface.errors import AnnotationsError
-from emoface.schema import CATEGORY_INDEX, DIMENSIONS, SPLITS
+from emoface.schema import CATEGORIES, DIMENSIONS, SPLITS
 from emoface.storage.files import read_text
 
 COLUMNS = (
@@ -28,7 +29,6 @@ _EXPECTED = {
     "Categorical_Labels": "a list of EMOTIC's categories, such as ['Engagement', 'Happiness']",
     "Continuous_Labels": "[valence, arousal, dominance]",
 }
-_LOWER_CATEGORIES = frozenset(name.lower() for name in CATEGORY_INDEX)
 _TRANSPOSED_SOURCE = "emodb_small"
 """The collection whose ``Image Size`` is [height, width] in this form; its boxes were clipped by the wrong side."""
 
@@ -50,7 +50,7 @@ _PLAIN_NUMBERS = re.compile(rf"\[({_NUMBER}(?:,{_NUMBER})*)\]", re.ASCII)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
-def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
+def read_annotations_csv(paths: dict[str, Path], label_names: tuple[str, ...] = CATEGORIES) -> list[PhotoAnnotation]:
     """Reads annotations from CSV files.
 
     Such a file contains the combined annotations. In train, where each person has one annotator, these are the choices
@@ -59,6 +59,7 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
 
     Args:
         paths: The CSV file of each split; a split without a file has no photos.
+        label_names: The labels of the data set.
 
     Returns:
         The photos of train, val and test, in that order and as stored.
@@ -69,20 +70,20 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
     photos = []
     for split in SPLITS:
         if split in paths:
-            of_split = list(_read_split(paths[split], split))
-            _check_columns(paths[split], of_split)
+            of_split = list(_read_split(paths[split], split, label_names))
+            _check_columns(paths[split], of_split, label_names)
             photos += of_split
     return photos
 
 
-def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
+def _check_columns(path: Path, photos: list[PhotoAnnotation], label_names: tuple[str, ...]) -> None:
     """Refuses a file in which nearly all values of a column cannot be used, which is no matter of single rows."""
     people = [person for photo in photos for person in photo.people]
     faults: dict[str, list[str]] = {"BBox": [], "Categorical_Labels": [], "Continuous_Labels": []}
     for person in people:
         for column, found in faults.items():
             found += [text for text in person.unreadable if text.startswith(f"{column} ")][:1]
-        if person.categories and not any(name.strip().lower() in _LOWER_CATEGORIES for name in person.categories):
+        if person.categories and not any(find_label(name, label_names) for name in person.categories):
             faults["Categorical_Labels"].append(f"Categorical_Labels {list(person.categories)}")
     for column, found in faults.items():
         if len(people) >= _MIN_ROWS and len(found) >= 0.9 * len(people):
@@ -92,7 +93,7 @@ def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
             )
 
 
-def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
+def _read_split(path: Path, split: str, label_names: tuple[str, ...]) -> Iterator[PhotoAnnotation]:
     try:
         text = read_text(path, AnnotationsError, "CSV file")
         rows = csv.DictReader((line[0] for line in _LINE.finditer(text)), restval="")
@@ -114,7 +115,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                 image_wh=to_image_wh(*size) if len(size) == 2 else None,
                 source_split=split,
                 database_name=sys.intern(folder.split("/")[0]),
-                people=tuple(_to_person(row, split) for row in people_rows),
+                people=tuple(_to_person(row, split, label_names) for row in people_rows),
                 is_size_doubtful=is_transposed,
             )
     except (OSError, csv.Error) as error:
@@ -125,9 +126,9 @@ def _photo_key(row: dict[str, str]) -> tuple[str, str]:
     return sys.intern(to_folder(row["Folder"])), row["Filename"].strip()
 
 
-def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
+def _to_person(row: dict[str, str], split: str, label_names: tuple[str, ...]) -> PersonAnnotation:
     unreadable: list[str] = []
-    labels = _to_list(row["Categorical_Labels"], "Categorical_Labels", unreadable)
+    labels = _to_list(row["Categorical_Labels"], "Categorical_Labels", unreadable, label_names)
     categories = tuple(sys.intern(str(name)) for name in labels)
     vad = _to_numbers(row["Continuous_Labels"], "Continuous_Labels", unreadable)
     vad = vad if len(vad) == len(DIMENSIONS) else (math.nan,) * len(DIMENSIONS)
@@ -143,7 +144,7 @@ def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
     )
 
 
-def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
+def _to_list(text: str, column: str, unreadable: list[str], label_names: tuple[str, ...] = CATEGORIES) -> list[object]:
     """Parses a printed list; a value that is not a list is added to ``unreadable`` and gives an empty list."""
     if not text.strip():
         return []
@@ -153,7 +154,7 @@ def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
     if _NUMBERS.fullmatch(printed):
         printed = "[" + ", ".join(printed.strip("[] \n").split()) + "]"
     words = [word.strip() for word in printed.split("|")]
-    if column == "Categorical_Labels" and len(words) > 1 and all(word in CATEGORY_INDEX for word in words):
+    if column == "Categorical_Labels" and len(words) > 1 and all(word in label_names for word in words):
         return list(words)
     try:
         value = ast.literal_eval(_NAN.sub("None", printed))

@@ -13,7 +13,7 @@ from emoface.emotic.annotations import PhotoAnnotation
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat
 from emoface.errors import AnnotationsError, SettingsError
-from emoface.schema import SOURCES, SPLITS
+from emoface.schema import CATEGORIES, SOURCES, SPLITS
 from emoface.storage.files import is_below
 from emoface.storage.photo_stores import open_store
 from emoface.storage.urls import Place
@@ -105,13 +105,20 @@ def find_image_root(emotic_root: Path, images: Place | None = None) -> Place:
     return emotic_root if is_root else emotic_root / IMAGE_ROOT_NAMES[0]
 
 
-def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
+def read_annotations(files: AnnotationFiles, label_names: tuple[str, ...] = CATEGORIES) -> list[PhotoAnnotation]:
     """Reads annotations from either file format, as stored.
+
+    Args:
+        files: The annotation files.
+        label_names: The labels of the data set.
 
     Raises:
         AnnotationsError: A file cannot be read, or no photo in it has a name.
     """
-    photos = read_annotations_csv(files.csv_paths) if files.mat_path is None else read_annotations_mat(files.mat_path)
+    if files.mat_path is None:
+        photos = read_annotations_csv(files.csv_paths, label_names)
+    else:
+        photos = read_annotations_mat(files.mat_path)
     if photos and not any(photo.filename for photo in photos):
         raise AnnotationsError(
             f"{_names(files.paths)}: none of the {len(photos):,} photos has a filename; expected the layout of "

@@ -16,6 +16,15 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from emoface.annotations import (
+    FORM_NAMES,
+    FORM_NOTES,
+    Export,
+    count_unknown_words,
+    find_export,
+    read_export,
+    read_label_names,
+)
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import describe_missing_photos
 from emoface.emotic import (
@@ -29,23 +38,36 @@ from emoface.emotic import (
     find_same_people,
     read_annotations,
 )
-from emoface.errors import ImageError
+from emoface.errors import AnnotationsError, ImageError
 from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
+from emoface.schema import (
+    CATEGORIES,
+    DIMENSIONS,
+    PARSE_NOTE_COLUMNS,
+    PEOPLE_SCHEMA,
+    SOURCES,
+    SPLITS,
+    is_unlabelled,
+    label_names_of,
+    with_labels,
+    without_labels,
+)
 from emoface.storage.cards import read_card
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import PhotoStore, open_store
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
-from emoface.storage.settings import Folder, FolderOrUrl, Settings
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import vectors_to_array, write_table
 from emoface.storage.urls import Place, is_url, resolve_place
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
 
 _UNKNOWN_WH = (0, 0)
+_ORDINARY = ("dimension_missing", "gender_missing", "age_missing", "box_fractional", "image_size_missing")
+"""Notes that are left out for other programs' exports, which need not have these values, and have fractional boxes."""
 _ROWS_PER_BLOCK = 10_000
 _THREADS_PER_CORE = 4
 """More than one, because reading a photo's header mostly waits for the disk."""
@@ -56,11 +78,17 @@ class ParseConfig(Settings):
     """Settings of the parse job."""
 
     emotic_root: Folder
-    """The folder of the EMOTIC download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
+    """The folder of the EMOTIC download: ``Annotations/Annotations.mat`` beside ``emotic/``; or the folder of an
+    export of another program, see ``--format``."""
     out: Folder
     """Folder in which people.parquet is written."""
     annotations: Path | None = None
-    """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
+    """The annotation file (.mat, .csv, .json, .xml) or folder of files, if it is not in EMOTIC_ROOT."""
+    format: Literal["auto", "emotic", "coco", "cvat", "label-studio", "yolo", "voc"] = "auto"
+    """The program that the annotations are from: EMOTIC's own files, COCO JSON, 'CVAT for images 1.1' XML, the JSON of
+    Label Studio, a YOLO folder, or a folder of Pascal VOC XML; auto tells it by their content."""
+    labels: File | None = None
+    """A text file with the label names of the data set, one a line; by default they are EMOTIC's 26 categories."""
     images: FolderOrUrl | None = None
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT; a folder, or
     a URL in an object store such as s3://bucket/emotic."""
@@ -82,24 +110,24 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         The job's record; ``people.parquet`` and ``parse_notes.csv`` are written.
 
     Raises:
-        AnnotationsError: The annotations cannot be found or read.
-        SettingsError: The given image root is not a folder.
+        AnnotationsError: The annotations cannot be found or read, or no word in them is a label.
+        SettingsError: The given image root is not a folder, or the file of label names cannot be used.
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
-    files = find_annotations(config.emotic_root, config.annotations)
-    image_root = resolve_place(find_image_root(config.emotic_root, config.images))
-    progress.start("annotations", len(files.paths))
-    photos = read_annotations(files)
-    progress.advance(len(files.paths))
-    headers = _read_headers(image_root, photos, progress)
-    frame = find_usual_frame(_find_frames(photos, headers)) if config.frame == "auto" else config.frame
-    people = _collect_people(photos, headers, frame)
-    del photos  # the largest part of the memory
+    label_names = CATEGORIES if config.labels is None else read_label_names(config.labels)
+    source = _read_source(config, label_names, progress)
+    image_root = source.image_root
+    headers = _read_headers(image_root, source.photos, progress)
+    frame = find_usual_frame(_find_frames(source.photos, headers)) if config.frame == "auto" else config.frame
+    people = _collect_people(source, headers, frame)
+    source.photos.clear()  # the largest part of the memory
     table = _mark_same_people(people.to_table(), people.notes)
+    if unknown := count_unknown_words(people.notes, label_names):
+        progress.note(unknown)
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # so that it never describes tables of two runs
-    write_table(people_path, table, PEOPLE_SCHEMA)
+    write_table(people_path, table, source.schema)
     rows = ((note.person_id, note.what, note.before, note.after) for note in people.notes)
     write_text(notes_path, csv_text(PARSE_NOTE_COLUMNS, rows))
     return finish_job(
@@ -107,15 +135,87 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         config,
         config.out,
         module=__name__,
-        inputs={**hash_inputs([*files.absent, *files.paths]), **photo_inputs(image_root, headers)},
+        inputs={**hash_inputs(source.read_paths), **photo_inputs(image_root, headers)},
         outputs=[people_path, notes_path],
-        counts=_count(table, people.notes, headers),
+        counts=_count(source, table, people.notes, headers),
         info={
             "image_root": str(image_root),
             "undecided_frame": frame,
-            "annotations": str((files.mat_path or files.paths[0].parent).resolve()),
+            "annotations": str(source.annotations.resolve()),
+            "format": source.form,
+            "label_names": list(label_names),
         },
     )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The annotations as stored, and what is known about them.
+
+    Attributes:
+        photos: The photos with their people.
+        image_root: The folder of the photos, or its URL.
+        form: ``emotic`` or one of ``FORM_NAMES``.
+        annotations: The file or folder that was read.
+        read_paths: Every file that was read, or would have been if it had existed.
+        schema: The schema of ``people.parquet``, with the labels of the data set.
+        notes: Notes on what has no row.
+    """
+
+    photos: list[PhotoAnnotation]
+    image_root: Place
+    form: str
+    annotations: Path
+    read_paths: tuple[Path, ...]
+    schema: pa.Schema
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def is_emotic(self) -> bool:
+        """Whether they are of EMOTIC's form and labels, so that they can be compared with what is published of it."""
+        return self.form == "emotic" and label_names_of(self.schema) == CATEGORIES
+
+
+def _read_source(config: ParseConfig, label_names: tuple[str, ...], progress: Progress) -> _Source:
+    """Reads the annotations, in whichever form they are."""
+    schema = with_labels(PEOPLE_SCHEMA, label_names)
+    labels_path = () if config.labels is None else (config.labels,)
+    export = _find_export(config)
+    if export is None:
+        files = find_annotations(config.emotic_root, config.annotations)
+        image_root = resolve_place(find_image_root(config.emotic_root, config.images))
+        progress.start("annotations", len(files.paths))
+        photos = read_annotations(files, label_names)
+        progress.advance(len(files.paths))
+        place = files.mat_path or files.paths[0].parent
+        return _Source(photos, image_root, "emotic", place, (*files.absent, *files.paths, *labels_path), schema)
+    images = None if config.images is None else find_image_root(config.emotic_root, config.images)
+    progress.start("annotations", len(export.files))
+    found = read_export(export, label_names, images)
+    progress.advance(len(export.files))
+    return _Source(
+        photos=found.people.photos,
+        image_root=resolve_place(found.image_root),
+        form=export.form,
+        annotations=export.path,
+        read_paths=(*export.files, *labels_path),
+        schema=without_labels(schema) if found.people.is_unlabelled else schema,
+        notes=tuple(found.people.left_out),
+    )
+
+
+def _find_export(config: ParseConfig) -> Export | None:
+    """Finds the export of another program; None if the annotations are EMOTIC's or there are none at all."""
+    if config.format == "emotic":
+        return None
+    if config.format in FORM_NAMES:
+        return find_export(config.annotations or config.emotic_root, config.format)
+    try:
+        files = find_annotations(config.emotic_root, config.annotations)
+    except AnnotationsError:
+        place = config.annotations or config.emotic_root
+        return find_export(place) if place.exists() else None
+    return None if files.mat_path is None else find_export(files.mat_path)
 
 
 @dataclass(frozen=True)
@@ -138,16 +238,19 @@ class _People:
         notes: The notes on irregularities.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
         self.n_rows = 0
         self.notes: list[Note] = []
+        self.label_names = label_names_of(schema)
+        self._schema = schema
         self._waiting: list[dict[str, Any]] = []
         self._blocks: list[pa.Table] = []
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row."""
         self.n_rows += 1
-        self._waiting.append(row)
+        unknown = dict.fromkeys(("labels", "categories")) if is_unlabelled(self._schema) else {}
+        self._waiting.append(row | unknown)
         if len(self._waiting) >= _ROWS_PER_BLOCK:
             self._convert()
 
@@ -157,7 +260,7 @@ class _People:
         return pa.concat_tables(self._blocks).combine_chunks()
 
     def _convert(self) -> None:
-        self._blocks.append(pa.Table.from_pylist(self._waiting, schema=PEOPLE_SCHEMA))
+        self._blocks.append(pa.Table.from_pylist(self._waiting, schema=self._schema))
         self._waiting = []
 
 
@@ -212,15 +315,16 @@ def _find_frames(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header])
             yield header.size.find_frame(first_listed[image].image_wh)
 
 
-def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header], frame: Frame) -> _People:
+def _collect_people(source: _Source, headers: dict[str, _Header], frame: Frame) -> _People:
     """Applies the rules to every photo and person, in the order of the annotation file.
 
     Args:
-        photos: The photos of the annotation file.
+        source: The annotations.
         headers: The header of each photo, by ``image``.
         frame: Frame of the boxes of photos whose size does not tell it.
     """
-    people = _People()
+    people = _People(source.schema)
+    people.notes += source.notes
     n_people_of: Counter[str] = Counter()
     wh_of: dict[str, tuple[int, int] | None] = {}
     clip_wh_of: dict[str, tuple[int, int] | None] = {}
@@ -228,7 +332,7 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
     if all(header == _MISSING for header in headers.values()) and headers:
         people.notes.append(Note("", "photo_missing", f"all {len(headers)} photos", ""))
         headers = {}
-    for photo in photos:
+    for photo in source.photos:
         n_listed[photo.source_split] += 1
         if not photo.filename:
             place = f"{photo.source_split}({n_listed[photo.source_split]})"
@@ -247,10 +351,14 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
                 if is_doubtful:
                     people.notes.append(Note(photo.image, "image_size_doubtful", "", _format_wh(photo.image_wh)))
                 clip_wh_of[photo.image] = None if is_doubtful else wh_of[photo.image]
-            source = _find_source(photo, people.notes)
+            collection = photo.database_name
+            if source.form == "emotic":
+                collection = _find_source(photo, people.notes)
             first = n_people_of[photo.image]
-            _add_people(people, photo, source, wh_of[photo.image], clip_wh_of[photo.image], first)
+            _add_people(people, photo, collection, wh_of[photo.image], clip_wh_of[photo.image], first)
             n_people_of[photo.image] += len(photo.people)
+    if source.form != "emotic":
+        people.notes = [note for note in people.notes if note.what not in _ORDINARY]
     return people
 
 
@@ -297,7 +405,7 @@ def _add_people(
     image = photo.image
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{image}#{number}"
-        corrected, notes = correct_person(person, person_id, clip_wh)
+        corrected, notes = correct_person(person, person_id, clip_wh, people.label_names)
         people.notes += notes
         row = {
             "index": people.n_rows,
@@ -344,25 +452,26 @@ def _count_same_people(table: pa.Table) -> dict[str, int]:
     return {"rows": sum(pairs.values()), **pairs}
 
 
-def _count(table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]) -> dict[str, Any]:
+def _count(
+    source: _Source, table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]
+) -> dict[str, Any]:
     splits = table["source_split"].to_pylist()
     by_split, by_source = Counter(splits), Counter(table["source"].to_pylist())
     photos_of_split = Counter(split for _, split in set(zip(table["image"].to_pylist(), splits, strict=True)))
     noted = Counter(note.what for note in notes)
     problems = Counter(header.problem for header in headers.values())
     published = read_card("emotic")["published"]
+    sources = SOURCES if source.is_emotic else ()
     return {
         "people": table.num_rows,
         "photos": len(headers),
-        "published": {"people": published["people"], "photos": published["photos"]},
+        **({"published": {name: published[name] for name in ("people", "photos")}} if source.is_emotic else {}),
         "people_by_split": {split: by_split[split] for split in SPLITS},
         "photos_by_split": {split: photos_of_split[split] for split in SPLITS},
-        "people_by_source": {
-            source: by_source[source] for source in [*SOURCES, *sorted(set(by_source) - set(SOURCES))]
-        },
+        "people_by_source": {name: by_source[name] for name in [*sources, *sorted(set(by_source) - set(sources))]},
         "photos_missing": problems["photo_missing"],
         "photos_unreadable": problems["photo_unreadable"],
         "people_without_box": table["body_bbox"].null_count,
         "people_annotated_again": _count_same_people(table),
-        "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *PEOPLE_NOTES) if noted[what]},
+        "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *FORM_NOTES, *PEOPLE_NOTES) if noted[what]},
     }

@@ -1,0 +1,18 @@
+"""Annotations of other programs: exports in COCO, CVAT, Label Studio, YOLO and Pascal VOC form, read and written."""
+
+from emoface.annotations.coco import write_coco
+from emoface.annotations.forms import FORM_NAMES, Export, FormName, find_export, read_export
+from emoface.annotations.label_files import read_label_names
+from emoface.annotations.people import FORM_NOTES, count_unknown_words
+
+__all__ = [
+    "FORM_NAMES",
+    "FORM_NOTES",
+    "Export",
+    "FormName",
+    "count_unknown_words",
+    "find_export",
+    "read_export",
+    "read_label_names",
+    "write_coco",
+]
