@@ -452,9 +452,7 @@ def _count_same_people(table: pa.Table) -> dict[str, int]:
     return {"rows": sum(pairs.values()), **pairs}
 
 
-def _count(
-    source: _Source, table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]
-) -> dict[str, Any]:
+def _count(source: _Source, table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]) -> dict[str, Any]:
     splits = table["source_split"].to_pylist()
     by_split, by_source = Counter(splits), Counter(table["source"].to_pylist())
     photos_of_split = Counter(split for _, split in set(zip(table["image"].to_pylist(), splits, strict=True)))

@@ -240,6 +240,7 @@ def _describe_identity(config: TrainConfig, recipe: Recipe, manifest: Manifest) 
         "init_face": face,
         "balance": config.balance,
         "stream_sizes": config.stream_sizes,
+        "label_names": list(manifest.label_names),
         "shuffle_labels": config.shuffle_labels,
         "array_tables": describe_array_tables(manifest, inputs),
     }
@@ -292,7 +293,7 @@ def _build_trainer(
         check_compiler(fabric.device)
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
-    model, taken = _build_initial_model(config, recipe, progress)
+    model, taken = _build_initial_model(config, recipe, len(manifest.label_names), progress)
     positions = {name: np.flatnonzero(model.select_people(cache.people.has_face)) for name, cache in caches.items()}
     arrays = _open_arrays(config, manifest, model, caches, fabric)
     sizes = identity["stream_sizes"]
@@ -327,6 +328,7 @@ def _build_trainer(
         seed=config.seed,
         workers=_n_workers(config),
         compiles=config.compile,
+        label_names=manifest.label_names,
         progress=progress,
     )
 
@@ -363,13 +365,15 @@ def _open_arrays(
         }
 
 
-def _build_initial_model(config: TrainConfig, recipe: Recipe, progress: Progress) -> tuple[Mter, list[TakenWeights]]:
+def _build_initial_model(
+    config: TrainConfig, recipe: Recipe, n_labels: int, progress: Progress
+) -> tuple[Mter, list[TakenWeights]]:
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_recipe_model
     from emoface.mter.pretrained import load_initial_weights, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
 
-    model = build_recipe_model(config.model, recipe)
+    model = build_recipe_model(config.model, recipe, n_labels)
     taken: list[TakenWeights] = []
     sources = config.pretrained
     if config.init_face is not None and "face" in model.streams and "face" not in named_streams(sources):

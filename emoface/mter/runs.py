@@ -26,7 +26,7 @@ from emoface.mter.features import BackboneFacts
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
-from emoface.schema import CATEGORIES
+from emoface.schema import CATEGORIES, check_label_names
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.storage.settings import describe_fault
@@ -88,9 +88,11 @@ class RunDescription(_Described):
     versions: dict[str, str] = {}
     started_from: list[_Source] = []
     probe: _ProbePart | None = None
+    label_names: list[str] = list(CATEGORIES)
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:
+        check_label_names(self.label_names)
         if (self.model == PROBE) != (self.probe is not None):
             raise ValueError(f"the model is {self.model!r}, which fits no entry 'probe' or lacks one")
         return self
@@ -197,6 +199,11 @@ class Run:
         return self.recipe.predicts_vad
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that the model predicts, in the order of its outputs."""
+        return tuple(self.settings.get("label_names", CATEGORIES))
+
+    @property
     def stream_sizes(self) -> dict[str, int]:
         """Side of each stream's input, pixels."""
         return dict(self.settings["stream_sizes"])
@@ -221,7 +228,7 @@ class Run:
 
         if self.is_probe:
             raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
-        return build_recipe_model(self.model_name, self.recipe)
+        return build_recipe_model(self.model_name, self.recipe, len(self.label_names))
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
         """Loads the trained network, in evaluation mode, on the CPU.
@@ -346,11 +353,12 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
 
     Args:
         run_dir: Folder of the run.
-        settings: The settings of the run, see ``Run``; label names, versions and environment are added.
+        settings: The settings of the run, see ``Run``; versions and environment are added, and EMOTIC's label names
+            if it has no others.
     """
     described = {
         **settings,
-        "label_names": list(CATEGORIES),
+        "label_names": list(settings.get("label_names", CATEGORIES)),
         "normalisation": settings.get("normalisation", {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}),
         "stream_sizes": settings.get("stream_sizes", dict(STREAM_SIZES)),
         "versions": {"emoface": __version__, **{name: version(name) for name in _PACKAGES}},

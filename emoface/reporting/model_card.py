@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emoface.schema import CATEGORIES
+
 _SYSTEMS = {
     "kosti": "the two-branch network of Kosti et al. 2019",
     "caer-net-s": "CAER-Net-S of Lee et al. 2019",
@@ -136,7 +138,7 @@ def _describe_model(config: Mapping[str, Any]) -> str:
     seen = ", ".join([*streams, *arrays])
     lines = [
         f"A network for each person in a photo: {system}, under the name `{config['model']}`. Its inputs are {seen}; "
-        "its outputs are the probabilities of the 26 categories of EMOTIC"
+        f"its outputs are the probabilities of {_describe_labels(config)}"
         + (", and valence, arousal and dominance from 1 to 10." if config["recipe"].get("predicts_vad") else "."),
     ]
     if config["shuffle_labels"]:
@@ -146,6 +148,11 @@ def _describe_model(config: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{stream} {config['stream_sizes'][stream]}" for stream in config["streams"])
     lines.append(f"Sides of the inputs in pixels: {sizes}. Categories: {', '.join(config['label_names'])}.")
     return "\n\n".join(lines)
+
+
+def _describe_labels(config: Mapping[str, Any]) -> str:
+    names = tuple(config["label_names"])
+    return "the 26 categories of EMOTIC" if names == CATEGORIES else f"{len(names)} labels of its data set"
 
 
 def _describe_training(config: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
