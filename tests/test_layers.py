@@ -73,7 +73,18 @@ def test_networks_do_not_import_each_other() -> None:
 
 LIGHT_JOBS = (
     *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
-    *("train", "features", "probe", "train_detector", "model", "score", "export_predictions", "verify", "export_coco"),
+    *(
+        "train",
+        "features",
+        "probe",
+        "train_detector",
+        "model",
+        "score",
+        "export_predictions",
+        "verify",
+        "export_coco",
+        "crop",
+    ),
     *("evaluate", "compare", "export", "export_detector", "add_weights", "demo"),
 )
 

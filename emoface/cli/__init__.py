@@ -42,7 +42,7 @@ for _command in (train.train, train.features, train.probe):
     main.add_command(_command)
 for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.export_predictions):
     main.add_command(_command)
-for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
+for _command in (evaluate.compare, evaluate.predict, evaluate.explain, evaluate.crop):
     main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)

@@ -49,9 +49,12 @@ def parse(config: ParseConfig) -> None:
       emoface parse EMOTIC --out work
       emoface parse EMOTIC --out work --annotations EMOTIC/CVPR17_Annotations.mat
       emoface parse photos --annotations people.json --labels labels.txt --out work
+      emoface parse photos --people from-faces --out work
     """
     from emoface.jobs.parse import run_parse
 
+    if config.people == "from-faces":
+        warn_of_demonstration(config.detector, config.weights)
     run_job(run_parse, config)
 
 

@@ -7,14 +7,15 @@ annotations are in ``emoface.emotic.corrections``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import model_validator
 
 from emoface.annotations import (
     FORM_NAMES,
@@ -38,7 +39,13 @@ from emoface.emotic import (
     find_same_people,
     read_annotations,
 )
-from emoface.errors import AnnotationsError, ImageError
+from emoface.errors import AnnotationsError, ImageError, SettingsError
+from emoface.inference.faces import DetectorSettings, FaceSettings
+from emoface.inference.unboxed_photos import (
+    body_finder_from_detector,
+    body_finder_from_faces,
+    find_unboxed_people,
+)
 from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
@@ -58,9 +65,10 @@ from emoface.storage.cards import read_card
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
+from emoface.storage.media import list_media
 from emoface.storage.photo_stores import PhotoStore, open_store
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, record_path
-from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings, Share
 from emoface.storage.tables import vectors_to_array, write_table
 from emoface.storage.urls import Place, is_url, resolve_place
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
@@ -92,10 +100,38 @@ class ParseConfig(Settings):
     images: FolderOrUrl | None = None
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT; a folder, or
     a URL in an object store such as s3://bucket/emotic."""
+    people: Literal["annotated", "from-faces", "from-detector"] = "annotated"
+    """Where the people are from: the annotations; or, for a folder of photos that nobody has annotated, from their
+    faces, each with an estimated body box, or from a person detector. Such people have no labels, which are to be
+    filled in, see docs/your-own-photos.md."""
+    detector: str = DetectorSettings.model_fields["detector"].default
+    """Name of the face detector's weights, for --people from-faces."""
+    weights: File | None = None
+    """A weight file of the face detector, instead of looking the name up."""
+    conf_threshold: Share = DetectorSettings.model_fields["conf_threshold"].default
+    """Faces whose score is lower than this are dropped, for --people from-faces."""
+    person_detector: str | None = None
+    """The person detector, for --people from-detector: an .onnx file of YOLOX or RT-DETR, or the name of such
+    weights."""
+    person_conf_threshold: Share = 0.5
+    """People whom the person detector gives a lower score than this are left out."""
     frame: Literal["auto", "stored", "upright"] = "auto"
     """Frame of the boxes of photos with an orientation (EXIF, XMP) whose annotated size does not tell it: stored is
     the pixels as they lie in the file, upright is the photo as viewers show it, auto is the frame that most other
     photos are annotated in, or stored where no size tells."""
+
+    @model_validator(mode="after")
+    def _check_people(self) -> Self:
+        if self.people != "annotated" and (self.annotations is not None or self.format != "auto"):
+            raise SettingsError(
+                f"people are {self.people}, which needs no annotations; leave out --annotations and --format"
+            )
+        if (self.people == "from-detector") != (self.person_detector is not None):
+            raise SettingsError(
+                f"people are {self.people} and person_detector is {self.person_detector}; --people from-detector and "
+                "--person-detector go together"
+            )
+        return self
 
 
 @locked("out")
@@ -118,7 +154,9 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     source = _read_source(config, label_names, progress)
     image_root = source.image_root
     headers = _read_headers(image_root, source.photos, progress)
-    frame = find_usual_frame(_find_frames(source.photos, headers)) if config.frame == "auto" else config.frame
+    frame = config.frame if source.frame is None else source.frame
+    if frame == "auto":
+        frame = find_usual_frame(_find_frames(source.photos, headers))
     people = _collect_people(source, headers, frame)
     source.photos.clear()  # the largest part of the memory
     table = _mark_same_people(people.to_table(), people.notes)
@@ -144,6 +182,7 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
             "annotations": str(source.annotations.resolve()),
             "format": source.form,
             "label_names": list(label_names),
+            **source.info,
         },
     )
 
@@ -160,6 +199,8 @@ class _Source:
         read_paths: Every file that was read, or would have been if it had existed.
         schema: The schema of ``people.parquet``, with the labels of the data set.
         notes: Notes on what has no row.
+        frame: Frame of the boxes, where it is known.
+        info: What else the record says about the people.
     """
 
     photos: list[PhotoAnnotation]
@@ -169,6 +210,8 @@ class _Source:
     read_paths: tuple[Path, ...]
     schema: pa.Schema
     notes: tuple[Note, ...] = ()
+    frame: Frame | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_emotic(self) -> bool:
@@ -180,6 +223,8 @@ def _read_source(config: ParseConfig, label_names: tuple[str, ...], progress: Pr
     """Reads the annotations, in whichever form they are."""
     schema = with_labels(PEOPLE_SCHEMA, label_names)
     labels_path = () if config.labels is None else (config.labels,)
+    if config.people != "annotated":
+        return _find_people(config, schema, labels_path, progress)
     export = _find_export(config)
     if export is None:
         files = find_annotations(config.emotic_root, config.annotations)
@@ -201,6 +246,33 @@ def _read_source(config: ParseConfig, label_names: tuple[str, ...], progress: Pr
         read_paths=(*export.files, *labels_path),
         schema=without_labels(schema) if found.people.is_unlabelled else schema,
         notes=tuple(found.people.left_out),
+    )
+
+
+def _find_people(config: ParseConfig, schema: pa.Schema, labels_path: tuple[Path, ...], progress: Progress) -> _Source:
+    """Finds the people of photos that nobody has annotated."""
+    root = config.emotic_root if config.images is None else config.images
+    if not isinstance(root, Path):
+        raise SettingsError(f"{root}: the photos of an object store cannot be listed; copy them to a folder first")
+    if not root.is_dir():
+        raise SettingsError(f"{root}: no such folder, expected one of photos")
+    images = [Path(path).relative_to(root).as_posix() for path in list_media([root], config.out).photos]
+    if config.person_detector is not None:
+        finder = body_finder_from_detector(config.person_detector, config.person_conf_threshold)
+    else:
+        settings = FaceSettings(detector=config.detector, weights=config.weights, conf_threshold=config.conf_threshold)
+        finder = body_finder_from_faces(settings)
+    found = find_unboxed_people(open_store(root), images, finder, progress)
+    return _Source(
+        photos=found.photos,
+        image_root=resolve_place(root),
+        form=config.people,
+        annotations=root,
+        read_paths=(finder.weights.path, *labels_path),
+        schema=without_labels(schema),
+        notes=tuple(found.notes),
+        frame="upright",
+        info={"detector": finder.weights.name, "weights_sha256": finder.weights.sha256},
     )
 
 
