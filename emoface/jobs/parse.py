@@ -430,7 +430,8 @@ def _collect_people(source: _Source, headers: dict[str, _Header], frame: Frame) 
             _add_people(people, photo, collection, wh_of[photo.image], clip_wh_of[photo.image], first)
             n_people_of[photo.image] += len(photo.people)
     if source.form != "emotic":
-        people.notes = [note for note in people.notes if note.what not in _ORDINARY]
+        ordinary = (*_ORDINARY, "categories_missing") if is_unlabelled(source.schema) else _ORDINARY
+        people.notes = [note for note in people.notes if note.what not in ordinary]
     return people
 
 
