@@ -259,14 +259,14 @@ little-endian; both are empty where the photo cannot be read.
 CROPS_SCHEMA = pa.schema(
     [
         pa.field("file", pa.string(), nullable=False),
-        pa.field("image", pa.string(), nullable=False),
+        pa.field("photo", pa.string(), nullable=False),
         pa.field("face", pa.int32(), nullable=False),
         pa.field("face_bbox", _vector(pa.float32(), 4), nullable=False),
         pa.field("landmarks", _vector(pa.float32(), 10), nullable=False),
         pa.field("conf", pa.float32(), nullable=False),
     ]
 )
-"""``crops.parquet`` of the crop job: one row per face. Its ``image`` is the path or URL as the user named it.
+"""``crops.parquet`` of the crop job: one row per face. Its ``photo`` is the path or URL as the user named it.
 
 Box and landmarks are in pixels of the upright photo; ``face`` is the number of the face, from left to right.
 """

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from emoface.annotations import find_export, read_export, read_label_names
+from emoface.annotations import find_export, read_data_labels, read_export
 from emoface.annotations.yolo import read_classes
 from emoface.cli import main
 from emoface.errors import AnnotationsError, SettingsError
@@ -263,7 +263,7 @@ def test_classes_of_yolo(tmp_path: Path) -> None:
 def test_label_names_are_checked(tmp_path: Path) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("\ufeffCalm\n\n Very tense \n", encoding="utf-8")
-    assert read_label_names(path) == ("Calm", "Very tense")
+    assert read_data_labels(path) == ("Calm", "Very tense")
     for text, message in (
         ("Calm\n", "1 labels, expected 2 to 1000"),
         ("Calm\ncalm!\n", "'Calm' and 'calm!' are the same label"),
@@ -271,4 +271,4 @@ def test_label_names_are_checked(tmp_path: Path) -> None:
     ):
         path.write_text(text)
         with pytest.raises(SettingsError, match=message):
-            read_label_names(path)
+            read_data_labels(path)

@@ -133,7 +133,7 @@ def test_crops_are_files_with_a_table(photos: Path, tmp_path: Path) -> None:
     assert listed["file"].tolist() == [row["file"] for row in rows]
     np.testing.assert_allclose(listed[["x1", "y1", "x2", "y2"]], [row["face_bbox"] for row in rows], rtol=1e-6)
     for row in rows:
-        photo, box = read_photo(Path(row["image"])), np.array(row["face_bbox"], np.float32)
+        photo, box = read_photo(Path(row["photo"])), np.array(row["face_bbox"], np.float32)
         expected = crop_square(photo, *square_box(box, 0.15))
         crop = read_photo(tmp_path / row["file"])
         assert crop.shape == expected.shape and np.abs(crop.astype(int) - expected).mean() < 5
@@ -145,7 +145,7 @@ def test_crops_are_files_with_a_table(photos: Path, tmp_path: Path) -> None:
 def test_aligned_crops_have_the_landmarks_at_the_template(photos: Path, tmp_path: Path) -> None:
     run_crop(CropConfig(images=(photos,), out=tmp_path, detector=DEMONSTRATION_DETECTOR, align=True))
     row = read_table(tmp_path / "crops.parquet", CROPS_SCHEMA, "").to_pylist()[0]
-    crop, photo = read_photo(tmp_path / row["file"]), read_photo(Path(row["image"]))
+    crop, photo = read_photo(tmp_path / row["file"]), read_photo(Path(row["photo"]))
     assert crop.shape == (112, 112, 3)
     points = np.array(row["landmarks"]).reshape(5, 2)
     template = ALIGNED_LANDMARKS * 112

@@ -2,7 +2,7 @@
 
 from emoface.annotations.coco import write_coco
 from emoface.annotations.forms import FORM_NAMES, Export, FormName, find_export, read_export
-from emoface.annotations.label_files import read_label_names
+from emoface.annotations.label_files import read_data_labels
 from emoface.annotations.people import FORM_NOTES, count_unknown_words
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "FormName",
     "count_unknown_words",
     "find_export",
+    "read_data_labels",
     "read_export",
-    "read_label_names",
     "write_coco",
 ]

@@ -14,7 +14,7 @@ MOST_LABELS = 1000
 """More are taken to be a file of another kind."""
 
 
-def read_label_names(path: Path) -> tuple[str, ...]:
+def read_data_labels(path: Path) -> tuple[str, ...]:
     """Reads the names of a data set's labels; empty lines do not count.
 
     Raises:

@@ -199,7 +199,7 @@ def _crop_faces(job: _Job, photo: Photo, stem: str, place: Place) -> Iterator[di
         write_bytes(job.config.out / file, encode_jpeg(crop_one_face(photo, found, k, job.config)))
         yield {
             "file": file,
-            "image": str(place),
+            "photo": str(place),
             "face": k,
             "face_bbox": found.xyxy[k].tolist(),
             "landmarks": found.landmarks[k].ravel().tolist(),
@@ -229,8 +229,8 @@ def crop_one_face(photo: Photo, found: Detections, k: int, config: CropConfig) -
 def _write_tables(out: Path, rows: Sequence[Mapping[str, Any]]) -> list[Path]:
     csv_path, parquet_path = out / f"{TABLE_NAME}.csv", out / f"{TABLE_NAME}.parquet"
     points = [f"{name}_{axis}" for name in _POINTS for axis in "xy"]
-    columns = ["file", "image", "face", "x1", "y1", "x2", "y2", "conf", *points]
-    flat = ([row["file"], row["image"], row["face"], *row["face_bbox"], row["conf"], *row["landmarks"]] for row in rows)
+    columns = ["file", "photo", "face", "x1", "y1", "x2", "y2", "conf", *points]
+    flat = ([row["file"], row["photo"], row["face"], *row["face_bbox"], row["conf"], *row["landmarks"]] for row in rows)
     write_text(csv_path, csv_text(columns, flat))
     write_table(parquet_path, pa.Table.from_pylist(list(rows), schema=CROPS_SCHEMA), CROPS_SCHEMA)
     return [csv_path, parquet_path]

@@ -23,8 +23,8 @@ from emoface.annotations import (
     Export,
     count_unknown_words,
     find_export,
+    read_data_labels,
     read_export,
-    read_label_names,
 )
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import describe_missing_photos
@@ -150,7 +150,7 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         SettingsError: The given image root is not a folder, or the file of label names cannot be used.
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
-    label_names = CATEGORIES if config.labels is None else read_label_names(config.labels)
+    label_names = CATEGORIES if config.labels is None else read_data_labels(config.labels)
     source = _read_source(config, label_names, progress)
     image_root = source.image_root
     headers = _read_headers(image_root, source.photos, progress)

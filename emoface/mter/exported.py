@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.inputs import ContextInput
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS, FaceFill
-from emoface.mter.runs import RUN_NAME, Run, RunDescription, read_run
+from emoface.mter.runs import RUN_NAME, LabelNames, Run, RunDescription, read_run
 from emoface.storage.files import file_sha256, parse_json, read_text, write_text
 from emoface.storage.settings import describe_fault
 from emoface.version import __version__
@@ -60,7 +60,7 @@ class _Config(RunDescription):
     format: Literal["emoface model 1"]
     streams: Annotated[list[str], Field(min_length=1)]
     context_input: _ContextForm
-    label_names: list[str]
+    label_names: LabelNames
     weights_sha256: str
 
 

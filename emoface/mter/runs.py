@@ -19,14 +19,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.features import BackboneFacts
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
-from emoface.schema import CATEGORIES, check_label_names
+from emoface.schema import CATEGORIES, FEWEST_LABELS, check_label_names
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record
 from emoface.storage.settings import describe_fault
@@ -51,6 +51,14 @@ class _Described(BaseModel):
     """A part of ``run.json`` that jobs use; a later emoface may write more."""
 
     model_config = ConfigDict(strict=True, extra="allow")
+
+
+def _check_label_names(names: list[str]) -> list[str]:
+    return list(check_label_names(names))
+
+
+LabelNames = Annotated[list[str], Field(min_length=FEWEST_LABELS), AfterValidator(_check_label_names)]
+"""The labels that a model predicts."""
 
 
 class _DataSet(_Described):
@@ -88,11 +96,10 @@ class RunDescription(_Described):
     versions: dict[str, str] = {}
     started_from: list[_Source] = []
     probe: _ProbePart | None = None
-    label_names: list[str] = list(CATEGORIES)
+    label_names: LabelNames = list(CATEGORIES)
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:
-        check_label_names(self.label_names)
         if (self.model == PROBE) != (self.probe is not None):
             raise ValueError(f"the model is {self.model!r}, which fits no entry 'probe' or lacks one")
         return self
