@@ -348,6 +348,8 @@ def with_labels(schema: pa.Schema, label_names: tuple[str, ...]) -> pa.Schema:
         >>> own.field("labels").type.list_size, label_names_of(own), with_labels(own, CATEGORIES) == PEOPLE_SCHEMA
         (2, ('calm', 'tense'), True)
     """
+    if label_names == label_names_of(schema):
+        return schema
     fields = [
         field.with_type(_vector(field.type.value_type, len(label_names))) if field.name in _LABEL_VECTORS else field
         for field in schema
@@ -367,7 +369,10 @@ def label_names_of(schema: pa.Schema) -> tuple[str, ...]:
         ValueError: The metadata is not a list of names.
     """
     text = (schema.metadata or {}).get(_LABELS_KEY)
-    return CATEGORIES if text is None else check_label_names(json.loads(text))
+    try:
+        return CATEGORIES if text is None else check_label_names(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("label_names are nested too deeply, expected a list of names") from error
 
 
 def without_labels(schema: pa.Schema) -> pa.Schema:

@@ -39,6 +39,7 @@ COCO = {
         {"image_id": 7, "category_id": 3, "bbox": [0, 0, 5, 5]},
     ],
 }
+CROWD = {"image_id": 7, "category_id": 1, "bbox": [0, 0, 90, 90], "iscrowd": 1}
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <annotations><version>1.1</version>
 <image id="0" name="a.jpg" subset="val" width="200" height="100">
@@ -173,11 +174,13 @@ def test_words_that_are_no_labels_are_named_with_their_number(tmp_path: Path) ->
     content = json.loads(json.dumps(COCO))
     content["annotations"][0]["attributes"] = {"mood": "joyful; Peace"}
     content["annotations"][1]["attributes"] = {"smiling": True, "note": "joyful"}
+    content["annotations"].append(CROWD)
     (tmp_path / "people.json").write_text(json.dumps(content))
     answer = CliRunner().invoke(main, ["parse", str(tmp_path), "--out", str(tmp_path / "out")])
     assert answer.exit_code == 0, answer.output
     said = " ".join(answer.stderr.split())
-    assert "left out, because they are no labels: 'joyful' (2), 'dog' (1), 'smiling' (1); the labels are Aff" in said
+    expected = "'joyful' (2), 'dog' (1), 'person (crowd)' (1), 'smiling' (1); the labels are Affection, Anger"
+    assert f"left out, because they are no labels: {expected}" in said
 
 
 def test_without_any_known_word_one_is_shown(tmp_path: Path) -> None:
@@ -234,7 +237,11 @@ def test_the_format_that_was_given_is_expected(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("9 0.5 0.5 1 1", "line 1 is of class 9, but there are only 4"), ("1 0.5 x", "line 1 is '1 0.5 x', expected cl")],
+    [
+        ("9 0.5 0.5 1 1", "line 1 is of class 9, but there are only 4"),
+        ("1 0.5 x", "line 1 is '1 0.5 x', expected cl"),
+        ("1 0 0 1 0 1 1", "line 1 is '1 0 0 1 0 1 1', expected class x"),
+    ],
 )
 def test_lines_of_yolo_are_checked(tmp_path: Path, line: str, message: str) -> None:
     root = _write_export(tmp_path / "in", "yolo")

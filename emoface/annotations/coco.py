@@ -19,7 +19,7 @@ from emoface.schema import DIMENSIONS, SPLITS
 from emoface.storage.files import write_text
 from emoface.storage.settings import describe_fault
 
-_STANDARD = frozenset(("segmentation", "area", "iscrowd", "keypoints", "num_keypoints", "caption", "score"))
+_STANDARD = frozenset(("segmentation", "area", "keypoints", "num_keypoints", "caption", "score"))
 """Entries of an annotation that say nothing about emotions."""
 _EXPECTED = "expected COCO JSON with images, annotations (image_id, category_id, bbox) and categories (id, name)"
 
@@ -46,6 +46,7 @@ class _Annotation(_Entry):
     image_id: int | str
     category_id: int | str
     bbox: list[float] = []
+    iscrowd: int = 0
     attributes: dict[str, Any] = {}
 
 
@@ -85,7 +86,8 @@ def read_coco(path: Path, content: object) -> list[BoxedPhoto]:
             wrong = one.image_id if what == "image" else one.category_id
             raise AnnotationsError(f"{path}: annotations.{number} is of {what} {wrong!r}, which is not listed")
         extra = {name: value for name, value in (one.model_extra or {}).items() if name not in _STANDARD}
-        boxes[one.image_id].append(AnnotatedBox(names[one.category_id], _to_xyxy(one.bbox), extra | one.attributes))
+        name = names[one.category_id] + (" (crowd)" if one.iscrowd else "")  # such a box is of many people
+        boxes[one.image_id].append(AnnotatedBox(name, _to_xyxy(one.bbox), extra | one.attributes))
     return [
         BoxedPhoto(
             image=image.file_name,

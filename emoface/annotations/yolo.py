@@ -21,6 +21,8 @@ from emoface.storage.photo_stores import PhotoStore
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 LIST_NAMES = ("classes.txt", "obj.names", "_darknet.labels")
 _NO_LABELS = frozenset((*LIST_NAMES, "train.txt", "val.txt", "valid.txt", "test.txt", "notes.txt", "README.txt"))
+_WORDS_PER_BOX = (5, 6)
+"""With and without a score; a line of more is a polygon."""
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 
 
@@ -112,6 +114,8 @@ def _possible_images(path: Path) -> Iterator[str]:
 def _read_line(path: Path, number: int, line: str, classes: dict[int, str], image_wh: tuple[int, int]) -> AnnotatedBox:
     words = line.split()
     try:
+        if len(words) not in _WORDS_PER_BOX:
+            raise ValueError(line)
         class_number, (x, y, w, h) = int(words[0]), map(float, words[1:5])
     except (ValueError, IndexError):
         raise AnnotationsError(
