@@ -36,10 +36,14 @@ _NOT_FOR = """\
 _BIASES = """\
 - Annotators agree little with each other on most of the categories, and an expression of the face does not show one
   emotion in all people and cultures alike (Barrett et al. 2019, "Emotional Expressions Reconsidered").
-- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds of
-  the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of people.
+{photos}
 - Labels are rare and unequally so: the average precision of a label with few people says little.
 - The surroundings are an input: the model also learns which places go with which labels in its training data."""
+_EMOTIC_PHOTOS = """\
+- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds of
+  the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of people."""
+_OWN_PHOTOS = """\
+- The photos of its data set are no sample of the people of the world. Errors differ between groups of people."""
 _LICENSE = """\
 Unknown to emoface, which knows the training data only by the sha256 of their manifest. If they are EMOTIC or a part of
 it: its annotations and photos may be used for non-commercial research only, and it is not settled whether weights that
@@ -71,7 +75,7 @@ def render_model_card(config: Mapping[str, Any]) -> str:
     sections = {
         f"{config['model']} of emoface": _describe_model(config),
         "What it is not for": _NOT_FOR,
-        "Known biases": _BIASES,
+        "Known biases": _BIASES.format(photos=_EMOTIC_PHOTOS if _has_emotic_labels(config) else _OWN_PHOTOS),
         "Training data and protocol": _describe_training(config, evaluations),
         "Metrics": _describe_metrics(evaluations),
         "Initial weights": _describe_initial_weights(config),
@@ -151,8 +155,12 @@ def _describe_model(config: Mapping[str, Any]) -> str:
 
 
 def _describe_labels(config: Mapping[str, Any]) -> str:
-    names = tuple(config["label_names"])
-    return "the 26 categories of EMOTIC" if names == CATEGORIES else f"{len(names)} labels of its data set"
+    n_labels = len(config["label_names"])
+    return "the 26 categories of EMOTIC" if _has_emotic_labels(config) else f"{n_labels} labels of its data set"
+
+
+def _has_emotic_labels(config: Mapping[str, Any]) -> bool:
+    return tuple(config["label_names"]) == CATEGORIES
 
 
 def _describe_training(config: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
