@@ -40,8 +40,9 @@ _BIASES = """\
 - Labels are rare and unequally so: the average precision of a label with few people says little.
 - The surroundings are an input: the model also learns which places go with which labels in its training data."""
 _EMOTIC_PHOTOS = """\
-- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds of
-  the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of people."""
+- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds
+  of the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of
+  people."""
 _OWN_PHOTOS = """\
 - The photos of its data set are no sample of the people of the world. Errors differ between groups of people."""
 _LICENSE = """\
