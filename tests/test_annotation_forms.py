@@ -253,6 +253,12 @@ def test_lines_of_yolo_are_checked(tmp_path: Path, line: str, message: str) -> N
         run_parse(ParseConfig(emotic_root=root, out=tmp_path / "out"))
 
 
+def test_yolo_may_be_named_by_its_file_of_classes(tmp_path: Path) -> None:
+    root = _write_export(tmp_path / "in", "yolo")
+    export = find_export(root / "data.yaml")
+    assert export is not None and export == find_export(root) and export.path == root
+
+
 def test_classes_of_yolo(tmp_path: Path) -> None:
     for name, text in (
         ("data.yaml", "nc: 2\nnames: [a b, 'c']"),

@@ -14,7 +14,7 @@ from emoface.annotations.label_studio import UPLOAD_PREFIX, is_label_studio, rea
 from emoface.annotations.people import BoxedPhoto, FoundPeople, find_people
 from emoface.annotations.voc import is_voc, read_voc
 from emoface.annotations.xml_files import read_xml
-from emoface.annotations.yolo import find_class_file, list_label_files, read_yolo
+from emoface.annotations.yolo import LIST_NAMES, YAML_NAMES, find_class_file, list_label_files, read_yolo
 from emoface.emotic import PhotoAnnotation
 from emoface.errors import AnnotationsError
 from emoface.storage.files import is_below, parse_json, read_text
@@ -81,7 +81,9 @@ def find_export(path: Path, form: str | None = None) -> Export | None:
     """
     if not path.exists():
         raise AnnotationsError(f"{path}: no such file or folder; name the annotations with --annotations")
-    if path.is_file():
+    if path.is_file() and path.name in (*YAML_NAMES, *LIST_NAMES):
+        export = _find_in_folder(path.parent, "yolo")
+    elif path.is_file():
         found = _find_form(path)
         export = None if found is None else Export(path, found, (path,))
     else:

@@ -162,6 +162,10 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
     table = _mark_same_people(people.to_table(), people.notes)
     if unknown := count_unknown_words(people.notes, label_names):
         progress.note(unknown)
+    if is_unlabelled(source.schema):
+        progress.note(
+            "nobody has labels yet; 'emoface export-coco' writes the boxes to fill them in, see docs/your-own-photos.md"
+        )
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # so that it never describes tables of two runs
