@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -172,28 +173,34 @@ FACES_SCHEMA = pa.schema(
 _SPLIT_FIELDS = [*PEOPLE_SCHEMA, *list(FACES_SCHEMA)[2:], pa.field("split", pa.string())]
 
 
-def _hugging_face_feature(name: str, column: pa.DataType) -> dict[str, Any]:
+def _hugging_face_feature(name: str, column: pa.DataType, label_names: Sequence[str]) -> dict[str, Any]:
     if name == "face":
         return {"_type": "Image"}
     if name == "categories":
-        return {"feature": {"names": list(CATEGORIES), "_type": "ClassLabel"}, "_type": "Sequence"}
+        return {"feature": {"names": list(label_names), "_type": "ClassLabel"}, "_type": "Sequence"}
     if pa.types.is_fixed_size_list(column):
-        value = _hugging_face_feature("", column.value_type)
-        return {"feature": value, "length": column.list_size, "_type": "Sequence"}
+        value = _hugging_face_feature("", column.value_type, label_names)
+        length = len(label_names) if name == "labels" else column.list_size
+        return {"feature": value, "length": length, "_type": "Sequence"}
     if pa.types.is_list(column):
-        return {"feature": _hugging_face_feature("", column.value_type), "_type": "Sequence"}
+        return {"feature": _hugging_face_feature("", column.value_type, label_names), "_type": "Sequence"}
     # Arrow calls the type "float", Hugging Face calls it "float32".
     return {"dtype": "float32" if pa.types.is_float32(column) else str(column), "_type": "Value"}
 
 
-HUGGING_FACE_FEATURES: dict[str, Any] = {
-    field.name: _hugging_face_feature(field.name, field.type) for field in _SPLIT_FIELDS
-}
-"""The columns of the split tables for ``datasets.Features.from_dict``: the face is an image, a category one of 26."""
+def hugging_face_features(label_names: Sequence[str]) -> dict[str, Any]:
+    """The columns of the split tables for ``datasets.Features.from_dict``: the face is an image, a category a class."""
+    return {field.name: _hugging_face_feature(field.name, field.type, label_names) for field in _SPLIT_FIELDS}
 
-SPLIT_SCHEMA = pa.schema(
-    _SPLIT_FIELDS, metadata={"huggingface": json.dumps({"info": {"features": HUGGING_FACE_FEATURES}})}
-)
+
+def _hugging_face_metadata(label_names: Sequence[str]) -> dict[bytes, bytes]:
+    return {b"huggingface": json.dumps({"info": {"features": hugging_face_features(label_names)}}).encode()}
+
+
+HUGGING_FACE_FEATURES: dict[str, Any] = hugging_face_features(CATEGORIES)
+"""The columns of the split tables of EMOTIC's categories, see ``hugging_face_features``."""
+
+SPLIT_SCHEMA = pa.schema(_SPLIT_FIELDS, metadata=_hugging_face_metadata(CATEGORIES))
 """``train.parquet``, ``val.parquet``, ``test.parquet``: the columns of people and faces, plus the split.
 
 The library ``datasets`` reads its features from the metadata.
@@ -247,6 +254,21 @@ REGIONS_SCHEMA = pa.schema(
 
 ``boxes`` are k times x1, y1, x2, y2 as shares of the upright photo, ``features`` the bytes of k times 1024 float16,
 little-endian; both are empty where the photo cannot be read.
+"""
+
+CROPS_SCHEMA = pa.schema(
+    [
+        pa.field("file", pa.string(), nullable=False),
+        pa.field("photo", pa.string(), nullable=False),
+        pa.field("face", pa.int32(), nullable=False),
+        pa.field("face_bbox", _vector(pa.float32(), 4), nullable=False),
+        pa.field("landmarks", _vector(pa.float32(), 10), nullable=False),
+        pa.field("conf", pa.float32(), nullable=False),
+    ]
+)
+"""``crops.parquet`` of the crop job: one row per face. Its ``photo`` is the path or URL as the user named it.
+
+Box and landmarks are in pixels of the upright photo; ``face`` is the number of the face, from left to right.
 """
 
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(
@@ -307,3 +329,87 @@ GROUND_TRUTH_SCHEMA = pa.schema(
     ]
 )
 """``ground_truth.parquet``: one row per person drawn by the simulator; ``person_id`` is null for a bystander."""
+
+
+_LABELS_KEY = b"emoface_label_names"
+_UNLABELLED_KEY = b"emoface_unlabelled"
+_LABEL_VECTORS = ("labels", "probabilities", "label_probabilities")
+_LABEL_LISTS = frozenset(name for name, length in LIST_LENGTHS.items() if length == N_CATEGORIES)
+
+
+def with_labels(schema: pa.Schema, label_names: tuple[str, ...]) -> pa.Schema:
+    """The schema of a table whose labels are those of a data set of its own; that of EMOTIC's categories is unchanged.
+
+    Columns with one value per label get the new length, and the names are in the metadata, where
+    ``label_names_of`` finds them.
+
+    Example:
+        >>> own = with_labels(PEOPLE_SCHEMA, ("calm", "tense"))
+        >>> own.field("labels").type.list_size, label_names_of(own), with_labels(own, CATEGORIES) == PEOPLE_SCHEMA
+        (2, ('calm', 'tense'), True)
+    """
+    if label_names == label_names_of(schema):
+        return schema
+    fields = [
+        field.with_type(_vector(field.type.value_type, len(label_names))) if field.name in _LABEL_VECTORS else field
+        for field in schema
+    ]
+    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != _LABELS_KEY}
+    if b"huggingface" in metadata:
+        metadata |= _hugging_face_metadata(label_names)
+    if label_names != CATEGORIES:
+        metadata[_LABELS_KEY] = json.dumps(label_names, ensure_ascii=False).encode()
+    return pa.schema(fields, metadata=metadata or None)
+
+
+def label_names_of(schema: pa.Schema) -> tuple[str, ...]:
+    """The names of a table's labels, in their order: those in its metadata, EMOTIC's categories where it has none.
+
+    Raises:
+        ValueError: The metadata is not a list of names.
+    """
+    text = (schema.metadata or {}).get(_LABELS_KEY)
+    try:
+        return CATEGORIES if text is None else check_label_names(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("label_names are nested too deeply, expected a list of names") from error
+
+
+def without_labels(schema: pa.Schema) -> pa.Schema:
+    """The schema of ``people.parquet`` before anybody is annotated: ``labels`` and ``categories`` are null."""
+    position = schema.get_field_index("labels")
+    if position >= 0:
+        schema = schema.set(position, pa.field("labels", _nullable_vector(pa.uint8())))
+    return schema.with_metadata({**(schema.metadata or {}), _UNLABELLED_KEY: b"1"})
+
+
+def is_unlabelled(schema: pa.Schema) -> bool:
+    """Whether a table has people whom nobody has annotated yet, see ``without_labels``."""
+    return _UNLABELLED_KEY in (schema.metadata or {})
+
+
+def check_label_names(names: object) -> tuple[str, ...]:
+    """Checks that a value read from a file is a list of two or more different names.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"label_names are {names!r}, expected a list of names")
+    if len(names) < FEWEST_LABELS or len(set(names)) != len(names):
+        raise ValueError(f"label_names are {len(names)} names, {len(set(names))} different, expected 2 or more")
+    return tuple(names)
+
+
+FEWEST_LABELS = 2
+"""A data set with fewer labels has nothing to compare."""
+
+
+def list_length(column: str, label_names: Sequence[str]) -> int | None:
+    """The number of values in each list of a column that can be null; None for a column without such lists."""
+    return len(label_names) if column in _LABEL_LISTS else LIST_LENGTHS.get(column)
+
+
+def value_choices(column: str, label_names: Sequence[str]) -> tuple[str, ...] | None:
+    """The allowed words of a column of text, also inside lists; None for a column that may hold anything."""
+    return tuple(label_names) if column == "categories" else VALUE_CHOICES.get(column)

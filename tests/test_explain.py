@@ -229,7 +229,7 @@ def test_errors_say_what_to_do(data: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no people to explain; give photos, an index or a person_id"):
         ExplainConfig(run=data[0])
     with pytest.raises(SettingsError, match=r"no label is called 'Hapiness'; did you mean 'Happiness'\?"):
-        ExplainConfig(run=data[0], index=(0,), labels=("Hapiness",))
+        run_explain(ExplainConfig(run=data[0], index=(0,), labels=("Hapiness",), out=tmp_path))
     with pytest.raises(TableError, match="no person in its splits has the index 12345"):
         run_explain(ExplainConfig(run=data[0], index=(12345,), out=tmp_path))
     with pytest.raises(ImageError, match=r"1 photos could not be read: .*gone\.jpg"):

@@ -14,7 +14,7 @@ PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 LAYERS = (
     ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"),
     ("vision", "labels", "metrics", "simulator"),
-    ("storage", "emotic", "datasets", "reporting", "pipeline"),
+    ("storage", "emotic", "annotations", "datasets", "reporting", "pipeline"),
     ("learning", "yolov5face", "mter"),
     ("inference",),
     ("jobs",),
@@ -73,7 +73,18 @@ def test_networks_do_not_import_each_other() -> None:
 
 LIGHT_JOBS = (
     *("parse", "faces", "split", "report", "simulate", "pipeline", "evaluate_detector", "predict", "explain"),
-    *("train", "features", "probe", "train_detector", "model", "score", "export_predictions", "verify"),
+    *(
+        "train",
+        "features",
+        "probe",
+        "train_detector",
+        "model",
+        "score",
+        "export_predictions",
+        "verify",
+        "export_coco",
+        "crop",
+    ),
     *("evaluate", "compare", "export", "export_detector", "add_weights", "demo"),
 )
 

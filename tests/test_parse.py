@@ -258,6 +258,8 @@ def test_record_says_what_was_read_and_counted(tmp_path: Path) -> None:
         "image_root": "../EMOTIC/emotic",
         "undecided_frame": "stored",
         "annotations": "../EMOTIC/Annotations/Annotations.mat",
+        "format": "emotic",
+        "label_names": list(CATEGORIES),
     }
     assert set(written.outputs) == {"people.parquet", "parse_notes.csv"}
     assert set(written.inputs) == {str((root / "emotic").resolve()), str(root / "Annotations" / "Annotations.mat")}

@@ -133,6 +133,7 @@ def test_missing_people_are_counted() -> None:
         ),
         ({"split": "train", "n_evaluated": 22373}, "no published result was measured on EMOTIC's train"),
         ({"is_simulated": True}, "drawn by 'emoface simulate'"),
+        ({"has_emotic_labels": False}, "the labels are those of the data set, and no published result is known"),
         ({"other_sources": ("holiday",)}, "people of holiday, which is no collection of EMOTIC"),
     ],
 )
@@ -168,6 +169,7 @@ def test_manifest_is_described(tmp_path: Path) -> None:
         "n_evaluated": 39,
         "other_sources": [],
         "is_simulated": False,
+        "has_emotic_labels": True,
     }
     assert described["published"]["shown"][:4] == ON_TEST and described["published"]["why_none"] is None
     stratified = _manifest(tmp_path, by="stratified", leaks={"rule": "drop", "labels": "train"})

@@ -35,7 +35,7 @@ def main() -> None:
 
 for _command in (dataset.simulate, dataset.parse, dataset.faces, dataset.pose, dataset.depth, dataset.regions):
     main.add_command(_command)
-for _command in (dataset.split, dataset.report, dataset.card, dataset.verify):
+for _command in (dataset.split, dataset.report, dataset.card, dataset.verify, dataset.export_coco):
     main.add_command(_command)
 for _command in (pipelines.run, pipelines.status, pipelines.demo):
     main.add_command(_command)
@@ -43,7 +43,7 @@ for _command in (train.train, train.features, train.probe):
     main.add_command(_command)
 for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.export_predictions):
     main.add_command(_command)
-for _command in (evaluate.compare, evaluate.predict, evaluate.explain):
+for _command in (evaluate.compare, evaluate.predict, evaluate.explain, evaluate.crop):
     main.add_command(_command)
 for _command in (publish.push, publish.export_fiftyone):
     main.add_command(_command)

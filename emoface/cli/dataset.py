@@ -1,4 +1,4 @@
-"""The commands for a data set: simulate, parse, faces, pose, depth, regions, split, report, card, verify."""
+"""The commands for a data set: simulate, parse, faces, pose, depth, regions, split, report, card, verify, export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from emoface.cli.options import job_command
 if TYPE_CHECKING:
     from emoface.jobs.card import CardConfig
     from emoface.jobs.depth import DepthConfig
+    from emoface.jobs.export_coco import ExportCocoConfig
     from emoface.jobs.faces import FacesConfig
     from emoface.jobs.parse import ParseConfig
     from emoface.jobs.pose import PoseConfig
@@ -37,16 +38,38 @@ def simulate(config: SimulateConfig) -> None:
 
 @job_command(config="emoface.jobs.parse:ParseConfig", arguments=("emotic_root",))
 def parse(config: ParseConfig) -> None:
-    """Reads EMOTIC's annotations into OUT/people.parquet, one row per person.
+    """Reads EMOTIC's annotations, or those of another program, into OUT/people.parquet, one row per person.
+
+    COCO JSON, CVAT, Label Studio, YOLO and Pascal VOC are known by their content.
 
     \b
     Example:
       emoface parse EMOTIC --out work
       emoface parse EMOTIC --out work --annotations EMOTIC/CVPR17_Annotations.mat
+      emoface parse photos --annotations people.json --labels labels.txt --out work
+      emoface parse photos --people from-faces --out work
     """
     from emoface.jobs.parse import run_parse
 
+    if config.people == "from-faces":
+        warn_of_demonstration(config.detector, config.weights)
     run_job(run_parse, config)
+
+
+@job_command(config="emoface.jobs.export_coco:ExportCocoConfig", arguments=("dir",))
+def export_coco(config: ExportCocoConfig) -> None:
+    """Writes the people of DIR as COCO JSON: boxes, labels, valence, arousal, dominance, gender and age.
+
+    'emoface parse' reads the file back, and so do annotation programs, in which labels can be filled in.
+
+    \b
+    Example:
+      emoface export-coco work
+      emoface export-coco work --out people.json
+    """
+    from emoface.jobs.export_coco import run_export_coco
+
+    run_job(run_export_coco, config)
 
 
 @job_command(config="emoface.jobs.faces:FacesConfig", arguments=("dir",))

@@ -1,4 +1,7 @@
-"""The commands for trained models: evaluate, score, export, export-predictions, compare, predict, explain."""
+"""The commands for trained models: evaluate, score, export, export-predictions, compare, predict, explain.
+
+crop needs no model, but takes photos as predict does.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from emoface.cli.console import run_job
+from emoface.cli.console import run_job, warn_of_demonstration
 from emoface.cli.options import job_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from emoface.jobs.compare import CompareConfig
+    from emoface.jobs.crop import CropConfig
     from emoface.jobs.evaluate import EvaluateConfig
     from emoface.jobs.explain import ExplainConfig
     from emoface.jobs.export import ExportConfig
@@ -126,6 +130,25 @@ def predict(config: PredictConfig) -> None:
 
     run_job(run_predict, config)
     click.echo(f"predictions: {config.folder}")
+
+
+@job_command(config="emoface.jobs.crop:CropConfig", arguments=("images",))
+def crop(config: CropConfig) -> None:
+    """Crops every face of photos: OUT/faces/PHOTO_0.jpg, OUT/crops.csv, OUT/crops.parquet.
+
+    IMAGES may be photos, folders of photos and patterns in quotes. No trained model is needed. An interrupted command
+    goes on with the photos that it has not finished.
+
+    \b
+    Example:
+      emoface crop photos --out crops
+      emoface crop photos --out crops --align
+    """
+    from emoface.jobs.crop import run_crop
+
+    warn_of_demonstration(config.detector, config.weights)
+    run_job(run_crop, config)
+    click.echo(f"faces: {config.out}")
 
 
 @job_command(

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from emoface.datasets.mirror import fetch_data_set
 from emoface.datasets.photos import PhotoFolder, check_image_root
 from emoface.errors import TableError
-from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS
+from emoface.schema import CATEGORIES, HUGGING_FACE_FEATURES, SPLITS, check_label_names
 from emoface.storage.files import file_sha256, is_below, parse_json, read_text, write_text
 from emoface.storage.urls import Place, from_portable, parent_of, resolve_place, to_place, to_portable
 from emoface.version import __version__
@@ -55,7 +55,7 @@ class Manifest:
         detector: Name, sha256 of the weights and thresholds of the face detector.
         split: Method, ratios and seed, and the resulting shares of people, photos and labels.
         balance: How the labels of train were balanced.
-        label_names: The names of ``labels``, in their order.
+        label_names: The names of ``labels``, in their order: EMOTIC's categories, or labels of the data set's own.
         features: The columns for ``datasets.Features.from_dict``.
         undecided_frame: Frame of the boxes of photos whose size does not tell it, see ``PhotoFolder``.
         emoface_version: The version of emoface that wrote the manifest.
@@ -107,9 +107,10 @@ def read_manifest(place: Place, check_sha256: bool = False, images: Place | None
     """
     path = fetch_data_set(place) if isinstance(place, str) else place
     card = _read_card(path)
-    names = tuple(card["label_names"]) if isinstance(card["label_names"], list) else ()
-    if names != CATEGORIES:
-        raise TableError(f"{path}: label_names are not EMOTIC's {len(CATEGORIES)} categories in order; {_REMEDY}")
+    try:
+        names = check_label_names(card["label_names"])
+    except ValueError as error:
+        raise TableError(f"{path}: {error}; {_REMEDY}") from error
     try:
         splits = {name: SplitFile(**_only_fields(SplitFile, card["splits"][name])) for name in SPLITS}
     except (KeyError, TypeError, AttributeError) as error:

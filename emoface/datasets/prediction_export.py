@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from emoface.datasets.prediction_files import LABEL_NAMES
 from emoface.datasets.predictions import PREDICTED_DIMENSIONS, Predictions
 from emoface.errors import PredictionsError
-from emoface.schema import CATEGORIES
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, write_text
 from emoface.storage.tables import open_bytes
@@ -62,7 +61,7 @@ def _predicts_vad(predictions: Predictions) -> bool:
 def _to_arrays(predictions: Predictions) -> dict[str, Any]:
     arrays = {
         "person_id": np.array(predictions.person_ids, dtype=str),
-        LABEL_NAMES: np.array(CATEGORIES, dtype=str),
+        LABEL_NAMES: np.array(predictions.label_names, dtype=str),
         "probabilities": predictions.probabilities,
         "labels": predictions.labels,
     }
@@ -73,7 +72,7 @@ def _to_table(predictions: Predictions) -> pd.DataFrame:
     import pandas as pd
 
     columns: dict[str, Any] = {"person_id": predictions.person_ids}
-    columns |= dict(zip(CATEGORIES, predictions.probabilities.T, strict=True))
+    columns |= dict(zip(predictions.label_names, predictions.probabilities.T, strict=True))
     if _predicts_vad(predictions):
         columns |= dict(zip(PREDICTED_DIMENSIONS, predictions.predicted_vad.T, strict=True))
     return pd.DataFrame(columns)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from emoface.datasets.predictions import PREDICTED_DIMENSIONS
 from emoface.errors import PredictionsError, did_you_mean
-from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES
+from emoface.schema import CATEGORIES, DIMENSIONS
 from emoface.storage.array_files import UNNAMED, NamedArrays, read_arrays
 from emoface.storage.files import read_text
 from emoface.vision.arrays import Float64Array
@@ -44,13 +44,20 @@ class PredictionForm:
     Attributes:
         array: Name of the array of scores; None if the names in the file make it plain.
         layout: Which side of the array is the people.
-        label_names: The 26 labels in the order of the array; None for the file's own ``label_names`` or, without them,
-            EMOTIC's alphabetical order.
+        label_names: The labels in the order of the array; None for the file's own ``label_names`` or, without them,
+            the order of the data set, which is alphabetical for EMOTIC.
+        data_labels: The labels of the data set, in their order.
     """
 
     array: str | None = None
     layout: Layout = "auto"
     label_names: tuple[str, ...] | None = None
+    data_labels: tuple[str, ...] = CATEGORIES
+
+    @property
+    def n_labels(self) -> int:
+        """Number of labels."""
+        return len(self.data_labels)
 
 
 PLAIN_FORM = PredictionForm()
@@ -63,7 +70,7 @@ class PredictionFile:
 
     Attributes:
         path: The file.
-        scores: (n, 26) logits or probabilities, in the order of ``CATEGORIES``; a row may be nan throughout.
+        scores: (n, n_labels) logits or probabilities, in the order of the data set; a row may be nan throughout.
         person_ids: ``person_id`` of each row; None if the file has none.
         index: (n,) ``index`` of each row; None if the file has none.
         truth: (n, 26) true labels, 0 or 1; None if the file has none.
@@ -106,7 +113,7 @@ def read_prediction_file(path: Path, form: PredictionForm = PLAIN_FORM) -> Predi
     arrays = read_arrays(path)
     order = _order_of(path, arrays, form)
     score_names, scores = _find_scores(path, arrays, form, order)
-    _check_finite(path, scores)
+    _check_finite(path, scores, form.data_labels)
     rest = {name: values for name, values in arrays.items() if name not in score_names}
     truth_names, truth = _find_truth(path, rest, form, order)
     vad_names, vad = _find_vad(path, rest, form.layout)
@@ -132,12 +139,12 @@ def read_truth_file(path: Path, form: PredictionForm, file: PredictionFile) -> N
             are not those of the predictions.
     """
     arrays = read_arrays(path)
-    by_label = _find_label_columns(path, arrays)
+    by_label = _find_label_columns(path, arrays, form.data_labels)
     if by_label is not None:
         truth = _to_truth(path, np.stack([arrays[name] for name in by_label], axis=1))
     else:
-        name = _only_array(path, arrays, N_CATEGORIES, TRUTH_NAMES)
-        values = to_people_in_rows(path, arrays[name], N_CATEGORIES, form.layout)
+        name = _only_array(path, arrays, form.n_labels, TRUTH_NAMES)
+        values = to_people_in_rows(path, arrays[name], form.n_labels, form.layout)
         truth = _to_truth(path, values[:, _order_of(path, arrays, form)])
     _check_same_rows(path, arrays, len(truth), file)
     return truth
@@ -204,29 +211,31 @@ def read_label_names(path: Path) -> tuple[str, ...]:
     return tuple(name for name in names if name)
 
 
-def order_labels(path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    """Finds the position of each of EMOTIC's labels among other names of them.
+def order_labels(path: Path, names: Sequence[str], data_labels: Sequence[str] = CATEGORIES) -> NDArray[np.int64]:
+    """Finds the position of each of a data set's labels among other names of them.
 
     Args:
         path: The file that the names are from, for the error message.
-        names: 26 names, in any spelling of case and separators, such as ``Doubt_Confusion``.
+        names: As many names, in any spelling of case and separators, such as ``Doubt_Confusion``.
+        data_labels: The labels of the data set, in their order.
 
     Returns:
-        (26,) ``values[:, order]`` has the order of ``CATEGORIES``.
+        (n_labels,) ``values[:, order]`` has the order of ``data_labels``.
 
     Raises:
         PredictionsError: A label is missing, is there twice or is unknown.
     """
-    if len(names) != N_CATEGORIES:
-        raise PredictionsError(f"{path}: {len(names)} label names, expected EMOTIC's {N_CATEGORIES}")
+    if len(names) != len(data_labels):
+        whose = "EMOTIC's" if tuple(data_labels) == CATEGORIES else "the data set's"
+        raise PredictionsError(f"{path}: {len(names)} label names, expected {whose} {len(data_labels)}")
     place_of = {_plain(name): place for place, name in enumerate(names)}
-    missing = [name for name in CATEGORIES if _plain(name) not in place_of]
+    missing = [name for name in data_labels if _plain(name) not in place_of]
     if missing:
-        known = {_plain(name) for name in CATEGORIES}
+        known = {_plain(name) for name in data_labels}
         unknown = [name for name in names if _plain(name) not in known]
         hint = did_you_mean(missing[0], unknown) if unknown else "; another name is there more than once"
-        raise PredictionsError(f"{path}: no label is named '{missing[0]}'{hint}; expected {', '.join(CATEGORIES)}")
-    return np.array([place_of[_plain(name)] for name in CATEGORIES], np.int64)
+        raise PredictionsError(f"{path}: no label is named '{missing[0]}'{hint}; expected {', '.join(data_labels)}")
+    return np.array([place_of[_plain(name)] for name in data_labels], np.int64)
 
 
 def to_people_in_rows(path: Path, array: NDArray[Any], width: int, layout: Layout) -> Float64Array:
@@ -264,7 +273,7 @@ def to_people_in_rows(path: Path, array: NDArray[Any], width: int, layout: Layou
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z]", "", name.casefold())
+    return re.sub(r"[\W_]", "", name.casefold())
 
 
 def _is_2d(arrays: Mapping[str, NDArray[Any]], name: str) -> bool:
@@ -273,15 +282,15 @@ def _is_2d(arrays: Mapping[str, NDArray[Any]], name: str) -> bool:
 
 def _order_of(path: Path, arrays: NamedArrays, form: PredictionForm) -> NDArray[np.int64]:
     if form.label_names is not None:
-        return order_labels(path, form.label_names)
+        return order_labels(path, form.label_names, form.data_labels)
     if LABEL_NAMES in arrays and arrays[LABEL_NAMES].dtype.kind == "U":
-        return order_labels(path, [str(name) for name in arrays[LABEL_NAMES].ravel()])
-    return np.arange(N_CATEGORIES)
+        return order_labels(path, [str(name) for name in arrays[LABEL_NAMES].ravel()], form.data_labels)
+    return np.arange(form.n_labels)
 
 
-def _find_label_columns(path: Path, arrays: NamedArrays) -> list[str] | None:
-    """Finds the columns named by label, in the order of ``CATEGORIES``; None if there is none."""
-    wanted = {_plain(category) for category in CATEGORIES}
+def _find_label_columns(path: Path, arrays: NamedArrays, data_labels: Sequence[str]) -> list[str] | None:
+    """Finds the columns named by label, in the order of the data set's labels; None if there is none."""
+    wanted = {_plain(label) for label in data_labels}
     columns = [name for name, values in arrays.items() if values.ndim == 1 and name]
     named = [name for name in columns if _plain(name) in wanted]
     if not named:
@@ -290,25 +299,25 @@ def _find_label_columns(path: Path, arrays: NamedArrays) -> list[str] | None:
         if same := [other for other in named if other != name and _plain(other) == _plain(name)]:
             raise PredictionsError(f"{path}: '{name}' and '{same[0]}' are the same label; keep one of these columns")
     column_of = {_plain(name): name for name in named}
-    if missing := [category for category in CATEGORIES if _plain(category) not in column_of]:
+    if missing := [label for label in data_labels if _plain(label) not in column_of]:
         others = [name for name in columns if name not in named and name not in KEYS]
         hint = did_you_mean(missing[0], others) if others else ""
         raise PredictionsError(
-            f"{path}: {len(named)} of the {N_CATEGORIES} labels have a column, '{missing[0]}' has none{hint}"
+            f"{path}: {len(named)} of the {len(data_labels)} labels have a column, '{missing[0]}' has none{hint}"
         )
     if text := [name for name in named if arrays[name].dtype.kind == "U" and len(arrays[name])]:
         raise PredictionsError(f"{path}: '{text[0]}' holds text such as '{arrays[text[0]][0]}', expected numbers")
-    return [column_of[_plain(category)] for category in CATEGORIES]
+    return [column_of[_plain(label)] for label in data_labels]
 
 
 def _find_scores(
     path: Path, arrays: NamedArrays, form: PredictionForm, order: NDArray[np.int64]
 ) -> tuple[tuple[str, ...], Float64Array]:
     """Finds the scores, (n, 26), and the names of the arrays that hold them."""
-    if form.array is None and (columns := _find_label_columns(path, arrays)) is not None:
+    if form.array is None and (columns := _find_label_columns(path, arrays, form.data_labels)) is not None:
         return tuple(columns), np.stack([arrays[name].astype(np.float64) for name in columns], axis=1)
-    name = _choose_array(path, arrays, form.array)
-    return (name,), to_people_in_rows(path, arrays[name], N_CATEGORIES, form.layout)[:, order]
+    name = _choose_array(path, arrays, form)
+    return (name,), to_people_in_rows(path, arrays[name], form.n_labels, form.layout)[:, order]
 
 
 def _find_truth(
@@ -318,16 +327,17 @@ def _find_truth(
     name = next((name for name in TRUTH_NAMES if name in arrays and _is_2d(arrays, name)), None)
     if name is None:
         return (), None
-    return (name,), _to_truth(path, to_people_in_rows(path, arrays[name], N_CATEGORIES, form.layout)[:, order])
+    return (name,), _to_truth(path, to_people_in_rows(path, arrays[name], form.n_labels, form.layout)[:, order])
 
 
-def _choose_array(path: Path, arrays: NamedArrays, wanted: str | None) -> str:
+def _choose_array(path: Path, arrays: NamedArrays, form: PredictionForm) -> str:
+    wanted = form.array
     if wanted is not None:
         if wanted not in arrays:
             raise PredictionsError(f"{path}: no array is named '{wanted}'{did_you_mean(wanted, arrays)}")
         return wanted
     possible = {name: values for name, values in arrays.items() if name not in TRUTH_NAMES}
-    return _only_array(path, possible, N_CATEGORIES, SCORE_NAMES)
+    return _only_array(path, possible, form.n_labels, SCORE_NAMES)
 
 
 def _only_array(path: Path, arrays: NamedArrays, width: int, known: Sequence[str]) -> str:
@@ -338,7 +348,7 @@ def _only_array(path: Path, arrays: NamedArrays, width: int, known: Sequence[str
         return (named or fitting)[0]
     shapes = ", ".join(f"'{name}' {' x '.join(map(str, values.shape))}" for name, values in arrays.items()) or "none"
     if not fitting:
-        what = f"{width} columns named by label, or " if width == N_CATEGORIES else ""
+        what = f"{width} columns named by label, or " if known is not VAD_NAMES else ""
         raise PredictionsError(
             f"{path}: expected {what}one array of numbers of people x {width} or {width} x people, found {shapes}"
         )
@@ -380,7 +390,7 @@ def _to_truth(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _check_finite(path: Path, scores: Float64Array) -> None:
+def _check_finite(path: Path, scores: Float64Array, data_labels: Sequence[str]) -> None:
     partly = np.isnan(scores).any(axis=1) & ~np.isnan(scores).all(axis=1)
     for wrong, what in ((np.isinf(scores).any(axis=1), "infinity"), (partly, "nan for some labels")):
         if wrong.any():
@@ -388,5 +398,5 @@ def _check_finite(path: Path, scores: Float64Array) -> None:
             bad = ~np.isfinite(scores[row])
             raise PredictionsError(
                 f"{path}: {int(wrong.sum())} rows hold {what}, the first is row {row}, label "
-                f"{CATEGORIES[int(np.argmax(bad))]}; give each person a finite score of each label"
+                f"{data_labels[int(np.argmax(bad))]}; give each person a finite score of each label"
             )

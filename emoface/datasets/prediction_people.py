@@ -22,7 +22,7 @@ from emoface.datasets.prediction_files import KEYS, PredictionFile
 from emoface.emotic.annotations import PhotoAnnotation
 from emoface.emotic.csv_files import COLUMNS, read_annotations_csv
 from emoface.errors import AnnotationsError, PredictionsError
-from emoface.schema import CATEGORIES, DIMENSIONS, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
+from emoface.schema import CATEGORIES, DIMENSIONS, PEOPLE_SCHEMA, SPLIT_SCHEMA, SPLITS
 from emoface.storage.array_files import read_arrays
 from emoface.storage.files import read_text
 from emoface.storage.tables import read_table, vectors_to_array
@@ -53,6 +53,7 @@ class SplitPeople:
         has_face: (n,) whether the person's face was found.
         labels: (n, 26) true labels, 0 or 1.
         vad: (n, 3) true valence, arousal, dominance, 1-10, nan where EMOTIC has none.
+        label_names: The names of the labels, in their order.
     """
 
     path: Path
@@ -64,6 +65,7 @@ class SplitPeople:
     has_face: NDArray[np.bool_]
     labels: NDArray[np.uint8]
     vad: NDArray[np.float32]
+    label_names: tuple[str, ...] = CATEGORIES
 
     def __len__(self) -> int:
         return len(self.person_ids)
@@ -105,8 +107,9 @@ def read_split_people(manifest: Manifest, split: str) -> SplitPeople:
         sources=np.array(table["source"].to_pylist(), dtype=object),
         people_in_photo=np.array([n_of_image[image] for image in images], np.int64),
         has_face=np.asarray(np.isfinite(vectors_to_array(table["face_bbox"], 4)).all(axis=1), np.bool_),
-        labels=vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
+        labels=vectors_to_array(table["labels"], len(manifest.label_names)).astype(np.uint8),
         vad=np.stack(vad, axis=1),
+        label_names=manifest.label_names,
     )
 
 
@@ -223,13 +226,14 @@ def check_truth(
         person = people.person_ids[int(matched.people[first])]
         raise PredictionsError(
             f"{path}: {int(differs.sum()):,} of {len(found):,} people have other true labels than in {people.path}, "
-            f"the first is {person}: {_list_labels(found[first])}, not {_list_labels(expected[first])}; the rows or "
-            "the labels are in another order, or the annotations differ"
+            f"the first is {person}: {_list_labels(found[first], people)}, not "
+            f"{_list_labels(expected[first], people)}; the rows or the labels are in another order, or the "
+            "annotations differ"
         )
 
 
-def _list_labels(indicator: NDArray[np.uint8]) -> str:
-    return ", ".join(CATEGORIES[k] for k in np.flatnonzero(indicator)) or "no label"
+def _list_labels(indicator: NDArray[np.uint8], people: SplitPeople) -> str:
+    return ", ".join(people.label_names[k] for k in np.flatnonzero(indicator)) or "no label"
 
 
 def _read_index(manifest: Manifest, split: str, order: RowOrder) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from emoface.errors import PredictionsError
-from emoface.schema import DIMENSIONS, N_CATEGORIES, PREDICTIONS_SCHEMA
+from emoface.schema import CATEGORIES, DIMENSIONS, PREDICTIONS_SCHEMA, label_names_of, with_labels
 from emoface.storage.files import parse_json
 from emoface.storage.records import read_record
 from emoface.storage.tables import open_bytes, read_table, vectors_to_array, write_table
@@ -40,11 +40,12 @@ class Predictions:
         sources: (n,) the collection of each person's photo, None where unknown.
         people_in_photo: (n,) number of annotated people of the split in the same photo.
         has_face: (n,) whether the person's face was found.
-        labels: (n, 26) true labels, 0 or 1.
-        probabilities: (n, 26) predicted probabilities, 0-1; scores of another program may be on any other scale.
-        stream_probabilities: (n, 26) probabilities of each stream with a head of its own, nan without a face.
+        labels: (n, n_labels) true labels, 0 or 1; n_labels is 26 for EMOTIC.
+        probabilities: (n, n_labels) predicted probabilities, 0-1; scores of another program may be on any other scale.
+        stream_probabilities: (n, n_labels) probabilities of each stream with a head of its own, nan without a face.
         vad: (n, 3) true valence, arousal, dominance, 1-10, nan where EMOTIC has none.
         predicted_vad: (n, 3) predicted valence, arousal, dominance, 1-10, nan where the model has no head for them.
+        label_names: The names of the labels, in their order.
 
     Raises:
         ValueError: An array has another shape, or a stream is unknown.
@@ -61,14 +62,15 @@ class Predictions:
     stream_probabilities: dict[str, NDArray[np.float32]]
     vad: NDArray[np.float32]
     predicted_vad: NDArray[np.float32]
+    label_names: tuple[str, ...] = CATEGORIES
 
     def __post_init__(self) -> None:
-        n = len(self.person_ids)
+        n, n_labels = len(self.person_ids), len(self.label_names)
         if len(self.images) != n:
             raise ValueError(f"{len(self.images)} images for {n} people, expected one for each")
         shape_of: dict[str, tuple[int, ...]] = {
             **dict.fromkeys(("index", "sources", "people_in_photo", "has_face"), (n,)),
-            **dict.fromkeys(("labels", "probabilities"), (n, N_CATEGORIES)),
+            **dict.fromkeys(("labels", "probabilities"), (n, n_labels)),
             **dict.fromkeys(("vad", "predicted_vad"), (n, len(DIMENSIONS))),
         }
         arrays = {name: getattr(self, name) for name in shape_of}
@@ -76,7 +78,7 @@ class Predictions:
             if stream not in _STREAMS:
                 raise ValueError(f"no stream is called '{stream}', expected {', '.join(_STREAMS)}")
             name = f"{stream}_probabilities"
-            arrays[name], shape_of[name] = values, (n, N_CATEGORIES)
+            arrays[name], shape_of[name] = values, (n, n_labels)
         for name, values in arrays.items():
             if values.shape != shape_of[name]:
                 raise ValueError(f"{name} has shape {values.shape}, expected {shape_of[name]} for {n} people")
@@ -155,7 +157,8 @@ def read_predictions(path: Path) -> Predictions:
         TableError: The file is missing or has other columns.
     """
     table = read_table(path, PREDICTIONS_SCHEMA, _REMEDY)
-    streams = {name: vectors_to_array(table[f"{name}_probabilities"], N_CATEGORIES) for name in _STREAMS}
+    names = label_names_of(table.schema)
+    streams = {name: vectors_to_array(table[f"{name}_probabilities"], len(names)) for name in _STREAMS}
     return Predictions(
         index=table["index"].to_numpy(),
         person_ids=table["person_id"].to_pylist(),
@@ -163,11 +166,12 @@ def read_predictions(path: Path) -> Predictions:
         sources=np.array(table["source"].to_pylist(), dtype=object),
         people_in_photo=table["people_in_photo"].to_numpy().astype(np.int64),
         has_face=table["has_face"].to_numpy(),
-        labels=vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
-        probabilities=vectors_to_array(table["probabilities"], N_CATEGORIES),
+        labels=vectors_to_array(table["labels"], len(names)).astype(np.uint8),
+        probabilities=vectors_to_array(table["probabilities"], len(names)),
         stream_probabilities={name: values for name, values in streams.items() if np.isfinite(values).any()},
         vad=_stack(table, DIMENSIONS),
         predicted_vad=_stack(table, PREDICTED_DIMENSIONS),
+        label_names=names,
     )
 
 
@@ -192,14 +196,16 @@ def write_predictions(path: Path, predictions: Predictions, *, key: str, left_ou
         "probabilities": _to_fixed_lists(predictions.probabilities, pa.float32()),
     }
     for stream in _STREAMS:
-        values = predictions.stream_probabilities.get(stream, np.full((n, N_CATEGORIES), np.nan, np.float32))
+        unknown = np.full((n, len(predictions.label_names)), np.nan, np.float32)
+        values = predictions.stream_probabilities.get(stream, unknown)
         columns[f"{stream}_probabilities"] = _to_nullable_lists(values, pa.float32())
     for names, values in ((DIMENSIONS, predictions.vad), (PREDICTED_DIMENSIONS, predictions.predicted_vad)):
         for number, name in enumerate(names):
             columns[name] = pa.array(values[:, number], pa.float32(), from_pandas=True)
     table = pa.table({name: columns[name] for name in PREDICTIONS_SCHEMA.names})
     note = f"{key} {json.dumps(dict(left_out))}"
-    write_table(path, table, PREDICTIONS_SCHEMA.with_metadata({_KEY: note.encode()}))
+    schema = with_labels(PREDICTIONS_SCHEMA.with_metadata({_KEY: note.encode()}), predictions.label_names)
+    write_table(path, table, schema)
 
 
 def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, int]] | None:
@@ -225,6 +231,8 @@ def read_kept_predictions(path: Path, key: str) -> tuple[Predictions, dict[str, 
 
 
 def _take(values: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(values, tuple):
+        return values
     if isinstance(values, dict):
         return {name: part[rows] for name, part in values.items()}
     return [values[row] for row in rows] if isinstance(values, list) else values[rows]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from emoface.datasets.manifest import Manifest
 from emoface.emotic.split_counts import emotic_people
 from emoface.errors import ProtocolError
+from emoface.schema import CATEGORIES
 
 ProtocolName = Literal["emotic-test", "stratified-test"]
 """Names of the protocols."""
@@ -80,6 +81,7 @@ def check_protocol(name: ProtocolName, manifest: Manifest, facts: EvaluationFact
         RuleResult("the people of test are evaluated", facts.split == "test", f"evaluated on {facts.split}"),
         _check_everybody(manifest, facts),
         *_check_choices(facts),
+        *_check_labels(manifest),
     ]
 
 
@@ -107,6 +109,13 @@ def stamp_protocol(name: ProtocolName | None, manifest: Manifest, facts: Evaluat
             "--protocol, or see docs/protocol.md for how to keep the rules"
         )
     return {"name": name, "rules": [{"rule": one.rule, "found": one.found} for one in results]}
+
+
+def _check_labels(manifest: Manifest) -> list[RuleResult]:
+    """A protocol is one of EMOTIC's labels; of a data set with them there is nothing to say."""
+    if manifest.label_names == CATEGORIES:
+        return []
+    return [RuleResult("the labels are EMOTIC's categories", False, f"{len(manifest.label_names)} labels of its own")]
 
 
 def _check_emotic(manifest: Manifest) -> list[RuleResult]:

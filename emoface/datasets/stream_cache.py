@@ -47,7 +47,7 @@ from emoface.datasets.photos import (
 from emoface.errors import ImageError, TableError
 from emoface.prefetch import count_usable_cpus, in_batches, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.schema import N_CATEGORIES, SPLIT_SCHEMA
+from emoface.schema import SPLIT_SCHEMA, label_names_of
 from emoface.storage.files import atomic_path
 from emoface.storage.locks import FolderInUse, lock_folder
 from emoface.storage.photo_stores import PhotoStates
@@ -374,7 +374,7 @@ def _read_table(path: Path) -> _Table:
         index=table["index"].to_numpy(),
         person_ids=table["person_id"].to_pylist(),
         images=table["image"].to_pylist(),
-        labels=labels.reshape(-1, N_CATEGORIES),
+        labels=labels.reshape(-1, len(label_names_of(table.schema))),
         vad=np.stack(vad, axis=1).astype(np.float32),
         image_wh=vectors_to_array(table["image_wh"], 2),
         body_xyxy=vectors_to_array(table["body_bbox"], 4),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emoface.datasets.manifest import Manifest
 from emoface.errors import TableError
-from emoface.schema import DIMENSIONS, N_CATEGORIES, SPLIT_SCHEMA
+from emoface.schema import DIMENSIONS, SPLIT_SCHEMA
 from emoface.storage.tables import read_table, vectors_to_array
 
 _REMEDY = "rebuild it with 'emoface split DIR'"
@@ -55,7 +55,7 @@ def read_train_truth(manifest: Manifest) -> TrainTruth:
     """
     table = read_table(manifest.split_path("train"), SPLIT_SCHEMA, _REMEDY, ["labels", *DIMENSIONS])
     return TrainTruth(
-        labels=vectors_to_array(table["labels"], N_CATEGORIES).astype(np.uint8),
+        labels=vectors_to_array(table["labels"], len(manifest.label_names)).astype(np.uint8),
         vad=np.stack([_to_floats(table[name]) for name in DIMENSIONS], axis=1),
     )
 
@@ -82,7 +82,7 @@ def read_people_facts(manifest: Manifest, split: str, person_ids: Sequence[str])
             "expected people of this split: give the manifest of the data set that was predicted"
         )
     chosen = table.take(pa.array([row_of[person_id] for person_id in person_ids], pa.int64()))
-    votes = vectors_to_array(chosen["annotator_votes"], N_CATEGORIES)
+    votes = vectors_to_array(chosen["annotator_votes"], len(manifest.label_names))
     has_votes = np.asarray(np.isfinite(votes).all(axis=1), np.bool_)
     n_annotators = _to_floats(chosen["n_annotators"])
     return PeopleFacts(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from emoface.emotic.annotations import PersonAnnotation
-from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS, N_CATEGORIES
+from emoface.schema import CATEGORIES, DIMENSIONS
 
 PEOPLE_NOTES: dict[str, str] = {
     "box_corners_swapped": "x1 above x2 or y1 above y2: the corners are sorted",
@@ -82,9 +82,9 @@ class CorrectedPerson:
 
     Attributes:
         body_bbox: xyxy in original pixels, clipped to the photo; None where the box was rejected.
-        categories: EMOTIC's spelling, in EMOTIC's order.
-        labels: (26,) indicator.
-        annotator_votes: (26,) number of annotators who chose each category; None where the choices of single
+        categories: In the data set's spelling, in the order of the annotations.
+        labels: (n_labels,) indicator, n_labels being 26 for EMOTIC.
+        annotator_votes: (n_labels,) number of annotators who chose each category; None where the choices of single
             annotators are not known.
         n_annotators: Number of annotators; None where the choices of single annotators are not known.
         vad: Valence, arousal, dominance, each 1-10 or None.
@@ -103,7 +103,10 @@ class CorrectedPerson:
 
 
 def correct_person(
-    person: PersonAnnotation, person_id: str, image_wh: tuple[int, int] | None
+    person: PersonAnnotation,
+    person_id: str,
+    image_wh: tuple[int, int] | None,
+    label_names: tuple[str, ...] = CATEGORIES,
 ) -> tuple[CorrectedPerson, list[Note]]:
     """Applies every rule to one person.
 
@@ -111,6 +114,7 @@ def correct_person(
         person: As stored.
         person_id: The person's identifier in the notes.
         image_wh: Width and height of the photo, pixels, by which the box is clipped; None if it is not known.
+        label_names: The labels of the data set, in their order.
 
     Returns:
         The corrected person, and one note per irregularity.
@@ -131,19 +135,19 @@ def correct_person(
     for text in person.unreadable:
         note("value_unreadable", text, "")
     body_bbox = _correct_box(person.body_bbox, image_wh, note)
-    chosen = [_correct_categories(names, note) for names in person.annotator_categories]
-    combined = _correct_categories(person.categories, note, tuple(person.annotator_categories))
+    chosen = [_correct_categories(names, label_names, note) for names in person.annotator_categories]
+    combined = _correct_categories(person.categories, label_names, note, tuple(person.annotator_categories))
     if not person.categories and any(chosen):
-        combined = tuple(name for name in CATEGORIES if any(name in names for names in chosen))
+        combined = tuple(name for name in label_names if any(name in names for names in chosen))
         note("categories_uncombined", "", combined)
     if not combined:
         note("categories_missing", person.categories, "")
-    votes = tuple(map(sum, zip(*map(_to_indicator, chosen), strict=True)))
+    votes = tuple(map(sum, zip(*(_to_indicator(names, label_names) for names in chosen), strict=True)))
     return (
         CorrectedPerson(
             body_bbox=body_bbox,
             categories=combined,
-            labels=_to_indicator(combined),
+            labels=_to_indicator(combined, label_names),
             annotator_votes=votes if chosen else None,
             n_annotators=len(chosen) or None,
             vad=_correct_dimensions(person, note),
@@ -178,11 +182,13 @@ def _clip(xyxy: Sequence[float], image_wh: tuple[int, int]) -> tuple[float, ...]
     return tuple(min(max(value, 0.0), float(side)) for value, side in zip(xyxy, image_wh * 2, strict=True))
 
 
-def _correct_categories(names: Iterable[str], note: Noter, noted: tuple[tuple[str, ...], ...] = ()) -> tuple[str, ...]:
-    """EMOTIC's categories among ``names``; words that an annotator in ``noted`` wrote too are not noted again."""
+def _correct_categories(
+    names: Iterable[str], label_names: tuple[str, ...], note: Noter, noted: tuple[tuple[str, ...], ...] = ()
+) -> tuple[str, ...]:
+    """The labels among ``names``; words that an annotator in ``noted`` wrote too are not noted again."""
     known: list[str] = []
     for name in names:
-        found = find_category(name)
+        found = find_label(name, label_names)
         is_noted = any(name in others for others in noted)
         if found is None:
             if not is_noted:
@@ -236,24 +242,30 @@ def find_word(word: str, known: Iterable[str]) -> str | None:
     return next((one for one in known if one.lower() == word.strip().lower()), None)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """The letters and digits of a name in lower case, by which spellings of a label are compared."""
     return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
-@lru_cache(maxsize=1024)
-def find_category(name: str) -> str | None:
-    """EMOTIC's spelling of a category; None if the word is none. Nearly all words of a file are the same few."""
-    return _SPELLINGS.get(_plain(name))
+@lru_cache(maxsize=1024)  # nearly all words of a file are the same few
+def find_label(word: str, label_names: tuple[str, ...] = CATEGORIES) -> str | None:
+    """The data set's spelling of a label, whatever the case, spaces and signs of the word; None if it is no label.
+
+    Example:
+        >>> find_label("doubt / confusion"), find_label("Confusion"), find_label("calm", ("Calm", "Tense"))
+        ('Doubt/Confusion', 'Doubt/Confusion', 'Calm')
+    """
+    return _spellings(label_names).get(plain_name(word))
 
 
-_SPELLINGS = {_plain(name): name for name in CATEGORIES} | {"doubt": "Doubt/Confusion", "confusion": "Doubt/Confusion"}
+@lru_cache(maxsize=8)
+def _spellings(label_names: tuple[str, ...]) -> dict[str, str]:
+    halves = {"doubt": "Doubt/Confusion", "confusion": "Doubt/Confusion"} if label_names == CATEGORIES else {}
+    return {plain_name(name): name for name in label_names} | halves
 
 
-def _to_indicator(names: Iterable[str]) -> tuple[int, ...]:
-    labels = [0] * N_CATEGORIES
-    for name in names:
-        labels[CATEGORY_INDEX[name]] = 1
-    return tuple(labels)
+def _to_indicator(names: Iterable[str], label_names: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(int(name in names) for name in label_names)
 
 
 def _to_text(value: object) -> str:

@@ -16,9 +16,9 @@ from itertools import groupby
 from pathlib import Path
 
 from emoface.emotic.annotations import PersonAnnotation, PhotoAnnotation, is_most, to_folder, to_image_wh
-from emoface.emotic.corrections import find_category
+from emoface.emotic.corrections import find_label
 from emoface.errors import AnnotationsError
-from emoface.schema import DIMENSIONS, SPLITS
+from emoface.schema import CATEGORIES, DIMENSIONS, SPLITS
 from emoface.storage.files import read_text
 
 COLUMNS = (
@@ -54,7 +54,7 @@ _PLAIN_NUMBERS = re.compile(rf"\[({_NUMBER}(?:,{_NUMBER})*)\]", re.ASCII)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
-def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
+def read_annotations_csv(paths: dict[str, Path], label_names: tuple[str, ...] = CATEGORIES) -> list[PhotoAnnotation]:
     """Reads annotations from CSV files.
 
     Such a file contains the combined annotations. In train, where each person has one annotator, these are the choices
@@ -63,6 +63,7 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
 
     Args:
         paths: The CSV file of each split; a split without a file has no photos.
+        label_names: The labels of the data set.
 
     Returns:
         The photos of train, val and test, in that order and as stored.
@@ -73,7 +74,7 @@ def read_annotations_csv(paths: dict[str, Path]) -> list[PhotoAnnotation]:
     photos = []
     for split in SPLITS:
         if split in paths:
-            of_split = list(_read_split(paths[split], split))
+            of_split = list(_read_split(paths[split], split, label_names))
             _check_columns(paths[split], of_split)
             photos += of_split
     return photos
@@ -94,7 +95,7 @@ def _check_columns(path: Path, photos: list[PhotoAnnotation]) -> None:
             )
 
 
-def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
+def _read_split(path: Path, split: str, label_names: tuple[str, ...]) -> Iterator[PhotoAnnotation]:
     try:
         text = read_text(path, AnnotationsError, "CSV file")
         rows = csv.DictReader((line[0] for line in _LINE.finditer(text)), restval="")
@@ -116,7 +117,7 @@ def _read_split(path: Path, split: str) -> Iterator[PhotoAnnotation]:
                 image_wh=to_image_wh(*size) if len(size) == 2 else None,
                 source_split=split,
                 database_name=sys.intern(folder.split("/")[0]),
-                people=tuple(_to_person(row, split) for row in people_rows),
+                people=tuple(_to_person(row, split, label_names) for row in people_rows),
                 is_size_doubtful=is_transposed,
             )
     except (OSError, csv.Error) as error:
@@ -127,9 +128,9 @@ def _photo_key(row: dict[str, str]) -> tuple[str, str]:
     return sys.intern(to_folder(row["Folder"])), row["Filename"].strip()
 
 
-def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
+def _to_person(row: dict[str, str], split: str, label_names: tuple[str, ...]) -> PersonAnnotation:
     unreadable: list[str] = []
-    labels = _to_list(row["Categorical_Labels"], "Categorical_Labels", unreadable)
+    labels = _to_list(row["Categorical_Labels"], "Categorical_Labels", unreadable, label_names)
     categories = tuple(sys.intern(str(name)) for name in labels)
     vad = _to_numbers(row["Continuous_Labels"], "Continuous_Labels", unreadable)
     vad = vad if len(vad) == len(DIMENSIONS) else (math.nan,) * len(DIMENSIONS)
@@ -145,7 +146,7 @@ def _to_person(row: dict[str, str], split: str) -> PersonAnnotation:
     )
 
 
-def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
+def _to_list(text: str, column: str, unreadable: list[str], label_names: tuple[str, ...] = CATEGORIES) -> list[object]:
     """Parses a printed list; a value that is not a list is added to ``unreadable`` and gives an empty list."""
     if not text.strip():
         return []
@@ -160,15 +161,15 @@ def _to_list(text: str, column: str, unreadable: list[str]) -> list[object]:
         value = ast.literal_eval(_NAN.sub("None", printed))
     except (ValueError, SyntaxError, TypeError, RecursionError):
         value = None
-    if not isinstance(value, list | tuple) and column == "Categorical_Labels" and (words := _to_words(printed)):
-        return list(words)
     if not isinstance(value, list | tuple):
+        if column == "Categorical_Labels" and (words := _to_words(printed, label_names)):
+            return list(words)
         unreadable.append(f"{column} {text}")
         return []
     return list(value)
 
 
-def _to_words(text: str) -> list[str]:
+def _to_words(text: str, label_names: tuple[str, ...] = CATEGORIES) -> list[str]:
     """Reads labels without brackets or quotes, if they are unmistakable; otherwise an empty list.
 
     Example:
@@ -180,10 +181,10 @@ def _to_words(text: str) -> list[str]:
         return []
     words = [word.strip().strip("'\"").strip() for word in re.split(r"[|;,]", inner)]
     words = [word for word in words if word]
-    if any(find_category(word) for word in words):
+    if any(find_label(word, label_names) for word in words):
         return words
     words = [word.strip("'\"") for word in inner.split()]
-    return words if all(find_category(word) for word in words) else []
+    return words if all(find_label(word, label_names) for word in words) else []
 
 
 def _to_numbers(text: str, column: str, unreadable: list[str]) -> tuple[float, ...]:

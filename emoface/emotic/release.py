@@ -11,12 +11,12 @@ import numpy as np
 
 from emoface.datasets.photos import check_image_root
 from emoface.emotic.annotations import PhotoAnnotation, is_most
-from emoface.emotic.corrections import AGES, GENDERS, find_category, find_word
+from emoface.emotic.corrections import AGES, GENDERS, find_label, find_word
 from emoface.emotic.csv_files import read_annotations_csv
 from emoface.emotic.mat_files import read_annotations_mat
 from emoface.errors import AnnotationsError, find_nearest
 from emoface.schema import CATEGORIES, SOURCES, SPLITS
-from emoface.storage.files import is_below, parse_json, read_text
+from emoface.storage.files import is_below
 from emoface.storage.urls import Place
 from emoface.vision.boxes import find_other_convention
 
@@ -63,8 +63,8 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
             return AnnotationFiles(None, {split if split in SPLITS else "train": annotations})
         if annotations.suffix.lower() == ".json":
             raise AnnotationsError(
-                f"{annotations}: a JSON file, {_describe_json(annotations)}; expected Annotations.mat or a CSV file: "
-                "convert it first, docs/your-own-photos.md describes the columns"
+                f"{annotations}: a JSON file of a form that is not known; expected Annotations.mat or a CSV file, COCO "
+                "JSON, or the JSON of Label Studio"
             )
         return AnnotationFiles(annotations, {})
     if annotations is not None and not annotations.is_dir():
@@ -87,16 +87,6 @@ def find_annotations(emotic_root: Path, annotations: Path | None = None) -> Anno
         f"{annotations or emotic_root}: no annotations; looked for {', '.join(map(str, absent))}; "
         "name the file or folder with --annotations"
     )
-
-
-def _describe_json(path: Path) -> str:
-    """Says what kind of annotations a JSON file has, as far as it can be told."""
-    try:
-        found = parse_json(read_text(path, AnnotationsError))
-    except ValueError:
-        return "cut off or damaged"
-    is_coco = isinstance(found, dict) and {"images", "annotations"} <= found.keys()
-    return "annotations in the format of COCO" if is_coco else "of a format that is not known"
 
 
 def _describe_no_folder(path: Path) -> str:
@@ -133,13 +123,20 @@ def find_image_root(emotic_root: Path, images: Place | None = None) -> Place:
     return emotic_root if is_root else emotic_root / IMAGE_ROOT_NAMES[0]
 
 
-def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
+def read_annotations(files: AnnotationFiles, label_names: tuple[str, ...] = CATEGORIES) -> list[PhotoAnnotation]:
     """Reads annotations from either file format, as stored.
+
+    Args:
+        files: The annotation files.
+        label_names: The labels of the data set.
 
     Raises:
         AnnotationsError: A file cannot be read, or no photo in it has a name.
     """
-    photos = read_annotations_csv(files.csv_paths) if files.mat_path is None else read_annotations_mat(files.mat_path)
+    if files.mat_path is None:
+        photos = read_annotations_csv(files.csv_paths, label_names)
+    else:
+        photos = read_annotations_mat(files.mat_path)
     if photos and not any(photo.filename for photo in photos):
         raise AnnotationsError(
             f"{_names(files.paths)}: none of the {len(photos):,} photos has a filename; expected the layout of "
@@ -150,7 +147,7 @@ def read_annotations(files: AnnotationFiles) -> list[PhotoAnnotation]:
             f"{_names(files.paths)}: the photo {climbing!r} is outside the image root; expected one below it"
         )
     _check_boxes(files, photos)
-    _check_words(files, photos)
+    _check_words(files, photos, label_names)
     return photos
 
 
@@ -171,24 +168,29 @@ def _check_boxes(files: AnnotationFiles, photos: Sequence[PhotoAnnotation]) -> N
         )
 
 
-def _check_words(files: AnnotationFiles, photos: Sequence[PhotoAnnotation]) -> None:
-    """Refuses annotations in which most people have labels, a gender or an age that EMOTIC does not have."""
+def _check_words(files: AnnotationFiles, photos: Sequence[PhotoAnnotation], label_names: tuple[str, ...]) -> None:
+    """Refuses annotations in which most people have unknown labels, an unknown gender or an unknown age."""
     people = [person for photo in photos for person in photo.people]
     strange: dict[str, Sequence[str | tuple[str, ...]]] = {
-        "labels": [one.categories for one in people if one.categories and not any(map(find_category, one.categories))],
+        "labels": [
+            one.categories
+            for one in people
+            if one.categories and not any(find_label(name, label_names) for name in one.categories)
+        ],
         "a gender": [one.gender for one in people if one.gender and find_word(one.gender, GENDERS) is None],
         "an age": [one.age for one in people if one.age and find_word(one.age, AGES) is None],
     }
     expected = {
-        "labels": f"some of its {len(CATEGORIES)}, such as {CATEGORIES[11]} or {CATEGORIES[16]}",
+        "labels": f"some of the {len(label_names)} labels, such as {label_names[0]} or {label_names[-1]}",
         "a gender": f"{' or '.join(GENDERS)}, or nothing",
         "an age": f"{' or '.join(AGES)}, or nothing",
     }
+    whose = "EMOTIC" if label_names == CATEGORIES else "the data set"
     for what, found in strange.items():
         if is_most(len(found), len(people)):
             first = found[0] if isinstance(found[0], str) else ", ".join(found[0])
             raise AnnotationsError(
-                f"{_names(files.paths)}: {len(found):,} of {len(people):,} people have {what} unknown to EMOTIC, such "
+                f"{_names(files.paths)}: {len(found):,} of {len(people):,} people have {what} unknown to {whose}, such "
                 f"as '{first}'; expected {expected[what]}: translate the values"
             )
 

@@ -266,10 +266,21 @@ def crop_all_faces(photo: Photo, found: Detections, settings: FaceSettings) -> l
         found: The detector's faces in the photo.
         settings: Smallest size of a face, and settings of the crops.
     """
-    height, width = photo.shape[:2]
-    found = Detections(clip_boxes(found.xyxy, (width, height)), found.landmarks, found.conf)
+    found = select_faces((photo.shape[1], photo.shape[0]), found, settings)
+    return [_crop_face(photo, found, k, settings) for k in range(len(found))]
+
+
+def select_faces(image_wh: tuple[int, int], found: Detections, settings: FaceSettings) -> Detections:
+    """Selects the faces of a photo that are not too small, clipped to the photo and from left to right.
+
+    Args:
+        image_wh: Width and height of the photo, pixels.
+        found: The detector's faces in the photo.
+        settings: Smallest size of a face.
+    """
+    found = Detections(clip_boxes(found.xyxy, image_wh), found.landmarks, found.conf)
     found = found[_are_large(found, settings)]
-    return [_crop_face(photo, found, k, settings) for k in np.argsort(found.xyxy[:, 0], kind="stable").tolist()]
+    return found[np.argsort(found.xyxy[:, 0], kind="stable")]
 
 
 def _are_large(found: Detections, settings: FaceSettings) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ from emoface.mter.exported import read_context_input
 from emoface.mter.inputs import model_array_inputs
 from emoface.mter.pixels import normalise_arrays, person_pixels
 from emoface.mter.runs import Run
-from emoface.schema import CATEGORIES, CATEGORY_INDEX, DIMENSIONS
+from emoface.schema import DIMENSIONS
 from emoface.storage.photo_stores import read_photo_at
 from emoface.storage.urls import to_place
 from emoface.vision.assignment import bodies_from_faces
@@ -214,7 +214,7 @@ class Predictor:
                     body_from=person.body_from,
                     probabilities=None
                     if np.isnan(probabilities).any()
-                    else {name: float(value) for name, value in zip(CATEGORIES, probabilities, strict=True)},
+                    else {name: float(value) for name, value in zip(self.run.label_names, probabilities, strict=True)},
                     person_id=person.person_id,
                     true_labels=person.true_labels,
                     true_vad=person.true_vad,
@@ -237,7 +237,7 @@ class Predictor:
         from emoface.mter.grad_cam import grad_cam
 
         inputs, has_face = self._to_batch(photo, [person])
-        return grad_cam(self.model, inputs, has_face, [CATEGORY_INDEX[label] for label in labels])
+        return grad_cam(self.model, inputs, has_face, [self.run.label_names.index(label) for label in labels])
 
     def _forward(
         self, photo: Photo, people: Sequence[Person]

@@ -110,7 +110,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         its charts.
 
     Raises:
-        SettingsError: A folder is neither a training run nor one of scored predictions.
+        SettingsError: A folder is neither a training run nor one of scored predictions, or two have other labels.
         TableError: Two runs give the same person different labels.
     """
     names = short_names(config.runs)
@@ -120,6 +120,7 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
     for name in runs.keys() - predictions.keys():
         job = "score" if isinstance(runs[name], Scored) else "evaluate"
         progress.note(f"{runs[name].path}: not evaluated on {config.split}; 'emoface {job}' adds its precision")
+    label_names = _find_label_names(runs, predictions)
     precisions = {
         name: measure_precision(one.labels, one.probabilities, one.photo, Bootstrap(config.draws, config.seed))
         for name, one in predictions.items()
@@ -130,7 +131,8 @@ def run_compare(config: CompareConfig, progress: Progress = SILENT) -> JobRecord
         "split": config.split,
         "bootstrap": describe_bootstrap(config.draws, config.seed),
         "latency": None,
-        "runs": {name: _describe(run, precisions.get(name)) for name, run in runs.items()},
+        "label_names": list(label_names),
+        "runs": {name: _describe(run, precisions.get(name), label_names) for name, run in runs.items()},
         "differences": [
             pair
             for first, second in combinations(predictions, 2)
@@ -287,6 +289,20 @@ def _name_better(difference: Mapping[str, Any]) -> str:
     return verdict
 
 
+def _find_label_names(runs: Mapping[str, Run | Scored], predictions: Mapping[str, Predictions]) -> tuple[str, ...]:
+    """The labels that all runs predict."""
+    names_of = {name: run.label_names for name, run in runs.items() if isinstance(run, Run)}
+    names_of |= {name: one.label_names for name, one in predictions.items()}
+    first = next(iter(names_of), "")
+    for name, label_names in names_of.items():
+        if label_names != names_of[first]:
+            raise SettingsError(
+                f"{name} predicts {len(label_names)} labels, which are not the {len(names_of[first])} of {first}; "
+                "compare runs of data sets with the same labels in the same order"
+            )
+    return names_of.get(first, CATEGORIES)
+
+
 def _read_compared(path: Path) -> Run | Scored:
     """Reads a folder of scored predictions, or else a run."""
     return find_scored(path) or read_run(path, needs_finished=False)
@@ -312,7 +328,7 @@ def _list_inputs(run: Run | Scored, split: str) -> list[Path]:
     return [run.path / RUN_NAME, run.path / LOG_NAME, _predictions_path(run, split)]
 
 
-def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str, Any]:
+def _describe(run: Run | Scored, precision: PrecisionMetrics | None, label_names: Sequence[str]) -> dict[str, Any]:
     """Describes a run or scored predictions: settings, cost and results; what predictions do not have is null."""
     described = _describe_scored(run) if isinstance(run, Scored) else _describe_run(run)
     described |= {
@@ -330,8 +346,8 @@ def _describe(run: Run | Scored, precision: PrecisionMetrics | None) -> dict[str
     if precision is not None:
         described |= {
             **precision_to_json(precision),
-            "average_precision": to_json_numbers(CATEGORIES, precision.average_precision),
-            "lift_by_label": to_json_numbers(CATEGORIES, precision.lift),
+            "average_precision": to_json_numbers(label_names, precision.average_precision),
+            "lift_by_label": to_json_numbers(label_names, precision.lift),
         }
     return described
 
@@ -459,7 +475,7 @@ def _write_results(
             for name, one in precisions.items()
         }
         charts += write_precision_bars(
-            out / "average_precision", f"Average precision on {config.split}", CATEGORIES, bars
+            out / "average_precision", f"Average precision on {config.split}", comparison["label_names"], bars
         )
     pictures = {path.stem: path for path in charts if path.suffix == ".svg"}
     page = _render_page(comparison, {name: svg_address(path) for name, path in pictures.items()})
@@ -522,7 +538,10 @@ def _runs_csv(comparison: Mapping[str, Any]) -> str:
 def _per_label_csv(comparison: Mapping[str, Any]) -> str:
     evaluated = {name: run for name, run in comparison["runs"].items() if run["average_precision"] is not None}
     parts = ("average_precision", "lift_by_label")
-    rows = ([label, *(run[part][label] for part in parts for run in evaluated.values())] for label in CATEGORIES)
+    rows = (
+        [label, *(run[part][label] for part in parts for run in evaluated.values())]
+        for label in comparison["label_names"]
+    )
     return csv_text(["label", *evaluated, *(f"{name} lift" for name in evaluated)], rows)
 
 
@@ -541,7 +560,7 @@ def _render_page(comparison: Mapping[str, Any], pictures: Mapping[str, str]) -> 
         comparison=comparison,
         pictures=pictures,
         order=_order_runs(comparison),
-        labels=CATEGORIES,
+        labels=comparison["label_names"],
         results=[_name_better(one) for one in comparison["differences"]],
     )
 

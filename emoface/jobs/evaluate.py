@@ -52,7 +52,7 @@ from emoface.reporting.evaluation import (
 from emoface.reporting.evaluation_page import TEMPLATE
 from emoface.reporting.pages import hash_template
 from emoface.reporting.published import hash_published_cards
-from emoface.schema import CATEGORIES, SPLIT_SCHEMA
+from emoface.schema import SPLIT_SCHEMA
 from emoface.storage.files import file_sha256, parse_json, write_text
 from emoface.storage.locks import locked
 from emoface.storage.records import (
@@ -222,6 +222,11 @@ def _find_manifest(config: EvaluateConfig, run: Run) -> Manifest:
             f"{manifest.path}: sha256 is {found[:12]}..., but the run was trained on {trained[:12]}...; people of "
             "its test split may be among those trained on: train again, or give the data set with --manifest"
         )
+    if manifest.label_names != run.label_names:
+        raise SettingsError(
+            f"{manifest.path}: its {len(manifest.label_names)} labels are not the {len(run.label_names)} that the run "
+            "predicts; give the manifest of a data set with the same labels in the same order"
+        )
     return manifest
 
 
@@ -301,7 +306,7 @@ def _predict(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
     )
     return _join_outputs(
-        outputs.probabilities, outputs.stream_probabilities, outputs.vad, rows, cache.people, positions
+        run, outputs.probabilities, outputs.stream_probabilities, outputs.vad, rows, cache.people, positions
     ), left_out
 
 
@@ -334,7 +339,7 @@ def _predict_probe(
     features = {stream: array[positions] for stream, array in folder.read(split, streams, people).items()}
     probabilities = predict_probabilities(scaler, head, features, people.has_face[positions])
     progress.advance()
-    return _join_outputs(probabilities, {}, None, rows, people, positions), left_out
+    return _join_outputs(run, probabilities, {}, None, rows, people, positions), left_out
 
 
 def _count_left_out(cache: StreamCache, n_predicted: int, reads_face_alone: bool) -> dict[str, int]:
@@ -349,6 +354,7 @@ def _describe_nobody(run: Run, path: Path, left_out: Mapping[str, int]) -> str:
 
 
 def _join_outputs(
+    run: Run,
     probabilities: NDArray[np.float32],
     stream_probabilities: dict[str, NDArray[np.float32]],
     predicted_vad: NDArray[np.float32] | None,
@@ -373,6 +379,7 @@ def _join_outputs(
         stream_probabilities=stream_probabilities,
         vad=vad,
         predicted_vad=np.full_like(vad, np.nan) if predicted_vad is None else predicted_vad,
+        label_names=run.label_names,
     )
 
 
@@ -390,7 +397,7 @@ def _find_thresholds(
     rows = _read_rows(own, CHOOSING_SPLIT)
     key = _predictions_key(run, own, CHOOSING_SPLIT, rows)
     path = config.eval_dir / THRESHOLDS_NAME
-    if (kept := _read_kept_thresholds(path, key, fitted_on)) is not None:
+    if (kept := _read_kept_thresholds(path, key, fitted_on, run.label_names)) is not None:
         return kept
     if config.split == CHOOSING_SPLIT and own.path == manifest.path:
         val = predictions
@@ -400,8 +407,8 @@ def _find_thresholds(
     content = {
         "key": key,
         **thresholds.fitted_on,
-        "thresholds": _by_label(thresholds.best_f1),
-        "break_even_thresholds": _by_label(thresholds.break_even),
+        "thresholds": _by_label(run, thresholds.best_f1),
+        "break_even_thresholds": _by_label(run, thresholds.break_even),
     }
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return thresholds
@@ -418,7 +425,9 @@ class _KeptThresholds(BaseModel):
     break_even_thresholds: dict[str, float | None]
 
 
-def _read_kept_thresholds(path: Path, key: str, fitted_on: dict[str, Any]) -> Thresholds | None:
+def _read_kept_thresholds(
+    path: Path, key: str, fitted_on: dict[str, Any], label_names: tuple[str, ...]
+) -> Thresholds | None:
     """Reads thresholds that were fitted on the same predictions; None where there are none, or the file is damaged."""
     if not path.is_file():
         return None
@@ -427,15 +436,15 @@ def _read_kept_thresholds(path: Path, key: str, fitted_on: dict[str, Any]) -> Th
     except ValueError:
         return None
     kinds = (stored.thresholds, stored.break_even_thresholds)
-    if stored.key != key or not all(set(CATEGORIES) <= kind.keys() for kind in kinds):
+    if stored.key != key or not all(set(label_names) <= kind.keys() for kind in kinds):
         return None
-    best_f1, break_even = (np.array([kind[name] for name in CATEGORIES], np.float64) for kind in kinds)
+    best_f1, break_even = (np.array([kind[name] for name in label_names], np.float64) for kind in kinds)
     return Thresholds(best_f1, break_even, {**fitted_on, "people": stored.people})
 
 
-def _by_label(thresholds: NDArray[np.float64]) -> dict[str, float | None]:
+def _by_label(run: Run, thresholds: NDArray[np.float64]) -> dict[str, float | None]:
     """Thresholds by label, not rounded, so that they predict the same labels when they are read again."""
-    pairs = zip(CATEGORIES, thresholds.tolist(), strict=True)
+    pairs = zip(run.label_names, thresholds.tolist(), strict=True)
     return {name: None if np.isnan(value) else value for name, value in pairs}
 
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
@@ -19,12 +19,11 @@ from emoface.errors import ImageError, NothingGivenError, SettingsError, TableEr
 from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
-from emoface.schema import CATEGORIES, N_CATEGORIES
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import hash_photos, read_photo_at
 from emoface.storage.records import JobRecord, finish_job
-from emoface.storage.settings import Device, FileOrUrl, Folder, FolderOrUrl, Settings
+from emoface.storage.settings import Count, Device, FileOrUrl, Folder, FolderOrUrl, Settings
 from emoface.version import __version__
 from emoface.vision.boxes import Box
 from emoface.vision.crops import Photo, square_box
@@ -54,7 +53,7 @@ class ExplainConfig(Settings):
     labels: tuple[str, ...] = ()
     """A label to explain; repeat the option for each label. Without labels each person's most probable ones are
     explained."""
-    top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 3
+    top: Count = 3
     """Number of most probable labels to explain for each person."""
     out: Folder | None = None
     """Folder for the drawings and JSON files; by default ``explain`` in the run's folder."""
@@ -69,9 +68,6 @@ class ExplainConfig(Settings):
             raise NothingGivenError("no people to explain; give photos, an index or a person_id")
         if self.boxes and len(self.images) != 1:
             raise SettingsError(f"boxes need exactly one photo, found {len(self.images)} photos")
-        for label in self.labels:
-            if label not in CATEGORIES:
-                raise SettingsError(f"no label is called '{label}'{did_you_mean(label, CATEGORIES)}")
         return self
 
     @property
@@ -113,6 +109,9 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
 
     predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
     predictor.model.last_maps()  # raises the error before any work is done
+    for label in config.labels:
+        if label not in predictor.run.label_names:
+            raise SettingsError(f"no label is called '{label}'{did_you_mean(label, predictor.run.label_names)}")
     failures: list[str] = []
     outputs: list[Path] = []
     n_people = 0

@@ -7,15 +7,24 @@ annotations are in ``emoface.emotic.corrections``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+from pydantic import model_validator
 
+from emoface.annotations import (
+    FORM_NAMES,
+    FORM_NOTES,
+    Export,
+    find_export,
+    read_data_labels,
+    read_export,
+)
 from emoface.datasets.people import find_first_rows
 from emoface.datasets.photos import describe_missing_photos, is_nearly_all
 from emoface.emotic import (
@@ -29,28 +38,53 @@ from emoface.emotic import (
     find_same_people,
     read_annotations,
 )
-from emoface.errors import ImageError
+from emoface.errors import AnnotationsError, ImageError, SettingsError
+from emoface.inference.faces import DetectorSettings, FaceSettings
+from emoface.inference.unboxed_photos import (
+    body_finder_from_detector,
+    body_finder_from_faces,
+    find_unboxed_people,
+)
 from emoface.labels.repeated import count_split_pairs
 from emoface.prefetch import count_usable_cpus, map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.schema import DIMENSIONS, PARSE_NOTE_COLUMNS, PEOPLE_SCHEMA, SOURCES, SPLITS
+from emoface.schema import (
+    CATEGORIES,
+    DIMENSIONS,
+    PARSE_NOTE_COLUMNS,
+    PEOPLE_SCHEMA,
+    SOURCES,
+    SPLITS,
+    is_unlabelled,
+    label_names_of,
+    with_labels,
+    without_labels,
+)
 from emoface.storage.cards import read_card
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
+from emoface.storage.media import list_media
 from emoface.storage.photo_stores import PhotoStore, open_store
 from emoface.storage.records import JobRecord, finish_job, hash_inputs, photo_inputs, read_record, record_path
-from emoface.storage.settings import Folder, FolderOrUrl, Settings
+from emoface.storage.settings import File, Folder, FolderOrUrl, Settings, Share
 from emoface.storage.tables import vectors_to_array, write_table
 from emoface.storage.urls import Place, is_url, resolve_place, to_portable
 from emoface.vision.orientation import NO_TURN, Frame, PhotoSize, find_usual_frame
 
 _UNKNOWN_WH = (0, 0)
+_ORDINARY = ("dimension_missing", "gender_missing", "age_missing", "box_fractional", "image_size_missing")
+"""Notes that are left out for other programs' exports, which need not have these values, and have fractional boxes."""
 _ROWS_PER_BLOCK = 10_000
 _THREADS_PER_CORE = 4
 """More than one, because reading a photo's header mostly waits for the disk."""
 _THREADS_OF_STORE = 32
-_UNKNOWN_WORDS = {"category_unknown": "labels", "gender_unknown": "genders", "age_unknown": "ages"}
+_UNKNOWN_WORDS = {
+    "category_unknown": "labels",
+    "class_unknown": "boxes with classes",
+    "gender_unknown": "genders",
+    "age_unknown": "ages",
+}
 """What the words of some notes are."""
 _MOST_WORDS = 5
 """Number of unknown words that are shown."""
@@ -60,14 +94,35 @@ class ParseConfig(Settings):
     """Settings of the parse job."""
 
     emotic_root: Folder
-    """The folder of the EMOTIC download: ``Annotations/Annotations.mat`` beside ``emotic/``."""
+    """The folder of the EMOTIC download: ``Annotations/Annotations.mat`` beside ``emotic/``; or the folder of an
+    export of another program, see ``--format``."""
     out: Folder
     """Folder in which people.parquet is written."""
     annotations: Path | None = None
-    """The annotation file (.mat, .csv) or folder of CSV files, if it is not in EMOTIC_ROOT."""
+    """The annotation file (.mat, .csv, .json, .xml) or folder of files, if it is not in EMOTIC_ROOT."""
+    format: Literal["auto", "emotic", "coco", "cvat", "label-studio", "yolo", "voc"] = "auto"
+    """The program that the annotations are from: EMOTIC's own files, COCO JSON, 'CVAT for images 1.1' XML, the JSON of
+    Label Studio, a YOLO folder, or a folder of Pascal VOC XML; auto tells it by their content."""
+    labels: File | None = None
+    """A text file with the label names of the data set, one a line; by default they are EMOTIC's 26 categories."""
     images: FolderOrUrl | None = None
     """The image root (the folder that contains mscoco/images and the others), if it is not in EMOTIC_ROOT; a folder, or
     a URL in an object store such as s3://bucket/emotic."""
+    people: Literal["annotated", "from-faces", "from-detector"] = "annotated"
+    """Where the people are from: the annotations; or, for a folder of photos that nobody has annotated, from their
+    faces, each with an estimated body box, or from a person detector. Such people have no labels, which are to be
+    filled in, see docs/your-own-photos.md."""
+    detector: str = DetectorSettings.model_fields["detector"].default
+    """Name of the face detector's weights, for --people from-faces."""
+    weights: File | None = None
+    """A weight file of the face detector, instead of looking the name up."""
+    conf_threshold: Share = DetectorSettings.model_fields["conf_threshold"].default
+    """Faces whose score is lower than this are dropped, for --people from-faces."""
+    person_detector: str | None = None
+    """The person detector, for --people from-detector: an .onnx file of YOLOX or RT-DETR, or the name of such
+    weights."""
+    person_conf_threshold: Share = 0.5
+    """People whom the person detector gives a lower score than this are left out."""
     frame: Literal["auto", "stored", "upright"] = "auto"
     """Frame of the boxes of photos with an orientation (EXIF, XMP) whose annotated size does not tell it: stored is
     the pixels as they lie in the file, upright is the photo as viewers show it, auto is the frame that most other
@@ -75,6 +130,19 @@ class ParseConfig(Settings):
     allow_missing: bool = False
     """Go on although the folder given with --images has none of the photos, or although people.parquet was made with
     the photos and at least 95 % of them are missing now."""
+
+    @model_validator(mode="after")
+    def _check_people(self) -> Self:
+        if self.people != "annotated" and (self.annotations is not None or self.format != "auto"):
+            raise SettingsError(
+                f"people are {self.people}, which needs no annotations; leave out --annotations and --format"
+            )
+        if (self.people == "from-detector") != (self.person_detector is not None):
+            raise SettingsError(
+                f"people are {self.people} and person_detector is {self.person_detector}; --people from-detector and "
+                "--person-detector go together"
+            )
+        return self
 
 
 @locked("out")
@@ -89,28 +157,32 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         The job's record; ``people.parquet`` and ``parse_notes.csv`` are written.
 
     Raises:
-        AnnotationsError: The annotations cannot be found or read.
-        SettingsError: The given image root is not a folder.
+        AnnotationsError: The annotations cannot be found or read, or no word in them is a label.
+        SettingsError: The given image root is not a folder, or the file of label names cannot be used.
         ImageError: The given image root has none of the photos, or photos that an earlier run found are missing now,
             and ``allow_missing`` is not set. Nothing is replaced.
         StoreError: The photos are in an object store, which does not answer or refuses to.
     """
-    files = find_annotations(config.emotic_root, config.annotations)
-    image_root = resolve_place(find_image_root(config.emotic_root, config.images))
-    progress.start("annotations", len(files.paths))
-    photos = read_annotations(files)
-    progress.advance(len(files.paths))
-    headers = _read_headers(image_root, photos, progress)
+    label_names = CATEGORIES if config.labels is None else read_data_labels(config.labels)
+    source = _read_source(config, label_names, progress)
+    image_root = source.image_root
+    headers = _read_headers(image_root, source.photos, progress)
     _check_missing(config, image_root, headers, progress)
-    frame = find_usual_frame(_find_frames(photos, headers)) if config.frame == "auto" else config.frame
-    people = _collect_people(photos, headers, frame)
-    del photos  # the largest part of the memory
-    _note_unknown_words(people.notes, progress)
+    frame = config.frame if source.frame is None else source.frame
+    if frame == "auto":
+        frame = find_usual_frame(_find_frames(source.photos, headers))
+    people = _collect_people(source, headers, frame)
+    source.photos.clear()  # the largest part of the memory
+    _note_unknown_words(people.notes, label_names, progress)
     table = _mark_same_people(people.to_table(), people.notes)
+    if is_unlabelled(source.schema):
+        progress.note(
+            "nobody has labels yet; 'emoface export-coco' writes the boxes to fill them in, see docs/your-own-photos.md"
+        )
 
     people_path, notes_path = config.out / "people.parquet", config.out / "parse_notes.csv"
     record_path(config.out, "parse").unlink(missing_ok=True)  # so that it never describes tables of two runs
-    write_table(people_path, table, PEOPLE_SCHEMA)
+    write_table(people_path, table, source.schema)
     rows = ((note.person_id, note.what, note.before, note.after) for note in people.notes)
     write_text(notes_path, csv_text(PARSE_NOTE_COLUMNS, rows))
     return finish_job(
@@ -118,15 +190,122 @@ def run_parse(config: ParseConfig, progress: Progress = SILENT) -> JobRecord:
         config,
         config.out,
         module=__name__,
-        inputs={**hash_inputs([*files.absent, *files.paths]), **photo_inputs(image_root, headers)},
+        inputs={**hash_inputs(source.read_paths), **photo_inputs(image_root, headers)},
         outputs=[people_path, notes_path],
-        counts=_count(table, people.notes, headers),
+        counts=_count(source, table, people.notes, headers),
         info={
             "image_root": to_portable(image_root, config.out),
             "undecided_frame": frame,
-            "annotations": to_portable(files.mat_path or files.paths[0].parent, config.out),
+            "annotations": to_portable(source.annotations, config.out),
+            "format": source.form,
+            "label_names": list(label_names),
+            **source.info,
         },
     )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The annotations as stored, and what is known about them.
+
+    Attributes:
+        photos: The photos with their people.
+        image_root: The folder of the photos, or its URL.
+        form: ``emotic`` or one of ``FORM_NAMES``.
+        annotations: The file or folder that was read.
+        read_paths: Every file that was read, or would have been if it had existed.
+        schema: The schema of ``people.parquet``, with the labels of the data set.
+        notes: Notes on what has no row.
+        frame: Frame of the boxes, where it is known.
+        info: What else the record says about the people.
+    """
+
+    photos: list[PhotoAnnotation]
+    image_root: Place
+    form: str
+    annotations: Path
+    read_paths: tuple[Path, ...]
+    schema: pa.Schema
+    notes: tuple[Note, ...] = ()
+    frame: Frame | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_emotic(self) -> bool:
+        """Whether they are of EMOTIC's form and labels, so that they can be compared with what is published of it."""
+        return self.form == "emotic" and label_names_of(self.schema) == CATEGORIES
+
+
+def _read_source(config: ParseConfig, label_names: tuple[str, ...], progress: Progress) -> _Source:
+    """Reads the annotations, in whichever form they are."""
+    schema = with_labels(PEOPLE_SCHEMA, label_names)
+    labels_path = () if config.labels is None else (config.labels,)
+    if config.people != "annotated":
+        return _find_people(config, schema, labels_path, progress)
+    export = _find_export(config)
+    if export is None:
+        files = find_annotations(config.emotic_root, config.annotations)
+        image_root = resolve_place(find_image_root(config.emotic_root, config.images))
+        progress.start("annotations", len(files.paths))
+        photos = read_annotations(files, label_names)
+        progress.advance(len(files.paths))
+        place = files.mat_path or files.paths[0].parent
+        return _Source(photos, image_root, "emotic", place, (*files.absent, *files.paths, *labels_path), schema)
+    images = None if config.images is None else find_image_root(config.emotic_root, config.images)
+    progress.start("annotations", len(export.files))
+    found = read_export(export, label_names, images)
+    progress.advance(len(export.files))
+    return _Source(
+        photos=found.people.photos,
+        image_root=resolve_place(found.image_root),
+        form=export.form,
+        annotations=export.path,
+        read_paths=(*export.files, *labels_path),
+        schema=without_labels(schema) if found.people.is_unlabelled else schema,
+        notes=tuple(found.people.left_out),
+    )
+
+
+def _find_people(config: ParseConfig, schema: pa.Schema, labels_path: tuple[Path, ...], progress: Progress) -> _Source:
+    """Finds the people of photos that nobody has annotated."""
+    root = config.emotic_root if config.images is None else config.images
+    if not isinstance(root, Path):
+        raise SettingsError(f"{root}: the photos of an object store cannot be listed; copy them to a folder first")
+    if not root.is_dir():
+        raise SettingsError(f"{root}: no such folder, expected one of photos")
+    images = [Path(path).relative_to(root).as_posix() for path in list_media([root], config.out).photos]
+    if config.person_detector is not None:
+        finder = body_finder_from_detector(config.person_detector, config.person_conf_threshold)
+    else:
+        settings = FaceSettings(detector=config.detector, weights=config.weights, conf_threshold=config.conf_threshold)
+        finder = body_finder_from_faces(settings)
+    found = find_unboxed_people(open_store(root), images, finder, progress)
+    return _Source(
+        photos=found.photos,
+        image_root=resolve_place(root),
+        form=config.people,
+        annotations=root,
+        read_paths=(finder.weights.path, *labels_path),
+        schema=without_labels(schema),
+        notes=tuple(found.notes),
+        frame="upright",
+        info={"detector": finder.weights.name, "weights_sha256": finder.weights.sha256},
+    )
+
+
+def _find_export(config: ParseConfig) -> Export | None:
+    """Finds the export of another program; None if the annotations are EMOTIC's or there are none at all."""
+    if config.format == "emotic":
+        return None
+    if config.format in FORM_NAMES:
+        return find_export(config.annotations or config.emotic_root, config.format)
+    try:
+        files = find_annotations(config.emotic_root, config.annotations)
+    except AnnotationsError:
+        place = config.annotations or config.emotic_root
+        return find_export(place) if place.exists() else None
+    path = files.mat_path
+    return None if path is None or path.suffix.lower() == ".mat" else find_export(path)
 
 
 @dataclass(frozen=True)
@@ -149,16 +328,19 @@ class _People:
         notes: The notes on irregularities.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
         self.n_rows = 0
         self.notes: list[Note] = []
+        self.label_names = label_names_of(schema)
+        self._schema = schema
         self._waiting: list[dict[str, Any]] = []
         self._blocks: list[pa.Table] = []
 
     def add(self, row: dict[str, Any]) -> None:
         """Adds a row."""
         self.n_rows += 1
-        self._waiting.append(row)
+        unknown = dict.fromkeys(("labels", "categories")) if is_unlabelled(self._schema) else {}
+        self._waiting.append(row | unknown)
         if len(self._waiting) >= _ROWS_PER_BLOCK:
             self._convert()
 
@@ -168,7 +350,7 @@ class _People:
         return pa.concat_tables(self._blocks).combine_chunks()
 
     def _convert(self) -> None:
-        self._blocks.append(pa.Table.from_pylist(self._waiting, schema=PEOPLE_SCHEMA))
+        self._blocks.append(pa.Table.from_pylist(self._waiting, schema=self._schema))
         self._waiting = []
 
 
@@ -235,8 +417,9 @@ def _had_photos(out: Path) -> bool:
     return bool(n_photos) and not is_nearly_all(n_missing, n_photos)
 
 
-def _note_unknown_words(notes: Sequence[Note], progress: Progress) -> None:
-    """Names the words that are no label, gender or age of EMOTIC's, and how many rows have them."""
+def _note_unknown_words(notes: Sequence[Note], label_names: tuple[str, ...], progress: Progress) -> None:
+    """Names the words that are no label of the data set, no gender or no age, and how many rows have them."""
+    whose = "EMOTIC" if label_names == CATEGORIES else "the data set"
     for what, kind in _UNKNOWN_WORDS.items():
         rows_of: dict[str, set[str]] = {}
         for note in notes:
@@ -247,9 +430,10 @@ def _note_unknown_words(notes: Sequence[Note], progress: Progress) -> None:
             words = ", ".join(f"{word!r} ({len(rows_of[word]):,})" for word in shown[:_MOST_WORDS])
             others = f" and {len(shown) - _MOST_WORDS:,} other words" if len(shown) > _MOST_WORDS else ""
             n_rows = len(set().union(*rows_of.values()))
-            have = "row has" if n_rows == 1 else "rows have"
+            noun = "photo" if what == "class_unknown" else "row"
+            have = f"{noun} has" if n_rows == 1 else f"{noun}s have"
             progress.note(
-                f"Warning: {n_rows:,} {have} {kind} unknown to EMOTIC: {words}{others}; they are left out, see "
+                f"Warning: {n_rows:,} {have} {kind} unknown to {whose}: {words}{others}; they are left out, see "
                 "parse_notes.csv"
             )
 
@@ -276,15 +460,16 @@ def _find_frames(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header])
             yield header.size.find_frame(first_listed[image].image_wh)
 
 
-def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Header], frame: Frame) -> _People:
+def _collect_people(source: _Source, headers: dict[str, _Header], frame: Frame) -> _People:
     """Applies the rules to every photo and person, in the order of the annotation file.
 
     Args:
-        photos: The photos of the annotation file.
+        source: The annotations.
         headers: The header of each photo, by ``image``.
         frame: Frame of the boxes of photos whose size does not tell it.
     """
-    people = _People()
+    people = _People(source.schema)
+    people.notes += source.notes
     n_people_of: Counter[str] = Counter()
     wh_of: dict[str, tuple[int, int] | None] = {}
     clip_wh_of: dict[str, tuple[int, int] | None] = {}
@@ -292,7 +477,7 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
     if all(header == _MISSING for header in headers.values()) and headers:
         people.notes.append(Note("", "photo_missing", f"all {len(headers)} photos", ""))
         headers = {}
-    for photo in photos:
+    for photo in source.photos:
         n_listed[photo.source_split] += 1
         if not photo.filename:
             place = f"{photo.source_split}({n_listed[photo.source_split]})"
@@ -311,10 +496,15 @@ def _collect_people(photos: Sequence[PhotoAnnotation], headers: dict[str, _Heade
                 if is_doubtful:
                     people.notes.append(Note(photo.image, "image_size_doubtful", "", _format_wh(photo.image_wh)))
                 clip_wh_of[photo.image] = None if is_doubtful else wh_of[photo.image]
-            source = _find_source(photo, people.notes)
+            collection = photo.database_name
+            if source.form == "emotic":
+                collection = _find_source(photo, people.notes)
             first = n_people_of[photo.image]
-            _add_people(people, photo, source, wh_of[photo.image], clip_wh_of[photo.image], first)
+            _add_people(people, photo, collection, wh_of[photo.image], clip_wh_of[photo.image], first)
             n_people_of[photo.image] += len(photo.people)
+    if source.form != "emotic":
+        ordinary = (*_ORDINARY, "categories_missing") if is_unlabelled(source.schema) else _ORDINARY
+        people.notes = [note for note in people.notes if note.what not in ordinary]
     return people
 
 
@@ -361,7 +551,7 @@ def _add_people(
     image = photo.image
     for number, person in enumerate(photo.people, start=first):
         person_id = f"{image}#{number}"
-        corrected, notes = correct_person(person, person_id, clip_wh)
+        corrected, notes = correct_person(person, person_id, clip_wh, people.label_names)
         people.notes += notes
         row = {
             "index": people.n_rows,
@@ -408,25 +598,24 @@ def _count_same_people(table: pa.Table) -> dict[str, int]:
     return {"rows": sum(pairs.values()), **pairs}
 
 
-def _count(table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]) -> dict[str, Any]:
+def _count(source: _Source, table: pa.Table, notes: Sequence[Note], headers: dict[str, _Header]) -> dict[str, Any]:
     splits = table["source_split"].to_pylist()
     by_split, by_source = Counter(splits), Counter(table["source"].to_pylist())
     photos_of_split = Counter(split for _, split in set(zip(table["image"].to_pylist(), splits, strict=True)))
     noted = Counter(note.what for note in notes)
     problems = Counter(header.problem for header in headers.values())
     published = read_card("emotic")["published"]
+    sources = SOURCES if source.is_emotic else ()
     return {
         "people": table.num_rows,
         "photos": len(headers),
-        "published": {"people": published["people"], "photos": published["photos"]},
+        **({"published": {name: published[name] for name in ("people", "photos")}} if source.is_emotic else {}),
         "people_by_split": {split: by_split[split] for split in SPLITS},
         "photos_by_split": {split: photos_of_split[split] for split in SPLITS},
-        "people_by_source": {
-            source: by_source[source] for source in [*SOURCES, *sorted(set(by_source) - set(SOURCES))]
-        },
+        "people_by_source": {name: by_source[name] for name in [*sources, *sorted(set(by_source) - set(sources))]},
         "photos_missing": problems["photo_missing"],
         "photos_unreadable": problems["photo_unreadable"],
         "people_without_box": table["body_bbox"].null_count,
         "people_annotated_again": _count_same_people(table),
-        "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *PEOPLE_NOTES) if noted[what]},
+        "irregularities": {what: noted[what] for what in (*PHOTO_NOTES, *FORM_NOTES, *PEOPLE_NOTES) if noted[what]},
     }

@@ -30,7 +30,7 @@ from emoface.reporting.drawing import (
     unique_stems,
     write_png,
 )
-from emoface.schema import DIMENSIONS, N_CATEGORIES
+from emoface.schema import DIMENSIONS
 from emoface.storage.files import file_sha256, parse_json, read_text, stat_state, write_text
 from emoface.storage.json_lines import keep_lines, open_lines
 from emoface.storage.locks import locked
@@ -91,7 +91,7 @@ class PredictConfig(Settings):
     """The person detector: an .onnx file of YOLOX or RT-DETR, or the name of such weights."""
     person_conf_threshold: Share = 0.5
     """People whom the person detector gives a lower score than this are left out."""
-    top: Annotated[int, Field(ge=1, le=N_CATEGORIES)] = 5
+    top: Count = 5
     """Number of most probable labels to draw for each person."""
     every: Count = 1
     """Of a video or camera, every how many frames one is processed."""

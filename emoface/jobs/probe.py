@@ -291,6 +291,7 @@ def _describe(
         "stream_sizes": dict.fromkeys(probe.scaler.streams, facts.input_size),
         "normalisation": {"mean": list(facts.mean), "std": list(facts.std)},
         "shuffle_labels": config.shuffle_labels,
+        "label_names": list(manifest.label_names),
         "probe": {
             "features": str(folder.path.resolve()),
             "backbone": facts.model_dump(mode="json"),

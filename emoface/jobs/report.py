@@ -46,12 +46,12 @@ from emoface.schema import (
     EMPTY_FACE_REASONS,
     FACE_FOUND,
     FACES_SCHEMA,
-    N_CATEGORIES,
     PARSE_NOTE_COLUMNS,
     PEOPLE_SCHEMA,
     SOURCES,
     SPLIT_SCHEMA,
     SPLITS,
+    label_names_of,
 )
 from emoface.storage.cards import read_card
 from emoface.storage.csv_files import restore
@@ -107,7 +107,8 @@ class DataSet:
     Attributes:
         dir: Folder of the data set.
         people: n rows of ``people.parquet``, only the columns that the audit needs.
-        indicator: (n, 26) labels, 0 or 1.
+        label_names: The names of the labels.
+        indicator: (n, n_labels) labels, 0 or 1.
         first_row: (n,) the first row of the same person, because a person may be annotated more than once.
         faces: n rows of ``faces.parquet`` without the pixels; None before ``faces`` ran.
         has_face: (n,) whether the face was found; None before ``faces`` ran.
@@ -119,6 +120,7 @@ class DataSet:
 
     dir: Path
     people: pa.Table
+    label_names: tuple[str, ...]
     indicator: NDArray[np.uint8]
     first_row: NDArray[np.int64]
     faces: pa.Table | None
@@ -182,10 +184,12 @@ def _read_data_set(folder: Path) -> DataSet:
     faces = _read_faces(folder, people, gaps)
     has_face = None if faces is None else np.array(faces["face_status"].to_pylist(), dtype=object) == FACE_FOUND
     manifest = _read_manifest(folder, gaps)
-    indicator = np.nan_to_num(vectors_to_array(people["labels"], N_CATEGORIES)).astype(np.uint8)
+    label_names = label_names_of(people.schema)
+    indicator = np.nan_to_num(vectors_to_array(people["labels"], len(label_names))).astype(np.uint8)
     return DataSet(
         dir=folder,
         people=people,
+        label_names=label_names,
         indicator=indicator,
         first_row=find_first_rows(people),
         faces=faces,
@@ -217,7 +221,7 @@ def _read_manifest(folder: Path, gaps: list[dict[str, str]]) -> Manifest | None:
         return read_manifest(folder / MANIFEST_NAME)
     gaps.append(
         {
-            "what": "The people have not been split yet; the splits shown here are EMOTIC's own.",
+            "what": "The people have not been split yet; the splits shown here are those of the annotations.",
             "command": f"emoface split {folder.name}",
         }
     )
@@ -283,12 +287,12 @@ def _audit(data: DataSet) -> dict[str, Any]:
     splits = {name: _compute_before_and_after(data, rows) for name, rows in data.rows_of.items()}
     return {
         "emoface_version": __version__,
-        "label_names": list(CATEGORIES),
+        "label_names": list(data.label_names),
         "gaps": data.gaps,
         "people": {
             "people": data.people.num_rows,
             "photos": len(set(data.people["image"].to_pylist())),
-            "by_source": _count_values(data.people["source"], SOURCES),
+            "by_source": _count_values(data.people["source"], _list_sources(data)),
             "by_source_split": _count_values(data.people["source_split"], SPLITS),
         },
         "faces": _audit_faces(data),
@@ -306,23 +310,31 @@ def _audit(data: DataSet) -> dict[str, Any]:
     }
 
 
+def _list_sources(data: DataSet) -> list[str]:
+    """The collections of the photos: EMOTIC's four, or those that a data set with labels of its own has."""
+    return list(SOURCES) if data.label_names == CATEGORIES else sorted(set(data.people["source"].to_pylist()))
+
+
 def _compute_before_and_after(data: DataSet, rows: NDArray[np.int64]) -> dict[str, Any]:
     """Label statistics of all people in some rows, and of those of them with a face."""
-    after = None if data.has_face is None else _compute_label_statistics(data.indicator[rows[data.has_face[rows]]])
-    return {"before": _compute_label_statistics(data.indicator[rows]), "after": after}
+    kept = None if data.has_face is None else rows[data.has_face[rows]]
+    return {
+        "before": _compute_label_statistics(data.indicator[rows], data.label_names),
+        "after": None if kept is None else _compute_label_statistics(data.indicator[kept], data.label_names),
+    }
 
 
-def _compute_label_statistics(indicator: NDArray[np.uint8]) -> dict[str, Any]:
+def _compute_label_statistics(indicator: NDArray[np.uint8], label_names: tuple[str, ...]) -> dict[str, Any]:
     counts = label_counts(indicator)
     shares = counts / len(indicator) if len(indicator) else np.full(len(counts), np.nan)
     return {
         "people": len(indicator),
         "people_without_labels": int((~indicator.any(axis=1)).sum()),
-        "label_counts": to_json_numbers(CATEGORIES, counts),
-        "label_shares": to_json_numbers(CATEGORIES, shares),
+        "label_counts": to_json_numbers(label_names, counts),
+        "label_shares": to_json_numbers(label_names, shares),
         "label_cardinality": to_json_number(label_cardinality(indicator)),
         "label_density": to_json_number(label_density(indicator)),
-        "imbalance_ratios": to_json_numbers(CATEGORIES, imbalance_ratios(indicator)),
+        "imbalance_ratios": to_json_numbers(label_names, imbalance_ratios(indicator)),
         "mean_imbalance_ratio": to_json_number(mean_imbalance_ratio(indicator)),
         "imbalance_ratio_cv": to_json_number(imbalance_ratio_cv(indicator)),
         "scumble": to_json_number(scumble(indicator)),
@@ -341,7 +353,7 @@ def _audit_faces(data: DataSet) -> dict[str, Any] | None:
     conf = data.faces["conf"].to_numpy(zero_copy_only=False).astype(np.float64)
     return {
         **_count_empties(statuses, all_rows),
-        "by_source": {name: _count_empties(statuses, np.flatnonzero(sources == name)) for name in SOURCES},
+        "by_source": {name: _count_empties(statuses, np.flatnonzero(sources == name)) for name in _list_sources(data)},
         "by_source_split": {name: _count_empties(statuses, rows) for name, rows in _source_splits(data.people).items()},
         "by_split": {name: _count_empties(statuses, rows) for name, rows in data.rows_of.items()},
         "shorter_side_quantiles": _quantiles(box_wh.min(axis=1)),
@@ -403,7 +415,7 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
     if not np.isnan(deviations).all():
         split, label = np.unravel_index(int(np.nanargmax(deviations)), deviations.shape)
         worst = {
-            "label": CATEGORIES[label],
+            "label": data.label_names[label],
             "split": SPLITS[split],
             "share": to_json_number(label_shares[split, label]),
             "target": to_json_number(target[split]),
@@ -420,7 +432,7 @@ def _audit_split(data: DataSet) -> dict[str, Any]:
         "photos": to_json_numbers(SPLITS, [len(photos) for photos in photos_of]),
         "photos_in_two_splits": sum(map(len, photos_of)) - len(set().union(*photos_of)),
         "label_shares": {
-            name: to_json_numbers(SPLITS, column) for name, column in zip(CATEGORIES, label_shares.T, strict=True)
+            name: to_json_numbers(SPLITS, column) for name, column in zip(data.label_names, label_shares.T, strict=True)
         },
         "largest_deviation": worst,
     }
@@ -480,8 +492,10 @@ def _number_splits(rows_of: Mapping[str, NDArray[np.int64]], n: int) -> NDArray[
 
 
 def _compare_with_published(data: DataSet) -> dict[str, Any]:
-    """Counts and shares published about EMOTIC beside those of this data set."""
+    """Counts and shares published about EMOTIC beside those of this data set; none if its labels are of its own."""
     card = read_card("emotic")
+    if data.label_names != CATEGORIES:
+        return {"rows": [], "circulating_rows": None}
     source_splits = _source_splits(data.people)
     n_people = data.people.num_rows
     found: dict[str, Any] = {

@@ -84,11 +84,12 @@ class ScoreConfig(Settings):
     """List of the people in the order of the rows, if the file does not name them: person_id or index, one per line or
     as a column, or the CSV file of mat2py.py of Tandon-A/emotic."""
     labels: File | None = None
-    """Text file with the 26 labels in the order of an array without names; by default EMOTIC's alphabetical order."""
+    """Text file with the labels in the order of an array without names; by default the order of the data set, which is
+    alphabetical for EMOTIC."""
     array: str | None = None
     """Name of the array of scores, if the file has several that it may be."""
     layout: Layout = "auto"
-    """Which side of an array is the people; auto finds out, unless there are 26 people."""
+    """Which side of an array is the people; auto finds out, unless there are as many people as labels."""
     truth: File | None = None
     """File of the true labels that the other program wrote in the same rows; they are compared with the data set's."""
     vad: File | None = None
@@ -241,7 +242,7 @@ def _read_predictions(
 ) -> tuple[Predictions, int]:
     """Reads the predictions of one split, in the order of its table, and counts the people without one."""
     labels = None if config.labels is None else read_label_names(config.labels)
-    form = PredictionForm(config.array, config.layout, labels)
+    form = PredictionForm(config.array, config.layout, labels, manifest.label_names)
     file = read_prediction_file(source.path, form)
     _note_content(file, progress)
     vad = _read_vad(config, source, file)
@@ -272,6 +273,7 @@ def _read_predictions(
         stream_probabilities={},
         vad=people.vad[chosen],
         predicted_vad=_take_vad(file.path, vad, rows),
+        label_names=people.label_names,
     ), len(people) - len(chosen)
 
 

@@ -31,15 +31,16 @@ from emoface.labels.stratification import MIN_PEOPLE, label_shares, stratify_peo
 from emoface.progress import SILENT, Progress
 from emoface.schema import (
     CAPPED_COLUMNS,
-    CATEGORIES,
     FACE_FOUND,
     FACES_SCHEMA,
     LEFT_OUT_COLUMNS,
-    N_CATEGORIES,
     PEOPLE_SCHEMA,
     SAMPLING_WEIGHTS_SCHEMA,
     SPLIT_SCHEMA,
     SPLITS,
+    hugging_face_features,
+    label_names_of,
+    with_labels,
 )
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import atomic_path, file_sha256, write_text
@@ -128,7 +129,8 @@ class People:
         images: (n,) path of each person's photo.
         photo: (n,) number of each person's photo, in order of first appearance.
         source_splits: (n,) EMOTIC's own split of each person.
-        indicator: (n, 26) labels, 0 or 1.
+        label_names: The names of the labels.
+        indicator: (n, n_labels) labels, 0 or 1.
         first_row: (n,) the first row of the same person, because a person may be annotated more than once.
     """
 
@@ -137,6 +139,7 @@ class People:
     images: pa.ChunkedArray
     photo: NDArray[np.int64]
     source_splits: pa.ChunkedArray
+    label_names: tuple[str, ...]
     indicator: NDArray[np.uint8]
     first_row: NDArray[np.int64]
 
@@ -149,6 +152,7 @@ class People:
             images=self.images.filter(chosen),
             photo=self.photo[rows],
             source_splits=self.source_splits.filter(chosen),
+            label_names=self.label_names,
             indicator=self.indicator[rows],
             first_row=self.first_row[rows],
         )
@@ -229,6 +233,8 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         },
         split=_describe_split(people, split, config) | {"leaks": _write_left_out(people, chosen, config)},
         balance=balance,
+        label_names=people.label_names,
+        features=hugging_face_features(people.label_names),
     )
     write_manifest(manifest)
     return finish_job(
@@ -251,13 +257,15 @@ def _read_people(path: Path) -> People:
     table = read_table(path, PEOPLE_SCHEMA, _PEOPLE_REMEDY, columns)
     photo = table["image"].combine_chunks().dictionary_encode().indices
     labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    names = label_names_of(table.schema)
     return People(
         index=table["index"].to_numpy(),
         person_ids=table["person_id"],
         images=table["image"],
         photo=photo.to_numpy().astype(np.int64),
         source_splits=table["source_split"],
-        indicator=labels.reshape(-1, N_CATEGORIES),
+        label_names=names,
+        indicator=labels.reshape(-1, len(names)),
         first_row=find_first_rows(table),
     )
 
@@ -347,7 +355,8 @@ def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress:
     with ExitStack() as files:
         paths = {name: files.enter_context(atomic_path(out / f"{name}.parquet")) for name in SPLITS}
         with ExitStack() as opened:
-            writers = {name: opened.enter_context(_SplitWriter(path)) for name, path in paths.items()}
+            schema = with_labels(SPLIT_SCHEMA, people.label_names)
+            writers = {name: opened.enter_context(_SplitWriter(path, schema)) for name, path in paths.items()}
             for start, rows in _join_tables(out, people):
                 part = split[start : start + rows.num_rows]
                 is_found = np.array(rows["face_status"].to_pylist()) == FACE_FOUND
@@ -365,7 +374,7 @@ def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress:
             photos=len(np.unique(people.photo[split == number])),
             faces=n_faces[name],
             sha256=file_sha256(out / f"{name}.parquet"),
-            label_counts=_by_label(label_counts(people.indicator[split == number])),
+            label_counts=_by_label(people, label_counts(people.indicator[split == number])),
         )
         for number, name in enumerate(SPLITS)
     }
@@ -374,15 +383,16 @@ def _write_splits(out: Path, people: People, split: NDArray[np.int64], progress:
 class _SplitWriter:
     """Collects the rows of one split and writes them in row groups of equal size."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
         self._sink = open_bytes(path, "wb")
-        self._writer = pq.ParquetWriter(self._sink, SPLIT_SCHEMA, compression="zstd")
-        self._waiting = SPLIT_SCHEMA.empty_table()
+        self._writer = pq.ParquetWriter(self._sink, schema, compression="zstd")
+        self._waiting = schema.empty_table()
 
     def add(self, rows: pa.Table, name: str) -> None:
         """Adds rows without their ``split`` column, in the order of the file."""
         named = rows.append_column(SPLIT_SCHEMA.field("split"), pa.array([name] * rows.num_rows, pa.string()))
-        self._waiting = pa.concat_tables([self._waiting, named.cast(SPLIT_SCHEMA)])
+        self._waiting = pa.concat_tables([self._waiting, named.cast(self._schema)])
         while self._waiting.num_rows >= _ROWS_PER_GROUP:
             self._writer.write_table(self._waiting.slice(0, _ROWS_PER_GROUP))
             self._waiting = self._waiting.slice(_ROWS_PER_GROUP)
@@ -478,7 +488,7 @@ def _describe_split(people: People, split: NDArray[np.int64], config: SplitConfi
         "largest_label_deviation": round(float(deviations.max(initial=0)), 6),
         "label_shares": {
             label: None if np.isnan(column).any() else _by_split(column)
-            for label, column in zip(CATEGORIES, shares.T, strict=True)
+            for label, column in zip(people.label_names, shares.T, strict=True)
         },
     }
 
@@ -487,8 +497,8 @@ def _by_split(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]
     return {name: round(float(value), 6) for name, value in zip(SPLITS, values, strict=True)}
 
 
-def _by_label(counts: NDArray[np.int64]) -> dict[str, int]:
-    return dict(zip(CATEGORIES, counts.tolist(), strict=True))
+def _by_label(people: People, counts: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip(people.label_names, counts.tolist(), strict=True))
 
 
 def _output_names(manifest: Manifest) -> list[str]:

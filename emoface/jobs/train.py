@@ -291,6 +291,7 @@ def _describe_identity(
         "balance": config.balance,
         "backbones": {stream: one.model_dump(mode="json") for stream, one in facts.items()},
         "stream_sizes": {**config.stream_sizes, **library_sizes},
+        "label_names": list(manifest.label_names),
         "shuffle_labels": config.shuffle_labels,
         "array_tables": describe_array_tables(manifest, inputs),
     }
@@ -344,7 +345,7 @@ def _build_trainer(
         check_compiler(fabric.device)
     caches = _open_caches(config, manifest, fabric, progress)
     torch.manual_seed(config.seed)
-    model, taken = _build_initial_model(config, recipe, networks, progress)
+    model, taken = _build_initial_model(config, recipe, networks, len(manifest.label_names), progress)
     positions = {name: np.flatnonzero(model.select_people(cache.people.has_face)) for name, cache in caches.items()}
     arrays = _open_arrays(config, manifest, model, caches, fabric)
     sizes = identity["stream_sizes"]
@@ -385,6 +386,7 @@ def _build_trainer(
         loggers=list(dict.fromkeys(config.logger)),
         logged_settings=_flatten(identity),
         compiles=config.compile,
+        label_names=manifest.label_names,
         progress=progress,
     )
 
@@ -443,14 +445,15 @@ def _open_arrays(
 
 
 def _build_initial_model(
-    config: TrainConfig, recipe: Recipe, networks: Mapping[str, StreamNetwork], progress: Progress
+    config: TrainConfig, recipe: Recipe, networks: Mapping[str, StreamNetwork], n_labels: int, progress: Progress
 ) -> tuple[Mter, list[TakenWeights]]:
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_recipe_model
     from emoface.mter.pretrained import load_initial_weights, take_stream_weights
     from emoface.mter.runs import BEST_NAME, read_weights
 
-    model = build_recipe_model(config.model, recipe, {stream: one.backbone for stream, one in networks.items()})
+    backbones = {stream: one.backbone for stream, one in networks.items()}
+    model = build_recipe_model(config.model, recipe, n_labels, backbones)
     taken = [one.taken for one in networks.values() if one.taken is not None]
     sources = _list_sources(config) if "face" in model.streams else config.pretrained
     taken += load_initial_weights(model, sources, progress, auto_weights=PRESETS[config.preset].auto_weights)

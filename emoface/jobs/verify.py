@@ -19,7 +19,7 @@ from emoface.datasets.mirror import fetch_data_set
 from emoface.datasets.photos import PhotoFolder
 from emoface.errors import EmofaceError, TableError
 from emoface.progress import SILENT, Progress
-from emoface.schema import CATEGORIES, FACE_FOUND, FACES_SCHEMA, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA
+from emoface.schema import FACE_FOUND, FACES_SCHEMA, PEOPLE_SCHEMA, SPLIT_SCHEMA, label_names_of
 from emoface.storage.records import (
     ABSENT,
     FACTS,
@@ -203,12 +203,13 @@ def _check_manifest(path: Path) -> Iterator[str]:
 
 def _count_split(table: pa.Table) -> dict[str, Any]:
     """Counts a split as its manifest does."""
-    labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, N_CATEGORIES)
+    names = label_names_of(table.schema)
+    labels = table["labels"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, len(names))
     return {
         "rows": table.num_rows,
         "photos": len(set(table["image"].to_pylist())),
         "faces": table.num_rows - table["face_bbox"].null_count,
-        "label_counts": dict(zip(CATEGORIES, labels.sum(axis=0, dtype=np.int64).tolist(), strict=True)),
+        "label_counts": dict(zip(names, labels.sum(axis=0, dtype=np.int64).tolist(), strict=True)),
     }
 
 

@@ -118,6 +118,7 @@ class AffectiveGraph(Mter):
         region_source: ``proposals`` for regions that are given as input; ``grid`` for the built-in ones, a fixed grid
             over the last map of a ResNet18 on the photo, which is no part of the paper.
         context_center_share: See ``ContextInput``.
+        n_labels: Number of labels.
 
     Source: Zhang, Liang and Ma 2019, "Context-Aware Affective Graph Reasoning for Emotion Recognition", abstract.
     """
@@ -130,6 +131,7 @@ class AffectiveGraph(Mter):
         has_linear_outputs: bool = False,
         region_source: RegionSource = "proposals",
         context_center_share: float = 1.0,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
         is_grid = region_source == "grid"
         super().__init__(
@@ -138,6 +140,7 @@ class AffectiveGraph(Mter):
             context_input=ContextInput(center_share=context_center_share),
             array_inputs=model_array_inputs("affective-graph", region_source=region_source),
             has_linear_outputs=has_linear_outputs,
+            n_labels=n_labels,
         )
         self.body = ResNet18(n_features=None)
         self.grid = None
@@ -151,7 +154,7 @@ class AffectiveGraph(Mter):
         self.norm = FeatureNorm(JOINED_WIDTH)
         self.act = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(JOINED_WIDTH, N_CATEGORIES)
+        self.head = nn.Linear(JOINED_WIDTH, n_labels)
         self.vad_head = nn.Linear(JOINED_WIDTH, N_VAD) if predicts_vad else None
 
     @property

@@ -23,15 +23,15 @@ class AttentionBranch(nn.Module):
     3x3 of the attention map; both are as we know them from that code.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_labels: int = N_CATEGORIES) -> None:
         super().__init__()
         self.stage = nn.Sequential(BasicBlock(WIDTHS[2], WIDTHS[3], 1), BasicBlock(WIDTHS[3], WIDTHS[3], 1))
         self.stage_norm = MapNorm(WIDTHS[3])
-        self.to_labels = nn.Conv2d(WIDTHS[3], N_CATEGORIES, 1, bias=False)
-        self.label_norm = MapNorm(N_CATEGORIES)
+        self.to_labels = nn.Conv2d(WIDTHS[3], n_labels, 1, bias=False)
+        self.label_norm = MapNorm(n_labels)
         self.act = nn.ReLU()
-        self.to_logits = nn.Conv2d(N_CATEGORIES, N_CATEGORIES, 1, bias=False)
-        self.to_attention = nn.Conv2d(N_CATEGORIES, 1, 3, padding=1, bias=False)
+        self.to_logits = nn.Conv2d(n_labels, n_labels, 1, bias=False)
+        self.to_attention = nn.Conv2d(n_labels, 1, 3, padding=1, bias=False)
         self.attention_norm = MapNorm(1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -50,9 +50,9 @@ class AttentionResNet18(ResNet18):
     All layers but those of the attention branch have the names of torchvision's ``resnet18``.
     """
 
-    def __init__(self) -> None:
-        super().__init__(n_features=N_CATEGORIES)
-        self.attention = AttentionBranch()
+    def __init__(self, n_labels: int = N_CATEGORIES) -> None:
+        super().__init__(n_features=n_labels)
+        self.attention = AttentionBranch(n_labels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.attend(x)[0]

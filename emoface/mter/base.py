@@ -14,6 +14,7 @@ from emoface.mter.blocks import Backbone
 from emoface.mter.inputs import ContextInput as ContextInput
 from emoface.mter.inputs import InputForm
 from emoface.mter.names import STREAMS
+from emoface.schema import N_CATEGORIES
 
 
 class ModalityLogits(NamedTuple):
@@ -83,7 +84,7 @@ def join_outputs(outputs: Sequence[MterOutput], join: Callable[[list[Tensor]], T
 
 
 class Mter(nn.Module):
-    """A model that takes photo streams and arrays as input and returns logits of a person's 26 categories.
+    """A model that takes photo streams and arrays as input and returns the logits of a person's labels.
 
     Attributes:
         name: One of ``names.MODEL_NAMES``.
@@ -91,6 +92,7 @@ class Mter(nn.Module):
         context_input: How the photo becomes the input of the context stream.
         array_inputs: The form of each input beside the streams, by name; most models have none.
         has_linear_outputs: Whether the outputs are used as they are, without a sigmoid, in training and in evaluation.
+        n_labels: Number of labels; where a shape says 26, it is this number.
     """
 
     def __init__(
@@ -101,8 +103,10 @@ class Mter(nn.Module):
         context_input: ContextInput | None = None,
         array_inputs: Mapping[str, InputForm] | None = None,
         has_linear_outputs: bool = False,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
         super().__init__()
+        self.n_labels = n_labels
         self.name = name
         self.streams = tuple(stream for stream in STREAMS if stream in streams)
         self.context_input = context_input or ContextInput()

@@ -41,9 +41,14 @@ class Kosti(Mter):
         predicts_vad: bool = False,
         has_linear_outputs: bool = False,
         context_input: ContextInput | None = None,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
         super().__init__(
-            "kosti", ("body", "context"), context_input=context_input, has_linear_outputs=has_linear_outputs
+            "kosti",
+            ("body", "context"),
+            context_input=context_input,
+            has_linear_outputs=has_linear_outputs,
+            n_labels=n_labels,
         )
         self.body = ResNet18(n_features=None)
         self.context = ResNet18(n_features=None)
@@ -51,7 +56,7 @@ class Kosti(Mter):
         self.norm = FeatureNorm(KOSTI_WIDTH)
         self.act = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(KOSTI_WIDTH, N_CATEGORIES)
+        self.head = nn.Linear(KOSTI_WIDTH, n_labels)
         self.vad_head = nn.Linear(KOSTI_WIDTH, N_VAD) if predicts_vad else None
 
     def backbones(self) -> dict[str, Backbone]:
@@ -168,12 +173,14 @@ class CaerNetS(Mter):
         context_input: ContextInput | None = None,
         normalises_features: bool = False,
         averages_attention: bool = False,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
         super().__init__(
             "caer-net-s",
             ("face", "context"),
             context_input=context_input or ContextInput(masks_face=True),
             has_linear_outputs=has_linear_outputs,
+            n_labels=n_labels,
         )
         width = CAER_CHANNELS[-1]
         self.face = CaerFace(normalises_features)
@@ -183,7 +190,7 @@ class CaerNetS(Mter):
         self.reduce = nn.Linear(2 * width, CAER_HIDDEN)
         self.act = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(CAER_HIDDEN, N_CATEGORIES)
+        self.head = nn.Linear(CAER_HIDDEN, n_labels)
         self.vad_head = nn.Linear(CAER_HIDDEN, N_VAD) if predicts_vad else None
 
     def backbones(self) -> dict[str, Backbone]:

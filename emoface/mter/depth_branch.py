@@ -28,9 +28,15 @@ class DepthCnn(nn.Module):
     Args:
         widths: Channels of the convolutions.
         n_hidden: Width of the fully connected layer.
+        n_labels: Number of labels.
     """
 
-    def __init__(self, widths: tuple[int, ...] = DEPTH_WIDTHS, n_hidden: int = DEPTH_HIDDEN) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...] = DEPTH_WIDTHS,
+        n_hidden: int = DEPTH_HIDDEN,
+        n_labels: int = N_CATEGORIES,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 1
@@ -42,7 +48,7 @@ class DepthCnn(nn.Module):
         self.pool = GridPool(_GRID)
         self.reduce = nn.Linear(channels * _GRID**2, n_hidden)
         self.act = nn.ReLU()
-        self.head = nn.Linear(n_hidden, N_CATEGORIES)
+        self.head = nn.Linear(n_hidden, n_labels)
         for module in self.layers:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -83,15 +89,16 @@ class ProximityGcn(nn.Module):
     Args:
         limit: Distance up to which two people are joined, see ``proximity``; the paper gives no value.
         width: Features of a node after each convolution; the paper gives none.
+        n_labels: Number of labels.
     """
 
-    def __init__(self, limit: float = 1.0, width: int = GRAPH_WIDTH) -> None:
+    def __init__(self, limit: float = 1.0, width: int = GRAPH_WIDTH, n_labels: int = N_CATEGORIES) -> None:
         super().__init__()
         self.limit = limit
         self.first = nn.Linear(N_PLACE_VALUES, width)
         self.second = nn.Linear(width, width)
         self.act = nn.ReLU()
-        self.head = nn.Linear(width, N_CATEGORIES)
+        self.head = nn.Linear(width, n_labels)
 
     def forward(self, people: Tensor, is_present: Tensor) -> Tensor:
         """Computes the output of b people.

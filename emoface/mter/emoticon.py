@@ -22,7 +22,7 @@ from emoface.mter.pose_graph import PoseBranch
 from emoface.schema import N_CATEGORIES
 
 FACE_CONVOLUTIONS = (256, 512, 1024)
-FACE_LAYERS = (1024, 512, 256, N_CATEGORIES)
+FACE_LAYERS = (1024, 512, 256)
 FUSION_WIDTH = 52
 N_ANSWERS = 3
 N_VAD = 3
@@ -35,13 +35,13 @@ class FaceBranch(nn.Module):
     ReLU between the fully connected layers is our choice.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, n_labels: int = N_CATEGORIES) -> None:
         super().__init__()
         convolutions: list[nn.Module] = []
         for one, other in zip((*FACE_LANDMARKS.shape, *FACE_CONVOLUTIONS[:-1]), FACE_CONVOLUTIONS, strict=True):
             convolutions += [nn.Conv1d(one, other, 1, bias=False), FeatureNorm(other), nn.ReLU()]
         layers: list[nn.Module] = []
-        for one, other in pairwise(FACE_LAYERS):
+        for one, other in pairwise((*FACE_LAYERS, n_labels)):
             layers += [nn.Linear(one, other), nn.ReLU()]
         self.convolutions = nn.Sequential(*convolutions)
         self.layers = nn.Sequential(*layers[:-1])
@@ -88,6 +88,7 @@ class Emoticon(Mter):
         depth_form: ``cnn`` for the depth map, ``gcn`` for the graph of the photo's people.
         proximity_limit: Distance up to which two people are joined in that graph.
         context_center_share: See ``ContextInput``.
+        n_labels: Number of labels.
 
     Source: Mittal et al. 2020, "EmotiCon: Context-Aware Multimodal Emotion Recognition using Frege's Principle".
     """
@@ -101,6 +102,7 @@ class Emoticon(Mter):
         depth_form: DepthForm = "cnn",
         proximity_limit: float = 1.0,
         context_center_share: float = 1.0,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
         super().__init__(
             "emoticon",
@@ -108,14 +110,16 @@ class Emoticon(Mter):
             context_input=ContextInput(center_share=context_center_share, masks_body=True),
             array_inputs=model_array_inputs("emoticon", depth_form=depth_form),
             has_linear_outputs=has_linear_outputs,
+            n_labels=n_labels,
         )
-        self.face = FaceBranch()
-        self.pose = PoseBranch(dropout)
-        self.context = AttentionResNet18()
-        self.depth = DepthCnn() if depth_form == "cnn" else ProximityGcn(proximity_limit)
-        self.reduce = nn.Linear(N_ANSWERS * N_CATEGORIES, FUSION_WIDTH)
+        self.face = FaceBranch(n_labels)
+        self.pose = PoseBranch(dropout, n_labels=n_labels)
+        self.context = AttentionResNet18(n_labels)
+        is_cnn = depth_form == "cnn"
+        self.depth = DepthCnn(n_labels=n_labels) if is_cnn else ProximityGcn(proximity_limit, n_labels=n_labels)
+        self.reduce = nn.Linear(N_ANSWERS * n_labels, FUSION_WIDTH)
         self.act = nn.ReLU()
-        self.head = nn.Linear(FUSION_WIDTH, N_CATEGORIES)
+        self.head = nn.Linear(FUSION_WIDTH, n_labels)
         self.vad_head = nn.Linear(FUSION_WIDTH, N_VAD) if predicts_vad else None
 
     @property
@@ -143,7 +147,7 @@ class Emoticon(Mter):
             ("pose", self.pose, "pose", POSE),
         ):
             is_present[name] = inputs[form.presence]
-            logits[name] = masked_rows(branch, inputs[given], is_present[name], N_CATEGORIES)
+            logits[name] = masked_rows(branch, inputs[given], is_present[name], self.n_labels)
         return ModalityLogits(logits, is_present)
 
     def compute_depth(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -151,4 +155,4 @@ class Emoticon(Mter):
         if isinstance(self.depth, ProximityGcn):
             output: Tensor = self.depth(inputs["people"], inputs[PEOPLE.presence])
             return output
-        return masked_rows(self.depth, inputs["depth"], inputs[self.array_inputs["depth"].presence], N_CATEGORIES)
+        return masked_rows(self.depth, inputs["depth"], inputs[self.array_inputs["depth"].presence], self.n_labels)

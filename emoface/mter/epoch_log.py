@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.schema import CATEGORIES, DIMENSIONS
+from emoface.schema import DIMENSIONS
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,10 @@ class ValMetrics:
 
     Attributes:
         losses: The terms of the loss and their sum ``loss``.
-        average_precision: (26,), nan for a label that no person has.
+        average_precision: (n_labels,), nan for a label that no person has.
         mean_average_precision: Mean over the labels that at least one person has; nan where there is no such label.
         chance: Chance level of the mean average precision: the mean prevalence of the same labels.
+        label_names: The names of the labels.
         average_absolute_error: Errors of valence, arousal, dominance on 1-10; empty if the model has no head for them,
             nan where EMOTIC has no rating.
     """
@@ -30,6 +31,7 @@ class ValMetrics:
     average_precision: NDArray[np.float64]
     mean_average_precision: float
     chance: float
+    label_names: tuple[str, ...]
     average_absolute_error: tuple[float, ...]
 
 
@@ -51,7 +53,9 @@ def to_line(epoch: int, learning_rate: float, losses: Mapping[str, float], metri
         "val_losses": {name: value for name, value in metrics.losses.items() if name != "loss"},
         "val_map": _or_none(metrics.mean_average_precision),
         "val_chance": _or_none(metrics.chance),
-        "val_average_precision": dict(zip(CATEGORIES, map(_or_none, metrics.average_precision.tolist()), strict=True)),
+        "val_average_precision": dict(
+            zip(metrics.label_names, map(_or_none, metrics.average_precision.tolist()), strict=True)
+        ),
     }
     if metrics.average_absolute_error:
         errors = map(_or_none, metrics.average_absolute_error)

@@ -19,8 +19,7 @@ from emoface.datasets.publication import last_name
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.inputs import ContextInput
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAMS, FaceFill
-from emoface.mter.runs import RUN_NAME, Run, RunDescription, read_run
-from emoface.schema import CATEGORIES
+from emoface.mter.runs import RUN_NAME, LabelNames, Run, RunDescription, read_run
 from emoface.storage.files import file_sha256, parse_json, read_text, write_text
 from emoface.storage.settings import describe_fault
 from emoface.version import __version__
@@ -62,7 +61,7 @@ class _Config(RunDescription):
     format: Literal["emoface model 1"]
     streams: Annotated[list[str], Field(min_length=1)]
     context_input: _ContextForm
-    label_names: list[str]
+    label_names: LabelNames
     weights_sha256: str
 
 
@@ -92,7 +91,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
             for name, form in model.array_inputs.items()
         },
         "has_linear_outputs": model.has_linear_outputs,
-        "label_names": list(CATEGORIES),
+        "label_names": list(run.label_names),
         "normalisation": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
         "preprocessing": describe_preprocessing(model),
         "detector": run.detector,
@@ -182,8 +181,6 @@ def to_run(text: str, path: Path, *, weights_name: str | None = None) -> Run:
         raise SettingsError(
             f"{path}: not the description of a model that emoface can load ({describe_fault(error)}); {_REMEDY}"
         ) from error
-    if config.label_names != list(CATEGORIES):
-        raise SettingsError(f"{path}: label_names are not EMOTIC's {len(CATEGORIES)} categories in order; {_REMEDY}")
     if unknown := [name for name in config.streams if name not in STREAMS or name not in config.stream_sizes]:
         raise SettingsError(f"{path}: no size of the stream '{unknown[0]}', expected some of {STREAMS}; {_REMEDY}")
     run = Run(path.parent, settings, settings_name=path.name, weights_name=weights_name or path.name)

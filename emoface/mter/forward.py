@@ -14,7 +14,7 @@ from emoface.mter.base import Mter, MterOutput
 from emoface.mter.dataset import PeopleDataset, iterate_batches, move_ahead
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
-from emoface.schema import DIMENSIONS, N_CATEGORIES
+from emoface.schema import DIMENSIONS
 
 _LINEAR_TAIL = 0.02
 """Linear outputs below this, or above 1 minus this, are drawn towards 0 and 1."""
@@ -90,7 +90,7 @@ def forward_people(
         parts.append(forward_batch(model, batch.inputs, batch.has_face))
         progress.advance(len(batch))
     if not parts:
-        return ModelOutputs(np.zeros((0, N_CATEGORIES), np.float32), {}, None)
+        return ModelOutputs(np.zeros((0, model.n_labels), np.float32), {}, None)
     vads = [part.vad for part in parts if part.vad is not None]
     return ModelOutputs(
         probabilities=np.concatenate([part.probabilities for part in parts]),

@@ -45,34 +45,43 @@ STREAMS_MODELS: dict[str, tuple[str, ...]] = {name: tuple(kinds) for name, kinds
 
 
 class Stream(nn.Module):
-    """A backbone and the stream's own head of 26 logits."""
+    """A backbone and the stream's own head, of a logit per label."""
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, n_labels: int = N_CATEGORIES) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(backbone.n_features, N_CATEGORIES)
+        self.head = nn.Linear(backbone.n_features, n_labels)
 
 
 class Fusion(nn.Module):
-    """Fuses the concatenated features of all streams, (b, n), to 26 logits and optionally valence, arousal, dominance.
+    """Fuses the concatenated features of all streams, (b, n), to logits and optionally valence, arousal, dominance.
 
     Args:
         n_features: Width of the concatenated features.
         dropout: Dropout probability before the heads.
         predicts_vad: Whether there is a head for valence, arousal and dominance, whose outputs are linear.
         prelu_per_channel: Whether each of the 256 channels has a slope of its own; else all share one.
+        n_labels: Number of labels.
 
     Source: thesis, section 3.2.4: concatenation, PReLU with an initial slope of 0.25. Figure 3-3 is not in the text;
     width, BatchNorm and dropout are our choice.
     """
 
-    def __init__(self, n_features: int, dropout: float, predicts_vad: bool, *, prelu_per_channel: bool = False) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        dropout: float,
+        predicts_vad: bool,
+        *,
+        prelu_per_channel: bool = False,
+        n_labels: int = N_CATEGORIES,
+    ) -> None:
         super().__init__()
         self.reduce = nn.Linear(n_features, FUSION_WIDTH)
         self.norm = FeatureNorm(FUSION_WIDTH)
         self.act = nn.PReLU(FUSION_WIDTH if prelu_per_channel else 1, init=PRELU_START)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(FUSION_WIDTH, N_CATEGORIES)
+        self.head = nn.Linear(FUSION_WIDTH, n_labels)
         self.vad_head = nn.Linear(FUSION_WIDTH, N_VAD) if predicts_vad else None
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -95,6 +104,7 @@ class StreamsModel(Mter):
         has_linear_outputs: See ``Mter``.
         prelu_per_channel: See ``Fusion``.
         context_input: How the photo becomes the input of the context stream.
+        n_labels: Number of labels.
     """
 
     def __init__(
@@ -107,13 +117,22 @@ class StreamsModel(Mter):
         has_linear_outputs: bool = False,
         prelu_per_channel: bool = False,
         context_input: ContextInput | None = None,
+        n_labels: int = N_CATEGORIES,
     ) -> None:
-        super().__init__(name, tuple(backbones), context_input=context_input, has_linear_outputs=has_linear_outputs)
-        self.stream = nn.ModuleDict({stream: Stream(backbones[stream]) for stream in self.streams})
+        super().__init__(
+            name,
+            tuple(backbones),
+            context_input=context_input,
+            has_linear_outputs=has_linear_outputs,
+            n_labels=n_labels,
+        )
+        self.stream = nn.ModuleDict({stream: Stream(backbones[stream], n_labels) for stream in self.streams})
         n_features = sum(backbones[stream].n_features for stream in self.streams)
         self.fusion = None
         if len(self.streams) > 1:
-            self.fusion = Fusion(n_features, dropout, predicts_vad, prelu_per_channel=prelu_per_channel)
+            self.fusion = Fusion(
+                n_features, dropout, predicts_vad, prelu_per_channel=prelu_per_channel, n_labels=n_labels
+            )
         self.vad_head = nn.Linear(n_features, N_VAD) if predicts_vad and self.fusion is None else None
 
     def backbones(self) -> dict[str, Backbone]:
@@ -160,6 +179,7 @@ def build_model(
     depth_form: DepthForm = "cnn",
     proximity_limit: float = 1.0,
     region_source: RegionSource = "proposals",
+    n_labels: int = N_CATEGORIES,
     backbones: Mapping[str, Backbone] | None = None,
 ) -> Mter:
     """Builds a model with randomly initialised weights.
@@ -180,6 +200,7 @@ def build_model(
         depth_form: Network of the depth branch of ``emoticon``.
         proximity_limit: Distance up to which two people are joined in the graph of the depth form ``gcn``.
         region_source: Where the nodes of ``affective-graph`` come from.
+        n_labels: Number of labels.
         backbones: By stream, a network in place of the model's own, for ``STREAMS_MODELS``.
 
     Raises:
@@ -203,6 +224,7 @@ def build_model(
         "dropout": dropout,
         "predicts_vad": predicts_vad,
         "has_linear_outputs": linear_outputs,
+        "n_labels": n_labels,
     }
     share: dict[str, Any] = {"context_center_share": context_center_share}
     form = ContextInput(masks_face=is_caer, face_fill=face_fill, center_share=context_center_share)
@@ -242,12 +264,15 @@ def build_model(
     return model
 
 
-def build_recipe_model(name: str, recipe: Recipe, backbones: Mapping[str, Backbone] | None = None) -> Mter:
+def build_recipe_model(
+    name: str, recipe: Recipe, n_labels: int = N_CATEGORIES, backbones: Mapping[str, Backbone] | None = None
+) -> Mter:
     """Builds a model as a recipe asks for it, with randomly initialised weights.
 
     Args:
         name: One of ``MODEL_NAMES``.
         recipe: The training recipe, whose settings of the architecture are used.
+        n_labels: Number of labels.
         backbones: See ``build_model``.
 
     Raises:
@@ -277,6 +302,7 @@ def build_recipe_model(name: str, recipe: Recipe, backbones: Mapping[str, Backbo
         depth_form=recipe.depth_form,
         proximity_limit=recipe.proximity_limit,
         region_source=recipe.region_source,
+        n_labels=n_labels,
         backbones=backbones,
     )
 

@@ -138,9 +138,12 @@ class PoseBranch(nn.Module):
     Args:
         dropout: Dropout probability within each unit.
         widths: Features of a joint after each unit.
+        n_labels: Number of labels.
     """
 
-    def __init__(self, dropout: float = 0.5, widths: tuple[int, ...] = POSE_WIDTHS) -> None:
+    def __init__(
+        self, dropout: float = 0.5, widths: tuple[int, ...] = POSE_WIDTHS, n_labels: int = N_CATEGORIES
+    ) -> None:
         super().__init__()
         adjacency = spatial_partition()
         self.norm = FeatureNorm(_POSE_CHANNELS * N_JOINTS)
@@ -151,7 +154,7 @@ class PoseBranch(nn.Module):
                 for number, (one, other) in enumerate(zip(before, widths, strict=True))
             )
         )
-        self.head = nn.Linear(widths[-1], N_CATEGORIES)
+        self.head = nn.Linear(widths[-1], n_labels)
 
     def forward(self, pose: Tensor) -> Tensor:
         known = pose.masked_fill(pose[:, 2:] <= 0, 0)

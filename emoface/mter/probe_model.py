@@ -25,7 +25,7 @@ class ProbeModel(Mter):
     """
 
     def __init__(self, backbone: FrozenBackbone, scaler: FeatureScaler, head: Head) -> None:
-        super().__init__(PROBE, scaler.streams)
+        super().__init__(PROBE, scaler.streams, n_labels=len(head.layers[-1][1]))
         self.network = backbone.network
         self.head = nn.ModuleList(_to_linear(weights, biases) for weights, biases in head.layers)
         self._scaler = scaler

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.features import BackboneFacts
@@ -27,7 +27,7 @@ from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
 from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
-from emoface.schema import CATEGORIES
+from emoface.schema import CATEGORIES, FEWEST_LABELS, check_label_names
 from emoface.storage.files import parse_json, read_text, write_bytes, write_text
 from emoface.storage.records import read_record, record_path
 from emoface.storage.settings import describe_fault
@@ -52,6 +52,14 @@ class _Described(BaseModel):
     """A part of ``run.json`` that jobs use; a later emoface may write more."""
 
     model_config = ConfigDict(strict=True, extra="allow")
+
+
+def _check_label_names(names: list[str]) -> list[str]:
+    return list(check_label_names(names))
+
+
+LabelNames = Annotated[list[str], Field(min_length=FEWEST_LABELS), AfterValidator(_check_label_names)]
+"""The labels that a model predicts."""
 
 
 class _DataSet(_Described):
@@ -90,6 +98,7 @@ class RunDescription(_Described):
     started_from: list[_Source] = []
     backbones: dict[str, StreamBackbone] = {}
     probe: _ProbePart | None = None
+    label_names: LabelNames = list(CATEGORIES)
 
     @model_validator(mode="after")
     def _check_probe(self) -> Self:
@@ -258,6 +267,11 @@ class Run:
         return self.recipe.predicts_vad
 
     @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that the model predicts, in the order of its outputs."""
+        return tuple(self.settings.get("label_names", CATEGORIES))
+
+    @property
     def stream_sizes(self) -> dict[str, int]:
         """Side of each stream's input, pixels."""
         return dict(self.settings["stream_sizes"])
@@ -284,10 +298,12 @@ class Run:
         if self.is_probe:
             raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
         if not self.backbones:
-            return build_recipe_model(self.model_name, self.recipe)
+            return build_recipe_model(self.model_name, self.recipe, len(self.label_names))
         from emoface.mter.stream_networks import rebuild_backbones
 
-        return build_recipe_model(self.model_name, self.recipe, rebuild_backbones(self.backbones))
+        return build_recipe_model(
+            self.model_name, self.recipe, len(self.label_names), rebuild_backbones(self.backbones)
+        )
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
         """Loads the trained network, in evaluation mode, on the CPU.
@@ -414,11 +430,12 @@ def write_run(run_dir: Path, settings: dict[str, Any]) -> Run:
 
     Args:
         run_dir: Folder of the run.
-        settings: The settings of the run, see ``Run``; label names, versions and environment are added.
+        settings: The settings of the run, see ``Run``; versions and environment are added, and EMOTIC's label names
+            if it has no others.
     """
     described = {
         **settings,
-        "label_names": list(CATEGORIES),
+        "label_names": list(settings.get("label_names", CATEGORIES)),
         "normalisation": settings.get("normalisation", {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)}),
         "stream_sizes": settings.get("stream_sizes", dict(STREAM_SIZES)),
         "versions": {"emoface": __version__, **{name: version(name) for name in _PACKAGES}},

@@ -47,6 +47,7 @@ from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, EpochPlan, check_e
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
 from emoface.progress import SILENT, Progress
+from emoface.schema import CATEGORIES
 
 _STATE_KEYS = ("model", "averaged", "n_updates", "optimizer", "lines")
 """The entries of ``last.pt``."""
@@ -114,6 +115,7 @@ class Trainer:
         loggers: Names of the loggers of the curves.
         logged_settings: The settings that the loggers show, by name.
         compiles: Whether ``torch.compile`` compiles the network for training; evaluation does not use it.
+        label_names: The names of the labels, for the log.
         progress: Receives one step per person.
 
     Attributes:
@@ -138,6 +140,7 @@ class Trainer:
         loggers: Sequence[LoggerName] = (),
         logged_settings: Mapping[str, Any] | None = None,
         compiles: bool = False,
+        label_names: tuple[str, ...] = CATEGORIES,
         progress: Progress = SILENT,
     ) -> None:
         self.model = model.to(fabric.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -156,6 +159,7 @@ class Trainer:
         self._logged_settings = logged_settings or {}
         self._pins_memory = fabric.device.type == "cuda"
         self._will_compile = compiles
+        self._label_names = label_names
         self._progress = progress
         self._raw_optimizer = build_recipe_optimizer(model, recipe)
         self._wrapped_model, self._optimizer = fabric.setup(model, self._raw_optimizer)
@@ -270,6 +274,7 @@ class Trainer:
             average_precision=precision.average_precision,
             mean_average_precision=precision.mean_average_precision,
             chance=precision.mean_prevalence,
+            label_names=self._label_names,
             average_absolute_error=_vad_errors(output, truth),
         )
 

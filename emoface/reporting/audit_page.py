@@ -22,6 +22,9 @@ TEMPLATE = "audit.html.j2"
 BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
 """Names of the two groups of people that the audit compares: all annotated people, and those whose face was found."""
 
+OWN_BEFORE, OWN_AFTER = "all people", "people with a face"
+"""The same of a data set with labels of its own."""
+
 _N_NOTES, _N_PAIRS = 12, 10
 
 
@@ -31,9 +34,19 @@ def name_groups(statistics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, 
     Args:
         statistics: ``before`` and ``after`` of ``audit.json``.
     """
-    yield BEFORE, statistics["before"]
+    before, after = _group_names(_label_names(statistics))
+    yield before, statistics["before"]
     if statistics["after"] is not None:
-        yield AFTER, statistics["after"]
+        yield after, statistics["after"]
+
+
+def _label_names(statistics: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels of the data set, in their order."""
+    return tuple(statistics["before"]["label_counts"])
+
+
+def _group_names(label_names: tuple[str, ...]) -> tuple[str, str]:
+    return (BEFORE, AFTER) if label_names == CATEGORIES else (OWN_BEFORE, OWN_AFTER)
 
 
 def write_audit_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
@@ -46,17 +59,18 @@ def write_audit_figures(report_dir: Path, labels: dict[str, Any]) -> list[Path]:
     Returns:
         The files written.
     """
+    names = _label_names(labels)
     paths = _write_histogram(report_dir / "label_histogram", "People per label", labels)
     for name, statistics in labels["splits"].items():
         paths += _write_histogram(report_dir / f"label_histogram_{name}", f"People per label, {name}", statistics)
     counts_of = {title: np.array(group["co_occurrence"]) for title, group in name_groups(labels)}
     title = "Share of the people with the row's label who also have the column's label"
     shares_of = {title: _co_occurrence_shares(counts) for title, counts in counts_of.items()}
-    paths += write_co_occurrence(report_dir / "co_occurrence", title, CATEGORIES, shares_of)
+    paths += write_co_occurrence(report_dir / "co_occurrence", title, names, shares_of)
     rows = [
         [label, other, *(counts[i, j] for counts in counts_of.values())]
-        for i, label in enumerate(CATEGORIES)
-        for j, other in enumerate(CATEGORIES)
+        for i, label in enumerate(names)
+        for j, other in enumerate(names)
     ]
     table_path = report_dir / "co_occurrence.csv"
     write_text(table_path, csv_text(["label", "other", *counts_of], rows))
@@ -76,15 +90,17 @@ def write_audit_page(
     """
     labels = audit["labels"]
     judged = labels["after"] or labels["before"]
+    before_name, after_name = _group_names(_label_names(labels))
     page = render_page(
         TEMPLATE,
         {"count": format_count, "share": format_share, "number": format_number},
         audit=audit,
         labels=labels,
-        before_name=BEFORE,
-        after_name=AFTER,
+        is_emotic=_label_names(labels) == CATEGORIES,
+        before_name=before_name,
+        after_name=after_name,
         judged=judged,
-        judged_name=AFTER if labels["after"] else BEFORE,
+        judged_name=after_name if labels["after"] else before_name,
         order=_by_frequency(labels["before"]["label_counts"]),
         heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
         pairs=_frequent_pairs(judged),
@@ -97,7 +113,7 @@ def write_audit_page(
 
 
 def _write_histogram(stem: Path, title: str, statistics: dict[str, Any]) -> list[Path]:
-    """Draws labels by their frequency in EMOTIC, as in the thesis's figure 4-1; the CSV keeps EMOTIC's label order."""
+    """Draws labels by their frequency in EMOTIC, as in the thesis's figure 4-1; the CSV keeps the order of labels."""
     order = _by_frequency(statistics["before"]["label_counts"])
     groups = dict(name_groups(statistics))
     counts_of = {
@@ -105,14 +121,14 @@ def _write_histogram(stem: Path, title: str, statistics: dict[str, Any]) -> list
         for name, group in groups.items()
     }
     paths = write_label_histogram(stem, title, order, counts_of)
-    rows = ([label, *(group["label_counts"][label] for group in groups.values())] for label in CATEGORIES)
+    rows = ([label, *(group["label_counts"][label] for group in groups.values())] for label in _label_names(statistics))
     table_path = stem.with_name(f"{stem.name}.csv")
     write_text(table_path, csv_text(["label", *groups], rows))
     return [*paths, table_path]
 
 
 def _by_frequency(counts: Mapping[str, int]) -> list[str]:
-    return sorted(CATEGORIES, key=lambda name: (-counts[name], name))
+    return sorted(counts, key=lambda name: (-counts[name], name))
 
 
 def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -126,10 +142,10 @@ def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _frequent_pairs(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The pairs of labels that most people have together, most frequent first."""
-    counts = np.array(statistics["co_occurrence"])
+    counts, names = np.array(statistics["co_occurrence"]), list(statistics["label_counts"])
     pairs = [
         {
-            "labels": (CATEGORIES[i], CATEGORIES[j]),
+            "labels": (names[i], names[j]),
             "people": int(counts[i, j]),
             "share_of_rarer": counts[i, j] / min(counts[i, i], counts[j, j]),
         }

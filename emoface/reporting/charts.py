@@ -79,7 +79,8 @@ def write_co_occurrence(
         The files written.
     """
     with _style():
-        figure, panels = _lay_out(title, len(shares_of), (6.2, 6.2), bottom=1.5)
+        side = max(6.2, 0.235 * len(names))
+        figure, panels = _lay_out(title, len(shares_of), (side, side), bottom=1.5)
         for panel, (subtitle, shares) in zip(panels, shares_of.items(), strict=True):
             drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
             panel.set_title(subtitle, loc="left", fontsize=10)

@@ -163,11 +163,11 @@ def build_metrics(predictions: Predictions, context: EvaluationContext, progress
     outputs = _describe_outputs(predictions)
     metrics = {
         **_describe_context(predictions, context),
-        **_to_metrics(evaluation, thresholds),
-        "chance": _chance_to_json(evaluation, chance),
-        "annotators": _describe_annotators(facts),
+        **_to_metrics(evaluation, thresholds, predictions.label_names),
+        "chance": _chance_to_json(evaluation, chance, predictions.label_names),
+        "annotators": _describe_annotators(facts, predictions.label_names),
         "outputs": outputs,
-        "rare_labels": _find_rare_labels(predictions.labels),
+        "rare_labels": _find_rare_labels(predictions),
     }
     metrics["warnings"] = list_warnings(metrics)
     for warning in metrics["warnings"]:
@@ -231,7 +231,8 @@ def group_people(predictions: Predictions, facts: PeopleFacts) -> dict[str, dict
     The groups of a kind have no person in common and together hold everybody.
     """
     n, sources = predictions.people_in_photo, predictions.sources
-    known_first = [*SOURCES, *sorted({str(name) for name in sources} - set(SOURCES))]
+    expected = SOURCES if predictions.label_names == CATEGORIES else ()
+    known_first = [*expected, *sorted({str(name) for name in sources} - set(expected))]
     return {
         "face": {"with a face": predictions.has_face, "without a face": ~predictions.has_face},
         "source": {name: sources == name for name in known_first},
@@ -279,9 +280,9 @@ def list_warnings(metrics: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _find_rare_labels(labels: NDArray[np.uint8]) -> dict[str, int]:
-    counts = labels.sum(axis=0, dtype=np.int64).tolist()
-    return {name: count for name, count in zip(CATEGORIES, counts, strict=True) if count < FEW_PEOPLE}
+def _find_rare_labels(predictions: Predictions) -> dict[str, int]:
+    counts = predictions.labels.sum(axis=0, dtype=np.int64).tolist()
+    return {name: count for name, count in zip(predictions.label_names, counts, strict=True) if count < FEW_PEOPLE}
 
 
 def _describe_context(predictions: Predictions, context: EvaluationContext) -> dict[str, Any]:
@@ -289,6 +290,7 @@ def _describe_context(predictions: Predictions, context: EvaluationContext) -> d
     return {
         "emoface_version": __version__,
         "model": context.model,
+        "label_names": list(predictions.label_names),
         "run": context.run,
         "has_shuffled_labels": context.has_shuffled_labels,
         "other_inputs": context.other_inputs,
@@ -328,7 +330,7 @@ def _describe_range(probabilities: NDArray[np.float32]) -> dict[str, Any]:
     }
 
 
-def _describe_annotators(facts: PeopleFacts) -> dict[str, Any]:
+def _describe_annotators(facts: PeopleFacts, label_names: tuple[str, ...]) -> dict[str, Any]:
     """Describes how well one annotator agrees with the others; ``reason`` says why there is nothing to compute."""
     agreement = measure_annotators(facts.annotator_votes, facts.n_annotators)
     reason = None
@@ -336,27 +338,29 @@ def _describe_annotators(facts: PeopleFacts) -> dict[str, Any]:
         n_single, n_unknown = int((facts.n_annotators == 1).sum()), int((facts.n_annotators == 0).sum())
         parts = [
             f"{n_single:,} people have one annotator, who has nobody to agree with" if n_single else "",
-            f"of {n_unknown:,} people only the united labels are known, not what each annotator chose, which EMOTIC's "
-            ".mat has and its CSV form has not"
-            if n_unknown
-            else "",
+            _describe_unknown_annotators(n_unknown, label_names) if n_unknown else "",
         ]
         reason = "; ".join(part for part in parts if part) or "nobody is evaluated"
-    return {"reason": reason, "people": agreement.n_people, **_agreement_to_json(agreement)}
+    return {"reason": reason, "people": agreement.n_people, **_agreement_to_json(agreement, label_names)}
 
 
-def _agreement_to_json(agreement: AnnotatorAgreement) -> dict[str, Any]:
+def _describe_unknown_annotators(n_people: int, label_names: tuple[str, ...]) -> str:
+    known_by = ", which EMOTIC's .mat has and its CSV form has not" if label_names == CATEGORIES else ""
+    return f"of {n_people:,} people only the united labels are known, not what each annotator chose{known_by}"
+
+
+def _agreement_to_json(agreement: AnnotatorAgreement, label_names: tuple[str, ...]) -> dict[str, Any]:
     return {
         "mean_annotators": to_json_number(agreement.mean_annotators),
         "mean_average_precision": to_json_number(agreement.mean_average_precision),
         "mean_prevalence": to_json_number(agreement.mean_prevalence),
         "lift": to_json_number(agreement.mean_average_precision - agreement.mean_prevalence),
         "jaccard": to_json_number(agreement.mean_jaccard),
-        "average_precision": to_json_numbers(CATEGORIES, agreement.average_precision),
+        "average_precision": to_json_numbers(label_names, agreement.average_precision),
     }
 
 
-def _chance_to_json(evaluation: Evaluation, chance: ChanceLevels) -> dict[str, Any]:
+def _chance_to_json(evaluation: Evaluation, chance: ChanceLevels, label_names: tuple[str, ...]) -> dict[str, Any]:
     """Converts the chance level of every metric; each constant prediction is named by the labels it predicts."""
     prevalence = to_json_number(evaluation.overall.mean_prevalence)
     return {
@@ -364,20 +368,20 @@ def _chance_to_json(evaluation: Evaluation, chance: ChanceLevels) -> dict[str, A
         "mean_average_precision": prevalence,
         "mean_interpolated_average_precision": prevalence,
         "mean_roc_auc": ROC_AUC_CHANCE,
-        "jaccard": _constant_to_json(chance.mean_jaccard),
-        "mean_f1": _constant_to_json(chance.mean_f1),
-        "micro_f1": _constant_to_json(chance.micro_f1),
-        "hamming_loss": _constant_to_json(chance.hamming_loss),
+        "jaccard": _constant_to_json(chance.mean_jaccard, label_names),
+        "mean_f1": _constant_to_json(chance.mean_f1, label_names),
+        "micro_f1": _constant_to_json(chance.micro_f1, label_names),
+        "hamming_loss": _constant_to_json(chance.hamming_loss, label_names),
         "mean_vad_of_train": to_json_numbers(DIMENSIONS, chance.vad_means),
         **_vad_to_json(chance.vad),
     }
 
 
-def _constant_to_json(constant: ConstantLabels) -> dict[str, Any]:
-    return {"value": to_json_number(constant.value), "always": [CATEGORIES[k] for k in constant.labels]}
+def _constant_to_json(constant: ConstantLabels, label_names: tuple[str, ...]) -> dict[str, Any]:
+    return {"value": to_json_number(constant.value), "always": [label_names[k] for k in constant.labels]}
 
 
-def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[str, Any]:
+def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None, label_names: tuple[str, ...]) -> dict[str, Any]:
     """Converts all metrics for ``metrics.json``."""
     groups = ((by, name, one) for by, parts in evaluation.groups.items() for name, one in parts.items())
     no_vad = dict.fromkeys(("average_absolute_error", "root_mean_squared_error", "concordance_correlation"))
@@ -388,7 +392,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
         **_thresholds_to_json(evaluation.at_thresholds.get(BEST_F1)),
         BREAK_EVEN: _thresholds_to_json(evaluation.at_thresholds.get(BREAK_EVEN)),
         **(no_vad if evaluation.vad is None else _vad_to_json(evaluation.vad)),
-        "per_label": {name: _label_to_json(evaluation, thresholds, k) for k, name in enumerate(CATEGORIES)},
+        "per_label": {name: _label_to_json(evaluation, thresholds, k) for k, name in enumerate(label_names)},
         "streams": {
             stream: {
                 "people": one.n_people,
@@ -396,7 +400,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
                 "mean_prevalence": to_json_number(one.mean_prevalence),
                 "lift": to_json_number(one.mean_lift),
                 "labels_defined": one.labels_defined,
-                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
+                "average_precision": to_json_numbers(label_names, one.average_precision),
             }
             for stream, one in evaluation.streams.items()
         },
@@ -406,7 +410,7 @@ def _to_metrics(evaluation: Evaluation, thresholds: Thresholds | None) -> dict[s
                 "group": name,
                 "people": one.n_people,
                 **precision_to_json(one),
-                "average_precision": to_json_numbers(CATEGORIES, one.average_precision),
+                "average_precision": to_json_numbers(label_names, one.average_precision),
             }
             for by, name, one in groups
         ],

@@ -23,7 +23,7 @@ from emoface.reporting.pages import (
     to_percent,
 )
 from emoface.reporting.published import PublishedResult, choose_shown
-from emoface.schema import CATEGORIES, DIMENSIONS
+from emoface.schema import DIMENSIONS
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
 
@@ -52,14 +52,14 @@ def write_evaluation_charts(
     title = f"{metrics['model']} on {metrics['split']}: mAP {_format_percent(metrics['mean_average_precision'])}"
     bars = Bars(*(_numbers([one(values) for values in per_label.values()]) for one in _BAR_PARTS))
     curves, captions = {}, {}
-    for k, name in enumerate(CATEGORIES):
+    for k, name in enumerate(per_label):
         curve = precision_recall_curve(labels[:, k], probabilities[:, k])
         curves[name] = (curve.recall, curve.precision)
         value = per_label[name]["average_precision"]
         captions[name] = "undefined" if value is None else f"AP {_format_percent(value)}"
     prevalence = {name: values["prevalence"] for name, values in per_label.items()}
     return [
-        *write_precision_bars(out / "average_precision", title, CATEGORIES, {metrics["model"]: bars}),
+        *write_precision_bars(out / "average_precision", title, list(per_label), {metrics["model"]: bars}),
         *write_precision_recall(out / "precision_recall", title, curves, captions, prevalence),
     ]
 
@@ -126,7 +126,7 @@ def write_evaluation_page(path: Path, metrics: Mapping[str, Any], charts: list[P
         published=choose_shown(metrics["published"]),
         columns=_published_columns(metrics),
         pictures={chart.stem: svg_address(chart) for chart in charts if chart.suffix == ".svg"},
-        order=sorted(CATEGORIES, key=lambda name: -(metrics["per_label"][name]["average_precision"] or 0)),
+        order=sorted(metrics["per_label"], key=lambda name: -(metrics["per_label"][name]["average_precision"] or 0)),
     )
     write_text(path, page)
 

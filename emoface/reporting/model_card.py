@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from emoface.schema import CATEGORIES
+
 _SYSTEMS = {
     "kosti": "the two-branch network of Kosti et al. 2019",
     "caer-net-s": "CAER-Net-S of Lee et al. 2019",
@@ -32,10 +34,15 @@ _NOT_FOR = """\
 _BIASES = """\
 - Annotators agree little with each other on most of the categories, and an expression of the face does not show one
   emotion in all people and cultures alike (Barrett et al. 2019, "Emotional Expressions Reconsidered").
-- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds of
-  the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of people.
+{photos}
 - Labels are rare and unequally so: the average precision of a label with few people says little.
 - The surroundings are an input: the model also learns which places go with which labels in its training data."""
+_EMOTIC_PHOTOS = """\
+- EMOTIC's photos are from MSCOCO, ADE20K and the web, and are no sample of the people of the world: about two thirds
+  of the people were judged to be men, and most to be adults (Kosti et al. 2019). Errors differ between groups of
+  people."""
+_OWN_PHOTOS = """\
+- The photos of its data set are no sample of the people of the world. Errors differ between groups of people."""
 _LICENSE = """\
 Unknown to emoface, which knows the training data only by the sha256 of their manifest. If they are EMOTIC or a part of
 it: its annotations and photos may be used for non-commercial research only, and it is not settled whether weights that
@@ -67,7 +74,7 @@ def render_model_card(config: Mapping[str, Any]) -> str:
     sections = {
         f"{config['model']} of emoface": _describe_model(config),
         "What it is not for": _NOT_FOR,
-        "Known biases": _BIASES,
+        "Known biases": _BIASES.format(photos=_EMOTIC_PHOTOS if _has_emotic_labels(config) else _OWN_PHOTOS),
         "Training data and protocol": _describe_training(config, evaluations),
         "Metrics": _describe_metrics(evaluations),
         "Initial weights": _describe_initial_weights(config),
@@ -139,7 +146,7 @@ def _describe_model(config: Mapping[str, Any]) -> str:
     seen = ", ".join([*streams, *arrays])
     lines = [
         f"A network for each person in a photo: {system}, under the name `{config['model']}`. Its inputs are {seen}; "
-        "its outputs are the probabilities of the 26 categories of EMOTIC"
+        f"its outputs are the probabilities of {_describe_labels(config)}"
         + (", and valence, arousal and dominance from 1 to 10." if config["recipe"].get("predicts_vad") else "."),
     ]
     if config["shuffle_labels"]:
@@ -154,6 +161,15 @@ def _describe_model(config: Mapping[str, Any]) -> str:
     sizes = ", ".join(f"{stream} {config['stream_sizes'][stream]}" for stream in config["streams"])
     lines.append(f"Sides of the inputs in pixels: {sizes}. Categories: {', '.join(config['label_names'])}.")
     return "\n\n".join(lines)
+
+
+def _describe_labels(config: Mapping[str, Any]) -> str:
+    n_labels = len(config["label_names"])
+    return "the 26 categories of EMOTIC" if _has_emotic_labels(config) else f"{n_labels} labels of its data set"
+
+
+def _has_emotic_labels(config: Mapping[str, Any]) -> bool:
+    return tuple(config["label_names"]) == CATEGORIES
 
 
 def _describe_training(config: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:

@@ -102,6 +102,7 @@ class EvaluatedPeople:
         n_evaluated: Number of them with a prediction.
         other_sources: Names of the people's collections that are none of EMOTIC's.
         is_simulated: Whether the photos were drawn by ``emoface simulate``.
+        has_emotic_labels: Whether the labels are EMOTIC's categories, and none of the data set's own.
     """
 
     split_method: str
@@ -113,6 +114,7 @@ class EvaluatedPeople:
     n_evaluated: int
     other_sources: tuple[str, ...] = ()
     is_simulated: bool = False
+    has_emotic_labels: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
@@ -223,6 +225,7 @@ def describe_evaluated_people(manifest: Manifest, split: str, n_evaluated: int) 
         n_evaluated=n_evaluated,
         other_sources=tuple(name for name, count in sources.items() if count and name not in SOURCES),
         is_simulated=is_simulated(manifest.photos.root),
+        has_emotic_labels=manifest.label_names == CATEGORIES,
     )
 
 
@@ -304,6 +307,8 @@ def choose_shown(published: Mapping[str, Any]) -> list[PublishedResult]:
 
 
 def _why_none(people: EvaluatedPeople) -> str:
+    if not people.has_emotic_labels:
+        return "the labels are those of the data set, and no published result is known for them"
     if people.is_simulated:
         return "the people are drawn by 'emoface simulate' and are not EMOTIC's"
     if people.other_sources:

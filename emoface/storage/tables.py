@@ -14,12 +14,31 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from emoface.errors import TableError
-from emoface.schema import FINITE, LIST_LENGTHS, NEVER_NULL, VALUE_CHOICES, VALUE_RANGES
+from emoface.schema import (
+    CATEGORIES,
+    FINITE,
+    LIST_LENGTHS,
+    NEVER_NULL,
+    VALUE_RANGES,
+    is_unlabelled,
+    label_names_of,
+    list_length,
+    value_choices,
+    with_labels,
+    without_labels,
+)
 from emoface.storage.files import OUTSIDE_PATTERN, atomic_path
 from emoface.storage.urls import Place
 
 _READS_FIXED_LISTS_WITH_NULLS = 26
 """The first version of pyarrow that reads fixed-size lists with nulls from parquet."""
+
+
+_LABEL_COLUMNS = frozenset(("labels", "categories"))
+_LABELLING = (
+    "annotate them: 'emoface export-coco DIR --out people.json', fill in the labels, then 'emoface parse PHOTOS "
+    "--annotations people.json --out DIR'; see docs/your-own-photos.md"
+)
 
 
 def open_bytes(path: Path, mode: Literal["rb", "wb"] = "rb") -> pa.NativeFile:
@@ -48,13 +67,13 @@ def check_table(path: Place, found: pa.Schema, expected: pa.Schema, remedy: str)
                 f"{path}: column '{field.name}' ({field.type}) is missing, found {', '.join(found.names)}; {remedy}"
             )
         kind = found.field(position).type
-        if kind != field.type and not _is_earlier_type(field, kind):
+        if kind != field.type and not _is_earlier_type(field, kind, label_names_of(expected)):
             raise TableError(f"{path}: column '{field.name}' is {kind}, expected {field.type}; {remedy}")
 
 
-def _is_earlier_type(field: pa.Field, found: pa.DataType) -> bool:
+def _is_earlier_type(field: pa.Field, found: pa.DataType, label_names: tuple[str, ...]) -> bool:
     """Whether earlier versions of emoface wrote a column that can be null with this type."""
-    length = LIST_LENGTHS.get(field.name)
+    length = list_length(field.name, label_names)
     return length is not None and bool(found == pa.list_(field.type.value_type, length))
 
 
@@ -64,11 +83,15 @@ class TableFile:
     Attributes:
         path: Path or URL of the file.
         row_group_sizes: Number of rows of each row group.
+        label_names: The names of the table's labels, EMOTIC's categories if it has no others.
+        is_unlabelled: Whether nobody has annotated its people yet; their labels cannot be read then.
     """
 
     def __init__(self, path: Place, opened: pq.ParquetFile, schema: pa.Schema, remedy: str) -> None:
         self.path = path
         self.row_group_sizes = [opened.metadata.row_group(n).num_rows for n in range(opened.num_row_groups)]
+        self.label_names = label_names_of(schema)
+        self.is_unlabelled = is_unlabelled(schema)
         self._opened = opened
         self._schema = schema
         self._remedy = remedy
@@ -140,6 +163,8 @@ class TableFile:
 
     def _check(self, table: pa.Table) -> pa.Table:
         """Checks the values of every column of the schema and converts the types of earlier versions."""
+        if self.is_unlabelled and not _LABEL_COLUMNS.isdisjoint(table.column_names):
+            raise TableError(f"{self.path}: its people have no labels yet; {_LABELLING}")
         for position, name in enumerate(table.column_names):
             if name not in self._schema.names:
                 continue
@@ -147,17 +172,18 @@ class TableFile:
             if column.type != field.type:
                 column = column.cast(field.type)
                 table = table.set_column(position, field, column)
-            if fault := find_fault(field, column):
+            if fault := find_fault(field, column, self.label_names):
                 raise TableError(f"{self.path}: column '{name}' {fault}; {self._remedy}")
         return table
 
 
-def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
+def find_fault(field: pa.Field, column: pa.ChunkedArray, label_names: tuple[str, ...] = CATEGORIES) -> str | None:
     """Finds a value that is not allowed in a column: a null, a list of another length, a number out of range.
 
     Args:
         field: The column in its schema; a column without a rule may hold anything.
         column: The values.
+        label_names: The names of the table's labels.
 
     Returns:
         A phrase such as ``"has 2 nulls"``; None if every value is allowed.
@@ -173,14 +199,15 @@ def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
     name = field.name
     if column.null_count and (name in NEVER_NULL or not field.nullable):
         return f"has {column.null_count} nulls"
-    if name != "image" and not any(name in rules for rules in (LIST_LENGTHS, VALUE_RANGES, VALUE_CHOICES)):
+    length, choices = list_length(name, label_names), value_choices(name, label_names)
+    if name != "image" and length is None and name not in VALUE_RANGES and choices is None:
         return None
     values = column.drop_null().combine_chunks()
-    if name in LIST_LENGTHS:
+    if length is not None:
         lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
-        wrong = lengths[lengths != LIST_LENGTHS[name]]
+        wrong = lengths[lengths != length]
         if len(wrong):
-            return f"has a list of {wrong[0]} values, expected {LIST_LENGTHS[name]}"
+            return f"has a list of {wrong[0]} values, expected {length}"
     if pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
         values = values.flatten()
         if values.null_count:
@@ -192,10 +219,10 @@ def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
         if len(outside):
             expected = "a finite number" if (least, most) == FINITE else f"{least:g} to {most:g}"
             return f"has the value {outside[0]:g}, expected {expected}"
-    if name in VALUE_CHOICES and pa.types.is_string(values.type):
-        unknown = values.filter(pc.invert(pc.is_in(values, pa.array(VALUE_CHOICES[name]))))
+    if choices is not None and pa.types.is_string(values.type):
+        unknown = values.filter(pc.invert(pc.is_in(values, pa.array(choices))))
         if len(unknown):
-            return f"has the value {unknown[0].as_py()!r}, expected one of {', '.join(VALUE_CHOICES[name])}"
+            return f"has the value {unknown[0].as_py()!r}, expected one of {', '.join(choices)}"
     if name == "image":
         climbing = values.filter(pc.match_substring_regex(values, OUTSIDE_PATTERN))
         if len(climbing):
@@ -205,6 +232,8 @@ def find_fault(field: pa.Field, column: pa.ChunkedArray) -> str | None:
 
 def open_table(path: Path, schema: pa.Schema, remedy: str) -> TableFile:
     """Opens a parquet file whose columns follow ``schema``, without reading its rows.
+
+    The table may have labels of its own, see ``schema.with_labels``.
 
     Args:
         path: The parquet file.
@@ -228,6 +257,11 @@ def _open_parquet(source: pa.NativeFile, place: Place, schema: pa.Schema, remedy
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise TableError(f"{place}: not a readable parquet file ({error}); {remedy}") from error
+    try:
+        schema = with_labels(schema, label_names_of(found))
+        schema = without_labels(schema) if is_unlabelled(found) else schema
+    except ValueError as error:
+        raise TableError(f"{place}: {error}; {remedy}") from error
     check_table(place, found, schema, remedy)
     return TableFile(place, opened, schema, remedy)
 
