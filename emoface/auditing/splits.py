@@ -160,7 +160,7 @@ def audit_annotated_again(data: DataSet) -> dict[str, Any]:
         "rows": len(again),
         "people": len(np.unique(data.first_row[again])),
         "nearly_equal_boxes": int((boxes[again] != boxes[data.first_row[again]]).any(axis=1).sum()),
-        "bysource_splits": count_split_pairs(data.first_row, data.people["source_split"].to_pylist()),
+        "by_source_splits": count_split_pairs(data.first_row, data.people["source_split"].to_pylist()),
         "source_splits": _count_also_in_train(data.first_row, own_rows),
         "split": None if data.manifest is None else _audit_leaks(data, data.manifest),
         "would_leave_out": {

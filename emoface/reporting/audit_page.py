@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from emoface.labels.stratification import MIN_PEOPLE
 from emoface.reporting.charts import write_co_occurrence, write_label_histogram
-from emoface.reporting.pages import format_count, format_number, format_share, render_page
+from emoface.reporting.pages import (
+    format_count,
+    format_number,
+    format_p_value,
+    format_percent,
+    format_share,
+    format_signed_percent,
+    render_page,
+)
 from emoface.schema import CATEGORIES, EMPTY_FACE_REASONS
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
@@ -23,6 +31,11 @@ BEFORE, AFTER = "EMOTIC", "EMOTIC_Face"
 """Names of the two groups of people that the audit compares: all annotated people, and those whose face was found."""
 
 _N_NOTES, _N_PAIRS = 12, 10
+_EMPTY_MEANING = {
+    "train": "No model can be trained on this data set.",
+    "val": "Training can choose no epoch by it, and evaluation no thresholds.",
+    "test": "No model can be evaluated on it.",
+}
 
 
 def name_groups(statistics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,21 +84,32 @@ def write_audit_page(
     Args:
         path: File to write.
         audit: The content of ``audit.json``.
-        sheets: The people of the contact sheets: ``faces``, ``empties`` and ``uncertain``.
+        sheets: The cards of the contact sheets, see ``auditing.sheets.draw_sheets``.
         notes: The rows of ``parse_notes.csv``.
     """
     labels = audit["labels"]
-    judged = labels["after"] or labels["before"]
+    has_faces = labels["after"] is not None and labels["after"]["people"] > 0
+    judged = labels["after"] if has_faces else labels["before"]
     page = render_page(
         TEMPLATE,
-        {"count": format_count, "share": format_share, "number": format_number},
+        {
+            "count": format_count,
+            "share": format_share,
+            "number": format_number,
+            "percent": format_percent,
+            "points": format_signed_percent,
+            "p_value": format_p_value,
+        },
         audit=audit,
         labels=labels,
         before_name=BEFORE,
         after_name=AFTER,
         judged=judged,
-        judged_name=AFTER if labels["after"] else BEFORE,
+        judged_name=AFTER if has_faces else BEFORE,
         order=_by_frequency(labels["before"]["label_counts"]),
+        order_by_loss=_by_loss(audit["face_loss"]),
+        order_by_side=_by_side(audit["faces"]),
+        empty_meaning=_EMPTY_MEANING,
         heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
         pairs=_frequent_pairs(judged),
         reasons=EMPTY_FACE_REASONS,
@@ -113,6 +137,22 @@ def _write_histogram(stem: Path, title: str, statistics: dict[str, Any]) -> list
 
 def _by_frequency(counts: Mapping[str, int]) -> list[str]:
     return sorted(CATEGORIES, key=lambda name: (-counts[name], name))
+
+
+def _by_loss(face_loss: Mapping[str, Any] | None) -> list[str]:
+    """The labels whose people lose their face most often first; labels without a comparison last."""
+    if face_loss is None:
+        return list(CATEGORIES)
+    differences = {name: one["difference"] for name, one in face_loss["labels"].items()}
+    return sorted(CATEGORIES, key=lambda name: (differences[name] is None, differences[name] or 0.0))
+
+
+def _by_side(faces: Mapping[str, Any] | None) -> list[str]:
+    """The labels with the smallest faces first; labels without faces last."""
+    if faces is None:
+        return list(CATEGORIES)
+    medians = {name: one["median"] for name, one in faces["shorter_side_by_label"].items()}
+    return sorted(CATEGORIES, key=lambda name: (medians[name] is None, medians[name] or 0.0))
 
 
 def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

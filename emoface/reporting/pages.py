@@ -130,3 +130,15 @@ def format_signed_percent(value: float | None) -> str:
         '+1.2'
     """
     return "–" if value is None else f"{100 * value:+.1f}"
+
+
+def format_p_value(value: float | None) -> str:
+    """Formats a p-value with three decimals; None, where no test can be made, becomes empty.
+
+    Example:
+        >>> format_p_value(0.0004), format_p_value(0.0317), format_p_value(None)
+        ('< 0.001', '0.032', '')
+    """
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
