@@ -129,7 +129,7 @@ def format_signed_percent(value: float | None) -> str:
         >>> format_signed_percent(0.012)
         '+1.2'
     """
-    return "–" if value is None else f"{100 * value:+.1f}"
+    return "–" if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"
 
 
 def format_p_value(value: float | None) -> str:
