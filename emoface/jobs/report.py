@@ -67,7 +67,7 @@ def run_report(config: ReportConfig, progress: Progress = SILENT) -> JobRecord:
 
     Returns:
         The job's record; ``DIR/report/`` holds the label histograms and the co-occurrence as PNG, SVG and CSV,
-        ``audit.json`` and the self-contained ``audit.html``. ``info["broken_limits"]`` names the limits that are broken.
+        ``audit.json`` and the self-contained ``audit.html``; ``info["broken_limits"]`` names the broken limits.
 
     Raises:
         TableError: ``people.parquet`` is missing, or a table does not have the expected columns or people.
