@@ -183,9 +183,7 @@ def test_cap_is_a_third_column_and_no_miss(folder: Path) -> None:
 
 @pytest.mark.usefixtures("plain_charts")
 def test_weights_show_the_shares_that_sampling_leads_to(folder: Path) -> None:
-    ids = _write_people(
-        folder, [(*PEOPLE[k][:2], ["Anger"] if k < 10 else ["Peace"], "found") for k in range(40)]
-    )
+    ids = _write_people(folder, [(*PEOPLE[k][:2], ["Anger"] if k < 10 else ["Peace"], "found") for k in range(40)])
     _write_faces(folder, ids, ["found"] * 40)
     run_split(SplitConfig(dir=folder, by="emotic", balance="weights"))
     run_report(ReportConfig(dir=folder))

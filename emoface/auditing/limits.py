@@ -91,7 +91,7 @@ def _check_people_per_label(limit: float, audit: Mapping[str, Any]) -> list[str]
     for split in SPLITS:
         few = [f"{name} {counts[name][split]:,}" for name in counts if counts[name][split] < limit]
         if few:
-            problems.append(f"{split} has fewer people with {len(few)} labels ({', '.join(few)})")
+            problems.append(f"{split} has fewer people of {', '.join(few)}")
     return problems
 
 
