@@ -110,6 +110,7 @@ _EXTRA_OF = {
     "timm": "timm",
     "torchvision": "timm",
     "open_clip": "clip",
+    "cleanlab": "audit",
     "huggingface_hub": "hub",
     "fsspec": "s3",
     "s3fs": "s3",

@@ -271,6 +271,19 @@ CROPS_SCHEMA = pa.schema(
 Box and landmarks are in pixels of the upright photo; ``face`` is the number of the face, from left to right.
 """
 
+PHOTO_HASHES_SCHEMA = pa.schema(
+    [
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("hash", pa.binary()),
+    ]
+)
+"""``report/photo_hashes.parquet``: the hash of what each photo shows, kept so that it is computed once.
+
+``state`` is the photo's size and time, or its version; ``hash`` has 16 bytes and is null for a photo that cannot be
+read or is of nearly one colour.
+"""
+
 SAMPLING_WEIGHTS_SCHEMA = pa.schema(
     [pa.field("index", pa.int64(), nullable=False), pa.field("weight", pa.float64(), nullable=False)]
 )

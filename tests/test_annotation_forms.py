@@ -181,8 +181,6 @@ def test_words_that_are_no_labels_are_named_with_their_number(tmp_path: Path) ->
     said = " ".join(answer.stderr.split())
     assert "2 rows have labels unknown to EMOTIC: 'joyful' (2), 'smiling' (1); they are left out" in said
     assert "1 photo has boxes with classes unknown to EMOTIC: 'dog' (1), 'person (crowd)' (1); they are" in said
-        "1 photo has boxes with classes unknown to EMOTIC: 'dog' (1), 'person (crowd)' (1); they are left out" in said
-    )
 
 
 def test_without_any_known_word_one_is_shown(tmp_path: Path) -> None:

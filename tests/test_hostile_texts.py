@@ -117,7 +117,14 @@ def test_audit_page_escapes_every_text(manifest: Path, tmp_path: Path) -> None:
         "faces": [card | {"problem": "photo not here"}],
         "empties": [card | {"picture": "data:image/jpeg;base64,"}],
     }
-    sheets = {**cards, "uncertain": [card | {"problem": "photo cannot be read"}]}
+    photo = {"image": "a.jpg", "splits": ["train"], "different_bits": 1, "problem": "photo not here"}
+    measured = card | {"value": 1.0, "problem": "the crop is missing"}
+    sheets = {
+        **cards,
+        "uncertain": [card | {"problem": "photo cannot be read"}],
+        **{"blurred": [measured], "dark": [measured], "duplicates": [[photo, photo]], "label_errors": []},
+        "examples": {name: [card | {"problem": "photo not here"}] for name in audit["label_names"]},
+    }
     notes = [{"person_id": "a.jpg#0", "what": "category_unknown", "before": "b", "after": "c"}]
     texts = {}
     keys = ("by_source", "by_source_split", "by_kind", "people_by_source", "source_splits")

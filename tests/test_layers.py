@@ -14,7 +14,7 @@ PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 LAYERS = (
     ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"),
     ("vision", "labels", "metrics", "simulator"),
-    ("storage", "emotic", "annotations", "datasets", "reporting", "pipeline"),
+    ("storage", "emotic", "annotations", "datasets", "reporting", "auditing", "pipeline"),
     ("learning", "yolov5face", "mter"),
     ("inference",),
     ("jobs",),

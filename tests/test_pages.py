@@ -48,7 +48,9 @@ def test_changed_style_changes_what_inputs_say(folder: Path) -> None:
 def test_templates_of_the_package_are_whole() -> None:
     names = {path.name: [part.name for part in list_template_files(path.name)] for path in _package_templates()}
     assert names == {
-        "audit.html.j2": ["audit.html.j2"],
+        "audit.html.j2": ["audit.html.j2", "audit_photos.html.j2", "audit_people.html.j2", "audit.css"],
+        "audit_people.html.j2": ["audit_people.html.j2"],
+        "audit_photos.html.j2": ["audit_photos.html.j2"],
         "comparison.html.j2": ["comparison.html.j2", "results.css"],
         "evaluation.html.j2": ["evaluation.html.j2", "results.css"],
     }

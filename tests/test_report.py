@@ -226,6 +226,7 @@ def test_splits_are_read_through_the_manifest_and_held_against_their_target(fold
     assert split["is_own"] is True
     assert split["people_shares"] == {"train": 1, "val": 0, "test": 0}
     assert split["largest_deviation"] == {
+        "labels_judged": 1,
         "label": "Engagement",
         "split": "train",
         "share": 1,
@@ -285,7 +286,8 @@ def test_page_needs_no_network_and_every_picture_has_a_text(reported: Path) -> N
     assert all(address.startswith(("#", "data:image/jpeg;base64,")) for address in parser.addresses)
     assert not re.search(r"url\(|@import", page)
     assert not {"script", "link", "iframe", "object"} & parser.tags
-    assert len(parser.pictures) == 4  # three faces, and the one empty whose photo is here
+    # Three faces, the one empty whose photo is here, the faces again by sharpness and by brightness, and of each label.
+    assert len(parser.pictures) == 3 + 1 + 2 * 3 + (3 + 2 + 1)
     assert all(picture.get("alt") for picture in parser.pictures)
     assert page.count('class="no-picture"') == 2 + 3  # two empties, and the bodies of the three faces
     assert page.count("photo not here") >= 2

@@ -154,14 +154,21 @@ def split(config: SplitConfig) -> None:
 def report(config: ReportConfig) -> None:
     """Writes label histograms and the label balance audit, DIR/report/audit.html.
 
+    With --check, exits 1 with one line per limit that is broken.
+
     \b
     Example:
       emoface report work
+      emoface report work --run runs/mter2 --check limits.toml
     """
     from emoface.jobs.report import run_report
 
-    run_job(run_report, config)
+    record = run_job(run_report, config)
     click.echo(f"audit: {config.dir / 'report' / 'audit.html'}")
+    for broken in record.info["broken_limits"] or ():
+        click.echo(f"Broken limit: {broken}")
+    if record.info["broken_limits"]:
+        raise click.exceptions.Exit(1)
 
 
 @job_command(config="emoface.jobs.card:CardConfig", arguments=("dir",))

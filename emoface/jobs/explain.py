@@ -18,7 +18,7 @@ from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError, did_you_mean
 from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
-from emoface.reporting.drawing import draw_caption, draw_heat, unique_stems, write_png
+from emoface.reporting.drawing import draw_caption, draw_color_bar, draw_heat, unique_stems, write_png
 from emoface.storage.files import write_text
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import hash_photos, read_photo_at
@@ -213,7 +213,9 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
             drawn = draw_heat(case.photo, heats[position], boxes[stream], float(heats[position].max()))
             caption = _caption(label, stream, probability, case.person.true_labels, float(heats[position].max()))
             outline = prediction.body_bbox if stream == "context" else boxes[stream]
-            write_png(path, draw_caption(drawn, caption, [outline]))
+            captioned = draw_caption(drawn, caption, [outline])
+            scale = draw_color_bar(captioned.shape[1], "no evidence", "most evidence here")
+            write_png(path, np.concatenate([captioned, scale]))
             paths.append(path)
     json_path = config.folder / f"{case.name}.json"
     content: dict[str, Any] = {

@@ -60,6 +60,12 @@ from emoface.storage.tables import open_bytes, open_table, read_table, write_tab
 BALANCES = ("none", "cap:N", "weights")
 _PHOTO_FACTS = (IMAGE_ROOT, "undecided_frame")
 _LEFT_OUT = -1
+_NEEDS = {
+    "train": "no model can be trained on this data set",
+    "val": "training can choose no epoch and evaluation no thresholds by it",
+    "test": "no model can be evaluated on it",
+}
+"""What an empty split means."""
 _ROWS_PER_GROUP = 1000
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
@@ -237,6 +243,9 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
         features=hugging_face_features(people.label_names),
     )
     write_manifest(manifest)
+    for name, described in manifest.splits.items():
+        if not described.rows:
+            progress.note(f"Warning: {name} has 0 people; {_NEEDS[name]}")
     return finish_job(
         "split",
         config,

@@ -82,3 +82,36 @@ def measure_annotators(votes: NDArray[np.integer], n_annotators: NDArray[np.inte
         prevalence=(weight * truth).sum(axis=0) / len(n) if len(n) else np.full(n_labels, np.nan),
         mean_jaccard=mean_of_defined(jaccard),
     )
+
+
+def krippendorff_alpha(votes: NDArray[np.integer], n_annotators: NDArray[np.integer]) -> Float64Array:
+    """Computes Krippendorff's alpha of each label, for the yes or no of every annotator (nominal, two values).
+
+    ``alpha = 1 - observed / expected`` disagreement. With v of a person's m annotators for a label, the observed part
+    is ``sum 2 v (m - v) / (m - 1)`` over the people, and the expected part is ``2 n1 n0 / (n - 1)``, where n1 and n0
+    are the numbers of all yes and all no, and n is their sum. People with fewer than two annotators are left out.
+
+    Args:
+        votes: (n, k) number of annotators who chose each label.
+        n_annotators: (n,) number of annotators of each person.
+
+    Returns:
+        (k,), 1 where all agree, 0 where annotators agree as often as by chance, below 0 where they agree less; nan
+        where nobody or everybody chose the label, because there is nothing to disagree about.
+
+    Source: Krippendorff, "Computing Krippendorff's Alpha-Reliability", 2011, sections A and D; the example is its data
+    of section A, two observers and ten cases.
+
+    Example:
+        >>> meg, owen = [0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]
+        >>> votes = np.add(meg, owen)[:, None]
+        >>> krippendorff_alpha(votes, np.full(10, 2)).round(3).tolist()
+        [0.095]
+    """
+    kept = n_annotators >= 2
+    counts, n = votes[kept].astype(np.float64), n_annotators[kept].astype(np.float64)[:, None]
+    observed = (2 * counts * (n - counts) / (n - 1)).sum(axis=0)
+    n_yes, n_all = counts.sum(axis=0), n.sum()
+    expected = 2 * n_yes * (n_all - n_yes) / max(n_all - 1, 1)
+    ratio = np.divide(observed, expected, out=np.full(len(expected), np.nan), where=expected > 0)
+    return np.asarray(1 - ratio, np.float64)

@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 
 from emoface.labels.stratification import MIN_PEOPLE
 from emoface.reporting.charts import write_co_occurrence, write_label_histogram
-from emoface.reporting.pages import format_count, format_number, format_share, render_page
+from emoface.reporting.pages import (
+    format_count,
+    format_number,
+    format_p_value,
+    format_percent,
+    format_share,
+    format_signed_percent,
+    render_page,
+)
 from emoface.schema import CATEGORIES, EMPTY_FACE_REASONS
 from emoface.storage.csv_files import csv_text
 from emoface.storage.files import write_text
@@ -26,6 +34,11 @@ OWN_BEFORE, OWN_AFTER = "all people", "people with a face"
 """The same of a data set with labels of its own."""
 
 _N_NOTES, _N_PAIRS = 12, 10
+_EMPTY_MEANING = {
+    "train": "No model can be trained on this data set.",
+    "val": "Training can choose no epoch by it, and evaluation no thresholds.",
+    "test": "No model can be evaluated on it.",
+}
 
 
 def name_groups(statistics: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,23 +98,34 @@ def write_audit_page(
     Args:
         path: File to write.
         audit: The content of ``audit.json``.
-        sheets: The people of the contact sheets: ``faces``, ``empties`` and ``uncertain``.
+        sheets: The cards of the contact sheets, see ``auditing.sheets.draw_sheets``.
         notes: The rows of ``parse_notes.csv``.
     """
     labels = audit["labels"]
-    judged = labels["after"] or labels["before"]
+    has_faces = labels["after"] is not None and labels["after"]["people"] > 0
+    judged = labels["after"] if has_faces else labels["before"]
     before_name, after_name = _group_names(_label_names(labels))
     page = render_page(
         TEMPLATE,
-        {"count": format_count, "share": format_share, "number": format_number},
+        {
+            "count": format_count,
+            "share": format_share,
+            "number": format_number,
+            "percent": format_percent,
+            "points": format_signed_percent,
+            "p_value": format_p_value,
+        },
         audit=audit,
         labels=labels,
         is_emotic=_label_names(labels) == CATEGORIES,
         before_name=before_name,
         after_name=after_name,
         judged=judged,
-        judged_name=after_name if labels["after"] else before_name,
+        judged_name=after_name if has_faces else before_name,
         order=_by_frequency(labels["before"]["label_counts"]),
+        order_by_loss=_by_loss(audit["face_loss"], _label_names(labels)),
+        order_by_side=_by_side(audit["faces"], _label_names(labels)),
+        empty_meaning=_EMPTY_MEANING,
         heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
         pairs=_frequent_pairs(judged),
         reasons=EMPTY_FACE_REASONS,
@@ -129,6 +153,22 @@ def _write_histogram(stem: Path, title: str, statistics: dict[str, Any]) -> list
 
 def _by_frequency(counts: Mapping[str, int]) -> list[str]:
     return sorted(counts, key=lambda name: (-counts[name], name))
+
+
+def _by_loss(face_loss: Mapping[str, Any] | None, label_names: tuple[str, ...]) -> list[str]:
+    """The labels whose people lose their face most often first; labels without a comparison last."""
+    if face_loss is None:
+        return list(label_names)
+    differences = {name: one["difference"] for name, one in face_loss["labels"].items()}
+    return sorted(label_names, key=lambda name: (differences[name] is None, differences[name] or 0.0))
+
+
+def _by_side(faces: Mapping[str, Any] | None, label_names: tuple[str, ...]) -> list[str]:
+    """The labels with the smallest faces first; labels without faces last."""
+    if faces is None:
+        return list(label_names)
+    medians = {name: one["median"] for name, one in faces["shorter_side_by_label"].items()}
+    return sorted(label_names, key=lambda name: (medians[name] is None, medians[name] or 0.0))
 
 
 def _co_occurrence_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -136,7 +136,9 @@ def draw_tracks(photo: Photo, tracks: Sequence[DrawnTrack]) -> Photo:
 
 
 def draw_heat(photo: Photo, heat: NDArray[np.float32], xyxy: tuple[float, float, float, float], scale: float) -> Photo:
-    """Draws a heat map over a part of a photo: transparent at 0, red at the largest values.
+    """Draws a heat map over a part of a photo: grey where there is no heat, yellow at the largest values.
+
+    The part loses its own colours, so that the heat's stand out on any photo; ``draw_color_bar`` explains them.
 
     Args:
         photo: (height, width, 3), RGB; not changed.
@@ -159,8 +161,8 @@ def draw_heat(photo: Photo, heat: NDArray[np.float32], xyxy: tuple[float, float,
     spread = cv2.resize(heat, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR)
     strength = np.clip(spread[y1 - top : y2 - top, x1 - left : x2 - left] / scale, 0, 1)[..., None]
     color = _heat_colors()[(strength[..., 0] * 255).astype(np.uint8)]
-    alpha = 0.1 * (strength > 0.02) + 0.5 * strength
-    part = drawn[y1:y2, x1:x2]
+    alpha = 0.15 * (strength > 0.02) + 0.5 * strength
+    part = np.repeat(cv2.cvtColor(photo[y1:y2, x1:x2], cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     drawn[y1:y2, x1:x2] = (part * (1 - alpha) + color * alpha).round().astype(np.uint8)
     return drawn
 
@@ -187,6 +189,28 @@ def draw_caption(photo: Photo, lines: Sequence[str], boxes: Sequence[tuple[float
         font = _font(_SMALL if number else _TEXT, bold=not number)
         place = (_PAD, height + _PAD // 2 + _ROW * number)
         pen.text(place, _fit_text(pen, line, font, width - 2 * _PAD), _SOFT if number else _INK, font)
+    return np.asarray(canvas, np.uint8)
+
+
+def draw_color_bar(width: int, low: str, high: str) -> Photo:
+    """Draws the colours of a heat map as a strip, with a word for each end.
+
+    Args:
+        width: Width of the picture, pixels.
+        low: Text at the left end, no heat.
+        high: Text at the right end, the most heat.
+
+    Returns:
+        (height, width, 3), RGB.
+    """
+    canvas = Image.new("RGB", (width, _PAD + _ROW), _PAPER)
+    pen, font = ImageDraw.Draw(canvas), _font(_SMALL)
+    left, right = _PAD + pen.textlength(low, font) + 8, width - _PAD - pen.textlength(high, font) - 8
+    pen.text((_PAD, _PAD // 2), low, _SOFT, font)
+    pen.text((right + 8, _PAD // 2), high, _SOFT, font)
+    for x in range(int(left), int(right)):
+        red, green, blue = (round(value) for value in _heat_colors()[int(255 * (x - left) / max(right - left, 1))])
+        pen.line((x, _PAD // 2 + 2, x, _PAD // 2 + 14), fill=(red, green, blue))
     return np.asarray(canvas, np.uint8)
 
 
@@ -243,10 +267,10 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 @functools.cache
 def _heat_colors() -> NDArray[np.float64]:
-    """(256, 3) RGB, from yellow to dark red."""
+    """(256, 3) RGB, from dark violet to bright yellow: equal steps look equal, also to colour-blind people."""
     import matplotlib as mpl
 
-    return np.asarray(mpl.colormaps["YlOrRd"](np.linspace(0.25, 1, 256))[:, :3] * 255)
+    return np.asarray(mpl.colormaps["plasma"](np.linspace(0, 1, 256))[:, :3] * 255)
 
 
 def _color(number: int) -> str:

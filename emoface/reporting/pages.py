@@ -129,7 +129,7 @@ def format_signed_percent(value: float | None) -> str:
         >>> format_signed_percent(0.012)
         '+1.2'
     """
-    return "–" if value is None else f"{100 * value:+.1f}"
+    return "–" if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"  # + 0.0: no "-0.0"
 
 
 def format_si(value: float | None) -> str:
@@ -163,3 +163,15 @@ def format_duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def format_p_value(value: float | None) -> str:
+    """Formats a p-value with three decimals; None, where no test can be made, becomes empty.
+
+    Example:
+        >>> format_p_value(0.0004), format_p_value(0.0317), format_p_value(None)
+        ('< 0.001', '0.032', '')
+    """
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

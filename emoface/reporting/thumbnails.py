@@ -21,11 +21,12 @@ _SIDE = 192
 _QUALITY = 82
 
 
-def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
+def thumbnail_of_face(data: bytes | None, side: int = _SIDE) -> dict[str, str]:
     """Makes a thumbnail of a face crop of ``faces.parquet``.
 
     Args:
         data: The encoded crop.
+        side: Longest side of the thumbnail, pixels.
 
     Returns:
         ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
@@ -33,13 +34,16 @@ def thumbnail_of_face(data: bytes | None) -> dict[str, str]:
     if data is None:
         return {"problem": "the crop is missing"}
     try:
-        return _to_thumbnail(decode_photo(data, "face"))
+        return _to_thumbnail(decode_photo(data, "face"), side)
     except ImageError:
         return {"problem": "the crop cannot be decoded"}
 
 
 def thumbnail_of_body(
-    person: Mapping[str, Any], photos: PhotoFolder | None, face_xyxy: Sequence[float] | None = None
+    person: Mapping[str, Any],
+    photos: PhotoFolder | None,
+    face_xyxy: Sequence[float] | None = None,
+    side: int = _SIDE,
 ) -> dict[str, str]:
     """Crops a person's body box from the photo and makes a thumbnail of it.
 
@@ -47,6 +51,7 @@ def thumbnail_of_body(
         person: ``image``, ``image_wh`` and ``body_bbox`` of ``people.parquet``.
         photos: The folder that ``image`` is relative to; None if it is unknown.
         face_xyxy: A face box in original pixels to draw on the thumbnail; the crop is extended to show all of it.
+        side: Longest side of the thumbnail, pixels.
 
     Returns:
         ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
@@ -68,18 +73,37 @@ def thumbnail_of_body(
     if not body.size:
         return {"problem": "body box outside the photo"}
     if face_xyxy is None:
-        return _to_thumbnail(body)
-    return _to_thumbnail(body, [value - start for value, start in zip(face_xyxy, (left, top) * 2, strict=True)])
+        return _to_thumbnail(body, side)
+    return _to_thumbnail(body, side, [value - start for value, start in zip(face_xyxy, (left, top) * 2, strict=True)])
+
+
+def thumbnail_of_photo(image: str, photos: PhotoFolder | None, side: int = _SIDE) -> dict[str, str]:
+    """Makes a thumbnail of a whole photo.
+
+    Args:
+        image: Path of the photo below the folder.
+        photos: The folder of the photos; None if it is unknown.
+        side: Longest side of the thumbnail, pixels.
+
+    Returns:
+        ``picture``, a data URL with the thumbnail, or ``problem``, the reason why there is none.
+    """
+    if photos is None or not photos.has(image):
+        return {"problem": "photo not here"}
+    try:
+        return _to_thumbnail(photos.store.read_small(image, side), side)
+    except ImageError:
+        return {"problem": "photo cannot be read"}
 
 
 def _to_upright(photo: UprightPhoto, xyxy: Sequence[float]) -> list[float]:
     return [float(value) for value in photo.turn.to_upright(np.array(xyxy, np.float32))]
 
 
-def _to_thumbnail(photo: Photo, box_xyxy: Sequence[float] | None = None) -> dict[str, str]:
-    """Scales a picture down to at most ``_SIDE`` pixels and draws a box, given in its original pixels, on it."""
+def _to_thumbnail(photo: Photo, side: int, box_xyxy: Sequence[float] | None = None) -> dict[str, str]:
+    """Scales a picture down to at most ``side`` pixels and draws a box, given in its original pixels, on it."""
     height, width = photo.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
+    scale = min(1.0, side / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     if box_xyxy is not None:

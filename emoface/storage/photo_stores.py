@@ -21,7 +21,15 @@ from emoface.storage.files import digest_states, file_sha256, stat_state
 from emoface.storage.objects import FOLDER_SIZES, ObjectFolder, ObjectReader, to_state
 from emoface.storage.urls import Place, name_of, parent_of
 from emoface.vision.crops import Photo
-from emoface.vision.images import decode_photo_and_size, read_header, read_photo, read_photo_and_size, read_photo_size
+from emoface.vision.images import (
+    decode_photo_and_size,
+    decode_small_photo,
+    read_header,
+    read_photo,
+    read_photo_and_size,
+    read_photo_size,
+    read_small_photo,
+)
 from emoface.vision.orientation import PhotoSize
 from emoface.vision.photo_names import describe_missing, find_similar
 
@@ -88,6 +96,9 @@ class PhotoStore(Protocol):
 
     def read(self, image: str) -> tuple[Photo, PhotoSize]:
         """Reads a photo upright, with its stored size and its orientation."""
+
+    def read_small(self, image: str, side: int) -> Photo:
+        """Reads a photo upright, both sides at least ``side`` if the photo's are; see ``decode_small_photo``."""
 
     def read_states(self, images: Iterable[str]) -> PhotoStates:
         """Reads the present state of photos, without reading the photos."""
@@ -171,6 +182,10 @@ class LocalStore:
         """See ``PhotoStore``."""
         return read_photo_and_size(self.root / image)
 
+    def read_small(self, image: str, side: int) -> Photo:
+        """See ``PhotoStore``."""
+        return read_small_photo(self.root / image, side)
+
     def read_states(self, images: Iterable[str]) -> PhotoStates:
         """See ``PhotoStore``; size and modification time of each file."""
         return PhotoStates({image: stat_state(self.root / image) for image in images})
@@ -211,6 +226,12 @@ class UrlStore(ObjectFolder):
         with self.naming_missing(image):
             data = self.fetch(image)
         return decode_photo_and_size(data, self.place(image))
+
+    def read_small(self, image: str, side: int) -> Photo:
+        """See ``PhotoStore``; one request."""
+        with self.naming_missing(image):
+            data = self.fetch(image)
+        return decode_small_photo(data, self.place(image), side)
 
     def read_states(self, images: Iterable[str]) -> PhotoStates:
         """See ``PhotoStore``; one listing per folder, or one request per photo where most of a folder is not needed."""
@@ -293,5 +314,12 @@ class ReadAheadStore(UrlStore):
         """See ``PhotoStore``; the fetched bytes are dropped."""
         try:
             return super().read(image)
+        finally:
+            self._fetched.pop(image, None)
+
+    def read_small(self, image: str, side: int) -> Photo:
+        """See ``PhotoStore``; the fetched bytes are dropped."""
+        try:
+            return super().read_small(image, side)
         finally:
             self._fetched.pop(image, None)

@@ -139,6 +139,46 @@ def read_photo_and_size(path: Path) -> tuple[Photo, PhotoSize]:
     return decode_photo_and_size(data, str(path))
 
 
+def read_small_photo(path: Path, side: int) -> Photo:
+    """Reads a photo upright and scaled down, see ``decode_small_photo``.
+
+    Raises:
+        ImageError: The file is missing, damaged, too large or not a photo.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
+    return decode_small_photo(data, str(path), side)
+
+
+def decode_small_photo(data: bytes, name: str, side: int) -> Photo:
+    """Decodes a photo that needs no detail: libjpeg scales a JPEG down while decoding it, which is much faster.
+
+    Other formats are decoded whole. Damage that libjpeg only warns of is passed over.
+
+    Args:
+        data: The encoded photo.
+        name: Name of the photo in error messages.
+        side: Smallest width and height of the result in pixels, if the photo is not smaller itself.
+
+    Returns:
+        (height, width, 3) uint8, RGB, upright.
+
+    Raises:
+        ImageError: The bytes are not a photo, or it is damaged or too large.
+    """
+    image, size = _open(io.BytesIO(data), name)
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return decode_photo(data, name)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=side, min_width=side, strict=False)
+    except ValueError:
+        return decode_photo(data, name)  # colours that only Pillow reads, or the error with its reason
+    upright: Photo = Turn(size.orientation, pixels.shape[1::-1]).turn_pixels(np.asarray(pixels, np.uint8))
+    return upright
+
+
 def decode_photo(data: bytes, name: str) -> Photo:
     """Decodes the bytes of an encoded photo, see ``read_photo``.
 

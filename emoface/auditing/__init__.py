@@ -1,0 +1,1 @@
+"""The numbers of the audit: one file per subject, each with the function that computes its part of ``audit.json``."""
