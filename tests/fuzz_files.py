@@ -50,7 +50,7 @@ from emoface.emotic import PersonAnnotation, PhotoAnnotation, read_annotations_m
 from emoface.errors import EmofaceError
 from emoface.learning.checkpoints import load_checkpoint
 from emoface.mter.pretrained import read_public_weights
-from emoface.mter.runs import read_weights
+from emoface.mter.weight_files import read_weights
 from emoface.storage.array_files import read_arrays
 from emoface.vision.images import read_photo_size
 from emoface.yolov5face import build_network

@@ -34,7 +34,8 @@ from emoface.jobs.split import SplitConfig, run_split
 from emoface.metrics.evaluation import Bootstrap
 from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
-from emoface.mter.runs import read_run, read_weights
+from emoface.mter.runs import read_run
+from emoface.mter.weight_files import read_weights
 from emoface.progress import Silent
 from emoface.reporting import evaluation, pages
 from emoface.reporting.evaluation import list_warnings

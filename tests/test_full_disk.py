@@ -31,7 +31,7 @@ from emoface.datasets.stream_cache import open_stream_cache
 from emoface.errors import EmofaceError
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.learning.checkpoints import load_checkpoint, save_checkpoint
-from emoface.mter.runs import read_weights, write_weights
+from emoface.mter.weight_files import read_weights, write_weights
 from emoface.storage.files import atomic_path, naming_path, write_bytes
 
 BIG = np.zeros(100_000, np.float32)

@@ -37,9 +37,10 @@ from emoface.mter.dataset import PeopleDataset, PersonBatch, load_batch
 from emoface.mter.losses import weigh_labels
 from emoface.mter.names import PresetName
 from emoface.mter.recipe import PRESETS, Recipe, learning_rate, resolve_recipe
-from emoface.mter.runs import EpochPlan, extend_run, load_weights, read_run, write_weights
+from emoface.mter.runs import EpochPlan, extend_run, read_run
 from emoface.mter.sampling import plan_batches, sample_epoch, shuffle_labels
 from emoface.mter.trainer import Trainer, build_recipe_optimizer
+from emoface.mter.weight_files import load_weights, write_weights
 from emoface.progress import Silent
 from emoface.schema import CATEGORIES, SPLITS
 from emoface.storage.files import file_sha256

@@ -16,7 +16,7 @@ from emoface.datasets.predictions import find_predictions, find_scored, predicti
 from emoface.errors import ImageError, SettingsError
 from emoface.prefetch import map_ahead
 from emoface.progress import SILENT, Progress
-from emoface.schema import CATEGORIES, DIMENSIONS, SPLIT_SCHEMA
+from emoface.schema import DIMENSIONS, SPLIT_SCHEMA
 from emoface.storage.records import JobRecord, code_fingerprint, hash_inputs, hash_outputs, to_settings
 from emoface.storage.settings import Folder, Settings
 from emoface.storage.tables import read_table
@@ -104,7 +104,8 @@ def _read_guesses(run: Path, manifest: Manifest) -> dict[str, Probabilities]:
     for path in paths:
         predictions = read_predictions(path)
         for person_id, row in zip(predictions.person_ids, predictions.probabilities.tolist(), strict=True):
-            guesses[person_id] = {name: round(value, 6) for name, value in zip(CATEGORIES, row, strict=True)}
+            named = zip(predictions.label_names, row, strict=True)
+            guesses[person_id] = {name: round(value, 6) for name, value in named}
     return guesses
 
 

@@ -450,7 +450,8 @@ def _build_initial_model(
     """Builds the network with its initial weights, and reports which pretrained weights it took."""
     from emoface.mter.networks import build_recipe_model
     from emoface.mter.pretrained import load_initial_weights, take_stream_weights
-    from emoface.mter.runs import BEST_NAME, read_weights
+    from emoface.mter.runs import BEST_NAME
+    from emoface.mter.weight_files import read_weights
 
     backbones = {stream: one.backbone for stream, one in networks.items()}
     model = build_recipe_model(config.model, recipe, n_labels, backbones)

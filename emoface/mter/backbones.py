@@ -34,7 +34,7 @@ from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD
 from emoface.mter.pixels import fit_input
 from emoface.mter.pretrained import read_public_weights
 from emoface.mter.resnet import ResNet18
-from emoface.mter.runs import read_weights
+from emoface.mter.weight_files import read_weights
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import file_sha256
 from emoface.storage.weights import fetch_weights, find_weights, has_weights

@@ -28,15 +28,13 @@ from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
 from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
 from emoface.schema import CATEGORIES, FEWEST_LABELS, check_label_names
-from emoface.storage.files import parse_json, read_text, write_bytes, write_text
+from emoface.storage.files import parse_json, read_text, write_text
 from emoface.storage.records import read_record, record_path
 from emoface.storage.settings import describe_fault
 from emoface.storage.urls import Place, to_place
 from emoface.version import __version__
 
 if TYPE_CHECKING:
-    import torch
-
     from emoface.mter.base import Mter
 
 RUN_NAME = "run.json"
@@ -316,6 +314,8 @@ class Run:
             WeightsError: No epoch has finished yet, or the file does not fit the network; or the run is a probe, and
                 the weights of its backbone are missing or have changed.
         """
+        from emoface.mter.weight_files import load_weights, read_weights
+
         if self.is_probe:
             return self._load_probe()
         path = self.weights_path if which == "best" else self.path / LAST_NAME
@@ -484,41 +484,6 @@ def check_epochs(lines: Sequence[Any]) -> list[dict[str, Any]]:
 def write_log(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Writes the log of a run, one line of JSON per epoch, in one step."""
     write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-
-
-def write_weights(path: Path, model: torch.nn.Module) -> None:
-    """Writes a network's weights as safetensors, in one step."""
-    from safetensors.torch import save
-
-    write_bytes(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Reads weights that ``write_weights`` wrote.
-
-    Raises:
-        WeightsError: The file is damaged.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
-        raise WeightsError(f"{path}: not a readable safetensors file ({error}); train again") from error
-
-
-def load_weights(model: torch.nn.Module, weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Loads weights into a network that must have the same names and shapes.
-
-    Raises:
-        WeightsError: The weights belong to another network.
-    """
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:  # the latter two: not tensors by name
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise WeightsError(f"{path}: the weights do not fit the network ({first}); train again") from error
 
 
 def describe_environment() -> dict[str, str]:

@@ -43,9 +43,10 @@ from emoface.mter.epoch_log import (
 from emoface.mter.losses import BranchLosses, label_losses, weigh_batch_labels, weigh_labels
 from emoface.mter.names import BATCH_WEIGHTINGS
 from emoface.mter.recipe import Recipe, learning_rate
-from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, EpochPlan, check_epochs, write_log, write_weights
+from emoface.mter.runs import BEST_NAME, LAST_NAME, LOG_NAME, EpochPlan, check_epochs, write_log
 from emoface.mter.sampling import plan_batches, sample_epoch
 from emoface.mter.vad import from_vad_unit
+from emoface.mter.weight_files import write_weights
 from emoface.progress import SILENT, Progress
 from emoface.schema import CATEGORIES
 
