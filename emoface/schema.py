@@ -209,6 +209,9 @@ The library ``datasets`` reads its features from the metadata.
 POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE = "pose.parquet", "depth.parquet", "regions.parquet"
 """The tables of models' inputs beside the photo streams. They are beside the manifest, which does not describe them."""
 
+POINTS_FILE, MAPS_FOLDER = "points file", "maps folder"
+"""Names of the providers of points and of maps that something else wrote, so that other photos have none."""
+
 NEARNESS_SIDE = 256
 """Side of the square maps of ``depth.parquet`` in pixels, that of the photos in the stream cache."""
 

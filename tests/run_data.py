@@ -10,8 +10,13 @@ import torch
 
 from emoface.datasets.manifest import read_manifest
 from emoface.mter import build_model
+<<<<<<< HEAD
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run
 from emoface.mter.weight_files import write_weights
+=======
+from emoface.mter.person_arrays import describe_array_tables
+from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run, write_weights
+>>>>>>> i_predict
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, write_record
 
@@ -26,11 +31,17 @@ def write_finished_run(
     seed: int = 0,
     predicts_vad: bool = False,
     finished: bool = True,
+    reads_tables: bool = False,
+    **recipe: Any,
 ) -> Path:
-    """A run of two epochs; equal seeds give equal weights."""
+    """A run of two epochs; equal seeds give equal weights.
+
+    With ``reads_tables`` it describes the tables of its inputs beside the photo streams, which must be there. Other
+    settings of the recipe are those of the architecture.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = build_model(model, predicts_vad=predicts_vad)
+        network = build_model(model, predicts_vad=predicts_vad, **recipe)
         for part in network.modules():
             if isinstance(part, torch.nn.Linear):
                 torch.nn.init.normal_(part.weight, std=0.03)
@@ -38,10 +49,12 @@ def write_finished_run(
         "model": model,
         "manifest": {"path": str(manifest.resolve()), "sha256": file_sha256(manifest)},
         "detector": read_manifest(manifest).detector,
-        "recipe": {"predicts_vad": predicts_vad, "loss": "bce"},
+        "recipe": {"predicts_vad": predicts_vad, "loss": "bce", **recipe},
         "stream_sizes": SIZES,
         "shuffle_labels": False,
     }
+    if reads_tables:
+        settings["array_tables"] = describe_array_tables(read_manifest(manifest), network.array_inputs)
     write_run(path, settings)
     write_weights(path / BEST_NAME, network.eval())
     lines = [

@@ -7,11 +7,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from stand_in_models import write_depth
 
 from emoface.errors import ImageError, SettingsError, WeightsError
 from emoface.inference.depth import load_depth_provider, nearness_of_boxes, to_nearness
@@ -21,22 +20,9 @@ from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.schema import DEPTH_SCHEMA
 
 
-def _write_depth(path: Path, height: int | str = 64, channels: int = 3) -> None:
-    """Writes a stand-in for a model of depth, whose inverse depth is the sum of the normalised channels."""
-    node = helper.make_node("ReduceSum", ["image", "axes"], ["depth"], keepdims=0)
-    graph = helper.make_graph(
-        [node],
-        "stand_in",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, channels, height, height])],
-        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, height, height])],
-        [numpy_helper.from_array(np.array([1], np.int64), "axes")],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-
-
 @pytest.mark.parametrize("height", [64, "height"])
 def test_a_model_finds_bright_parts_near_if_that_is_what_it_computes(tmp_path: Path, height: int | str) -> None:
-    _write_depth(tmp_path / "depth.onnx", height)
+    write_depth(tmp_path / "depth.onnx", height)
     provider = load_depth_provider("depth", tmp_path / "depth.onnx")
     photo = np.zeros((90, 160, 3), np.uint8)
     photo[:, 80:] = 200
@@ -62,7 +48,7 @@ def test_files_that_are_no_model_of_depth_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"not a model")
     with pytest.raises(WeightsError, match=r"a\.onnx: not a readable ONNX model"):
         load_depth_provider("a", tmp_path / "a.onnx")
-    _write_depth(tmp_path / "b.onnx", channels=1)
+    write_depth(tmp_path / "b.onnx", channels=1)
     with pytest.raises(WeightsError, match=r"b\.onnx: input \[1, 1, 64, 64\]"):
         load_depth_provider("b", tmp_path / "b.onnx")
     (tmp_path / "c.pt").write_bytes(b"")

@@ -383,14 +383,18 @@ def test_layers_of_an_onnx_file_cannot_be_explained(data: dict[str, Path], finds
 
 
 @pytest.mark.parametrize("form", ["folder", "onnx"])
-def test_models_of_more_than_photos_are_refused(
+def test_models_of_more_than_photos_are_refused_where_nothing_provides_it(
     form: str, data: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     narrow_resnets(monkeypatch)
     run = write_finished_run(tmp_path / "run", data["manifest"], "affective-graph")
     out = tmp_path / ("model.onnx" if form == "onnx" else "model")
     run_export(ExportConfig(run=run, format=form, out=out))
-    with pytest.raises(SettingsError, match=r"affective-graph reads more than the photo \(regions\)"):
+    reasons = {
+        "onnx": r"model\.onnx: affective-graph reads more than the photo \(regions\)",
+        "folder": r"config\.json: affective-graph reads regions of the photo, and expected is one .* found none",
+    }
+    with pytest.raises(SettingsError, match=reasons[form]):
         emoface.load(out)
     if form == "folder":
         told = _read(out / "config.json")["array_inputs"]

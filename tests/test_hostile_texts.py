@@ -234,7 +234,7 @@ def test_tables_of_every_job_have_no_formula_and_are_read_back(tmp_path: Path) -
     for name in names:
         (root / "photos" / f"{name}.jpg").write_bytes(encode_jpeg(np.zeros((60, 60, 3), np.uint8)))
         row = [0, "", f"{name}.jpg", "[60, 60]", "[0, 0, 50, 50]", "['=cmd', 'Anger']", "[1, 2, 3]", "@x", "Adult"]
-        rows += [row, row]
+        rows += [row, [*row[:-2], "Male", "Adult"]]
     with (root / "train.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
     run_parse(ParseConfig(emotic_root=root, annotations=root / "train.csv", images=root / "photos", out=out))

@@ -6,11 +6,10 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from stand_in_models import write_simcc
 
 from emoface.errors import SettingsError, TableError, WeightsError
 from emoface.inference.pose import SimccPose, crop_matrix, find_people, from_crop, load_pose_provider
@@ -74,43 +73,10 @@ def test_crop_keeps_the_aspect_ratio_and_maps_back() -> None:
     np.testing.assert_allclose(from_crop(inside, to_crop), corners)
 
 
-def _write_simcc(
-    path: Path, wh: tuple[int, int], n_points: int, names: tuple[str, str] = ("simcc_x", "simcc_y")
-) -> None:
-    """Writes a stand-in for RTMPose: every point is at the column and the row with the most red, at twice the scale."""
-    ones = {"axis": [1], "of_rows": [2], "of_columns": [3]}
-    arrays = [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ones.items()]
-    scales = [numpy_helper.from_array(np.array([1, 1, 2], np.float32), "scales")]
-    repeats = [numpy_helper.from_array(np.array([1, n_points, 1], np.int64), "repeats")]
-    first = [numpy_helper.from_array(np.array([0], np.int64), "first")]
-    nodes = [
-        helper.make_node("Gather", ["input", "first"], ["red"], axis=1),
-        helper.make_node("ReduceMax", ["red", "of_rows"], ["by_column4"], keepdims=0),
-        helper.make_node("ReduceMax", ["red", "of_columns"], ["by_row4"], keepdims=0),
-    ]
-    for axis, name in (("column", names[0]), ("row", names[1])):
-        nodes += [
-            helper.make_node("Resize", [f"by_{axis}4", "", "scales"], [f"wide_{axis}"], mode="nearest"),
-            helper.make_node("Sigmoid", [f"wide_{axis}"], [f"score_{axis}"]),
-            helper.make_node("Tile", [f"score_{axis}", "repeats"], [name]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "stand_in",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, wh[1], wh[0]])],
-        [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, n_points, 2 * side])
-            for name, side in zip(names, wh, strict=True)
-        ],
-        [*arrays, *scales, *repeats, *first],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
-
-
 @pytest.mark.parametrize("n_points", [17, 133])
 def test_simcc_network_finds_the_place_of_its_largest_values(tmp_path: Path, n_points: int) -> None:
     path = tmp_path / "pose.onnx"
-    _write_simcc(path, (48, 64), n_points)
+    write_simcc(path, (48, 64), n_points)
     provider = load_pose_provider("any", path)
     assert isinstance(provider, SimccPose)
     photo = np.zeros((200, 300, 3), np.uint8)
@@ -126,10 +92,10 @@ def test_files_that_are_no_model_of_body_points_are_refused(tmp_path: Path) -> N
     (tmp_path / "a.onnx").write_bytes(b"not a model")
     with pytest.raises(WeightsError, match=r"a\.onnx: not a readable ONNX model"):
         load_pose_provider("any", tmp_path / "a.onnx")
-    _write_simcc(tmp_path / "b.onnx", (48, 64), 17, names=("x", "simcc_y"))
+    write_simcc(tmp_path / "b.onnx", (48, 64), 17, names=("x", "simcc_y"))
     with pytest.raises(WeightsError, match=r"b\.onnx: input .* outputs x, simcc_y; expected MoveNet"):
         load_pose_provider("any", tmp_path / "b.onnx")
-    _write_simcc(tmp_path / "c.onnx", (48, 64), 21)
+    write_simcc(tmp_path / "c.onnx", (48, 64), 21)
     with pytest.raises(WeightsError, match=r"c\.onnx: finds 21 points, expected 17 or 133"):
         load_pose_provider("any", tmp_path / "c.onnx")
     (tmp_path / "d.safetensors").write_bytes(b"")
@@ -223,7 +189,7 @@ def test_a_model_reads_each_photo_once_and_a_second_run_reads_none(
 ) -> None:
     _, work = parsed
     path = tmp_path / "pose.onnx"
-    _write_simcc(path, (48, 64), 17)
+    write_simcc(path, (48, 64), 17)
     record = run_pose(PoseConfig(dir=work, weights=path))
     first = _read(work)
     people = pq.read_table(work / "people.parquet")

@@ -24,8 +24,9 @@ from emoface.inference.regions import FasterRcnn
 from emoface.jobs import regions as regions_job
 from emoface.jobs.regions import RegionsConfig, run_regions
 from emoface.jobs.train import TrainConfig, run_train
+from emoface.mter.array_inputs import PhotoChanges
 from emoface.mter.inputs import REGIONS
-from emoface.mter.person_arrays import PersonArrays, PhotoChanges
+from emoface.mter.person_arrays import PersonArrays
 from emoface.schema import REGIONS_SCHEMA
 from emoface.vision.crops import Photo
 

@@ -20,7 +20,7 @@ from emoface.vision.images import decode_photo
 _REMEDY = "rebuild it with 'emoface split DIR'"
 _COLUMNS = [
     *("index", "person_id", "image", "image_wh", "body_bbox", "categories", *DIMENSIONS),
-    *("face", "face_bbox", "face_status"),
+    *("face", "face_bbox", "landmarks", "conf", "face_status"),
 ]
 
 
@@ -37,6 +37,8 @@ class AnnotatedPerson:
         body_xyxy: (4,) body box, original pixels; None where the annotations have no usable box.
         face_xyxy: (4,) face box, original pixels; None without a face.
         face: The face crop that the faces job stored, RGB; None without a face.
+        landmarks: (5, 2) landmarks of the face, original pixels; None where there are none.
+        face_conf: Score of the face, 0-1; None where there is none.
         categories: The true labels.
         vad: True valence, arousal, dominance, 1-10, by name; None where EMOTIC has none.
     """
@@ -49,6 +51,8 @@ class AnnotatedPerson:
     body_xyxy: NDArray[np.float32] | None
     face_xyxy: NDArray[np.float32] | None
     face: Photo | None
+    landmarks: NDArray[np.float32] | None
+    face_conf: float | None
     categories: tuple[str, ...]
     vad: dict[str, float | None]
 
@@ -126,6 +130,7 @@ def read_annotated_photo(manifest: Manifest, people: Sequence[AnnotatedPerson]) 
             image_wh=photo.turn.upright_wh,
             body_xyxy=to_upright(one.body_xyxy),
             face_xyxy=to_upright(one.face_xyxy),
+            landmarks=None if one.landmarks is None else photo.turn.points_to_upright(one.landmarks),
         )
         for one in people
     ]
@@ -143,6 +148,8 @@ def _to_person(row: dict[str, Any], split: str) -> AnnotatedPerson:
         body_xyxy=_to_box(row["body_bbox"]),
         face_xyxy=_to_box(row["face_bbox"]),
         face=None if face is None else decode_photo(face["bytes"], f"face of {row['person_id']}"),
+        landmarks=None if row["landmarks"] is None else np.array(row["landmarks"], np.float32).reshape(-1, 2),
+        face_conf=row["conf"],
         categories=tuple(row["categories"]),
         vad={name: row[name] for name in DIMENSIONS},
     )

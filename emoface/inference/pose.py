@@ -19,7 +19,7 @@ from emoface.inference.onnx_sessions import open_session
 from emoface.storage.weights import find_weights
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
-from emoface.vision.whole_body import JOINTS, N_POINTS, no_points, points_of_joints
+from emoface.vision.whole_body import JOINTS, N_POINTS, no_points, points_of_joints, points_of_landmarks
 
 LANDMARKS = "landmarks"
 """The built-in provider: the five landmarks of the face detector, no pose."""
@@ -210,3 +210,24 @@ def find_people(provider: PoseProvider, photo: Photo, body_xyxy: Float32Array) -
     if has_box.any():
         points[has_box] = provider.find(photo, body_xyxy[has_box])
     return points
+
+
+def points_of_faces(landmarks: Float32Array, conf: Float32Array) -> Float32Array:
+    """Takes the points of the built-in provider from people's faces; a person without landmarks gets ``no_points``.
+
+    Args:
+        landmarks: (n, 5, 2) landmarks of the face detector, pixels; nan where a person has none.
+        conf: (n,) score of each face, 0-1; ignored where a person has no landmarks.
+
+    Returns:
+        (n, 133, 3).
+    """
+    points = np.tile(no_points(), (len(landmarks), 1, 1))
+    for person in np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2))).tolist():
+        points[person] = points_of_landmarks(landmarks[person], float(conf[person]))
+    return points
+
+
+def round_points(points: Float32Array) -> Float32Array:
+    """Rounds x, y and confidence to a hundredth, as ``pose.parquet`` has them."""
+    return np.asarray(np.round(points, 2), np.float32)

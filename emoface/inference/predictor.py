@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from emoface.datasets.people import AnnotatedPerson
 from emoface.datasets.stream_cache import crop_person
 from emoface.errors import SettingsError
+from emoface.inference.array_providers import ArrayProviders, ModelFiles, PhotoPeople, load_array_providers
 from emoface.inference.faces import (
     CroppedFace,
     FaceSettings,
@@ -27,7 +28,7 @@ from emoface.inference.faces import (
 )
 from emoface.inference.model_sources import find_model
 from emoface.mter.exported import read_context_input
-from emoface.mter.inputs import model_array_inputs
+from emoface.mter.inputs import describe_other_inputs
 from emoface.mter.pixels import normalise_arrays, person_pixels
 from emoface.mter.runs import Run
 from emoface.schema import DIMENSIONS
@@ -61,6 +62,8 @@ class Person:
         person_id: ``person_id`` of an annotated person; else None.
         true_labels: True labels of an annotated person; else None.
         true_vad: True ratings of an annotated person by name, None where EMOTIC has none; None for other people.
+        landmarks: (5, 2) landmarks of the face, original pixels; None without a face, or where they are not known.
+        face_conf: Score of the face, 0-1; None without landmarks.
     """
 
     body_xyxy: NDArray[np.float32]
@@ -70,6 +73,8 @@ class Person:
     person_id: str | None = None
     true_labels: tuple[str, ...] | None = None
     true_vad: dict[str, float | None] | None = None
+    landmarks: NDArray[np.float32] | None = None
+    face_conf: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,11 @@ class Predictor:
         faces: Settings of the face detector and the face crops.
     """
 
-    def __init__(self, run: Run, model: Mter | None, faces: FaceSettings) -> None:
+    def __init__(self, run: Run, model: Mter | None, faces: FaceSettings, arrays: ArrayProviders | None = None) -> None:
         self.run = run
         self._model = model
         self.faces = faces
+        self._arrays = arrays
 
     @property
     def model(self) -> Mter:
@@ -133,6 +139,11 @@ class Predictor:
                 "take the run that it was exported from, or export that with --format folder"
             )
         return self._model
+
+    @property
+    def other_inputs(self) -> dict[str, str]:
+        """What the model reads beside the photo and who provides it, see ``describe_other_inputs``."""
+        return describe_other_inputs(self.run.model_name, self.run.recipe.region_source, self.run.array_tables)
 
     @cached_property
     def detector(self) -> Detector:
@@ -190,19 +201,22 @@ class Predictor:
         person_faces = crop_assigned_faces(photo, bodies, found, self.faces)
         return [_to_person(body, one.face, body_from) for body, one in zip(bodies, person_faces, strict=True)]
 
-    def predict_people(self, photo: Photo, people: Sequence[Person]) -> list[PersonPrediction]:
+    def predict_people(
+        self, photo: Photo, people: Sequence[Person], others: Sequence[Person] = ()
+    ) -> list[PersonPrediction]:
         """Predicts the apparent emotions of people of a photo.
 
         Args:
             photo: (height, width, 3), RGB, in the frame of the people's boxes.
             people: The people, see ``find_people`` and ``from_annotation``.
+            others: The other people of the photo, who are not predicted; ``emoticon`` reads where they are.
 
         Returns:
             One per person, in that order.
         """
         if not people:
             return []
-        all_probabilities, vad = self._forward(photo, people)
+        all_probabilities, vad = self._forward(photo, people, others)
         predictions = []
         for k, person in enumerate(people):
             probabilities = all_probabilities[k]
@@ -223,32 +237,37 @@ class Predictor:
             )
         return predictions
 
-    def explain(self, photo: Photo, person: Person, labels: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    def explain(
+        self, photo: Photo, person: Person, labels: Sequence[str], others: Sequence[Person] = ()
+    ) -> dict[str, NDArray[np.float32]]:
         """Computes Grad-CAM maps of one person, see ``mter.grad_cam``.
 
         Args:
             photo: (height, width, 3), RGB.
             person: The person to explain.
             labels: Names of k labels.
+            others: The other people of the photo, see ``predict_people``.
 
         Returns:
             Per stream that ran, (k, h, w).
         """
         from emoface.mter.grad_cam import grad_cam
 
-        inputs, has_face = self._to_batch(photo, [person])
+        inputs, has_face = self._to_batch(photo, [person], others)
         return grad_cam(self.model, inputs, has_face, [self.run.label_names.index(label) for label in labels])
 
     def _forward(
-        self, photo: Photo, people: Sequence[Person]
+        self, photo: Photo, people: Sequence[Person], others: Sequence[Person]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Computes probabilities, (n, 26), and valence, arousal and dominance, (n, 3), of people of a photo."""
         from emoface.mter.forward import forward_batch
 
-        outputs = forward_batch(self.model, *self._to_batch(photo, people))
+        outputs = forward_batch(self.model, *self._to_batch(photo, people, others))
         return outputs.probabilities, outputs.vad
 
-    def _to_batch(self, photo: Photo, people: Sequence[Person]) -> tuple[dict[str, Tensor], Tensor]:
+    def _to_batch(
+        self, photo: Photo, people: Sequence[Person], others: Sequence[Person]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         import torch
 
         from emoface.mter.dataset import to_stream_inputs
@@ -267,6 +286,10 @@ class Predictor:
         ]
         device = next(self.model.parameters()).device
         inputs = {stream: torch.cat([one[stream] for one, _ in parts]).to(device) for stream in self.model.streams}
+        if self._arrays is not None:
+            share = self.model.context_input.center_share
+            arrays = self._arrays.compute(photo, _place([*people, *others]), self.run.stream_sizes, share)
+            inputs |= {name: torch.from_numpy(values[: len(people)]).to(device) for name, values in arrays.items()}
         return inputs, torch.cat([has_face for _, has_face in parts]).to(device)
 
 
@@ -280,7 +303,7 @@ class OnnxPredictor(Predictor):
         self._context_input = read_context_input(model.run)
 
     def _forward(
-        self, photo: Photo, people: Sequence[Person]
+        self, photo: Photo, people: Sequence[Person], others: Sequence[Person]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         pixels = [
             person_pixels(
@@ -297,7 +320,11 @@ class OnnxPredictor(Predictor):
 
 
 def load_predictor(
-    run: str | Path, device: str = "auto", faces: FaceSettings | None = None, **changes: object
+    run: str | Path,
+    device: str = "auto",
+    faces: FaceSettings | None = None,
+    files: ModelFiles | None = None,
+    **changes: object,
 ) -> Predictor:
     """Loads a predictor with the best weights of a finished run, or with an exported model.
 
@@ -305,29 +332,26 @@ def load_predictor(
         run: A run or an exported model, see ``find_model``.
         device: ``auto``, ``cpu`` or ``cuda``.
         faces: Settings of the face detector and the face crops; None takes those of the run's data set.
+        files: Files of the models whose results the model reads beside the photo; None looks them up.
         changes: Values of ``FaceSettings`` that replace single settings; None keeps a setting.
 
     Raises:
-        SettingsError: It is neither a finished run nor an exported model, or its model reads more than photos.
-        WeightsError: The weights cannot be read.
+        SettingsError: It is neither a finished run nor an exported model; or its model reads more than photos, and is
+            in an ONNX file, or what it reads has no provider for other photos, see ``load_array_providers``.
+        WeightsError: The weights cannot be read, or a model that provides what it reads is not on this machine.
     """
     found = find_model(run, device)
     trained = found if isinstance(found, Run) else found.run
     faces = read_face_settings(trained.detector) if faces is None else faces
-    inputs = model_array_inputs(
-        trained.model_name, depth_form=trained.recipe.depth_form, region_source=trained.recipe.region_source
-    )
-    if inputs:
-        raise SettingsError(
-            f"{run}: {trained.model_name} reads more than the photo ({', '.join(inputs)}), which single photos do not "
-            "have; its predictions of a data set are written by 'emoface evaluate'"
-        )
     faces = faces.replace(**{name: value for name, value in changes.items() if value is not None})
+    if not isinstance(found, Run):
+        _check_reads_photos(trained)
+    arrays = load_array_providers(trained, files)
     if not isinstance(found, Run):
         return OnnxPredictor(found, faces)
     from emoface.learning.devices import pick_device
 
-    return Predictor(trained, trained.load_model().to(pick_device(device)), faces)
+    return Predictor(trained, trained.load_model().to(pick_device(device)), faces, arrays)
 
 
 def from_annotation(annotated: AnnotatedPerson) -> Person | None:
@@ -342,6 +366,8 @@ def from_annotation(annotated: AnnotatedPerson) -> Person | None:
         annotated.person_id,
         annotated.categories,
         annotated.vad,
+        annotated.landmarks,
+        annotated.face_conf,
     )
 
 
@@ -349,7 +375,31 @@ def _to_person(body_xyxy: NDArray[np.float32], face: CroppedFace | None, body_fr
     """Builds a person whose face crop went through JPEG encoding, as in the data sets that models are trained on."""
     if face is None:
         return Person(body_xyxy, None, None, body_from)
-    return Person(body_xyxy, face.xyxy, decode_photo(face.jpeg, "face"), body_from)
+    crop = decode_photo(face.jpeg, "face")
+    return Person(body_xyxy, face.xyxy, crop, body_from, landmarks=face.landmarks, face_conf=face.conf)
+
+
+def _place(people: Sequence[Person]) -> PhotoPeople:
+    """The places of people, nan for what a person lacks."""
+
+    def stack(values: list[NDArray[np.float32] | None], shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.stack([np.full(shape, np.nan, np.float32) if one is None else one for one in values])
+
+    return PhotoPeople(
+        np.stack([one.body_xyxy for one in people]),
+        stack([one.face_xyxy for one in people], (4,)),
+        stack([one.landmarks for one in people], (5, 2)),
+        np.array([np.nan if one.face_conf is None else one.face_conf for one in people], np.float32),
+    )
+
+
+def _check_reads_photos(run: Run) -> None:
+    """Checks that the model of an ONNX file reads photos alone."""
+    if run.array_inputs:
+        raise SettingsError(
+            f"{run.weights_path}: {run.model_name} reads more than the photo ({', '.join(run.array_inputs)}), which is "
+            "not computed for an ONNX file; take the run that it was exported from, or export that with --format folder"
+        )
 
 
 def _check_photo(photo: Photo) -> Photo:

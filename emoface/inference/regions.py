@@ -98,3 +98,16 @@ def load_region_provider(name: str, path: Path | None = None) -> RegionProvider:
     """
     weights = find_weights(name, path)
     return FasterRcnn(weights.path, weights.name, weights.sha256)
+
+
+def split_regions(regions: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+    """Splits what ``RegionProvider.find`` returns, in the precision of ``regions.parquet``.
+
+    Args:
+        regions: (k, 1024 + 4).
+
+    Returns:
+        Boxes (k, 4) as shares of the photo, and features (k, 1024), little-endian.
+    """
+    stored = regions.astype("<f2")
+    return stored[:, N_FEATURES:].astype(np.float32), np.ascontiguousarray(stored[:, :N_FEATURES])

@@ -28,15 +28,13 @@ from emoface.inference.depth import (
 )
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
-from emoface.schema import DEPTH_SCHEMA, DEPTH_TABLE, NEARNESS_SIDE, PEOPLE_SCHEMA
+from emoface.schema import DEPTH_SCHEMA, DEPTH_TABLE, MAPS_FOLDER, NEARNESS_SIDE, PEOPLE_SCHEMA
 from emoface.storage.files import atomic_path, file_sha256, stat_digest
 from emoface.storage.locks import locked
 from emoface.storage.records import JobRecord, code_fingerprint, finish_job
 from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import open_bytes, read_table
 
-MAPS_FOLDER = "maps folder"
-"""Name of the provider where the maps are images that something else wrote."""
 _SHARDS_NAME = "depth_shards"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000

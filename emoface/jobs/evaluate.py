@@ -34,7 +34,7 @@ from emoface.datasets.stream_cache import StreamCache, UsablePeople, default_cac
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap
 from emoface.mter.features import complete_features, find_feature_folder
-from emoface.mter.inputs import describe_other_inputs, model_array_inputs
+from emoface.mter.inputs import describe_other_inputs
 from emoface.mter.probe import predict_probabilities, read_probe
 from emoface.mter.run_card import write_run_card
 from emoface.mter.runs import BEST_NAME, RUN_NAME, Run, read_run
@@ -268,9 +268,7 @@ def _describe_arrays(run: Run, manifest: Manifest) -> dict[str, dict[str, Any]]:
     """Describes the tables of the model's inputs beside the photo streams, see ``describe_array_tables``."""
     from emoface.mter.person_arrays import describe_array_tables
 
-    recipe = run.recipe
-    inputs = model_array_inputs(run.model_name, depth_form=recipe.depth_form, region_source=recipe.region_source)
-    return describe_array_tables(manifest, inputs)
+    return describe_array_tables(manifest, run.array_inputs)
 
 
 def _describe_other_inputs(run: Run, manifest: Manifest) -> dict[str, str]:

@@ -16,6 +16,7 @@ from pydantic import model_validator
 from emoface.datasets.manifest import read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError, did_you_mean
+from emoface.inference.array_providers import DepthWeights, ModelFiles, PoseWeights, RegionWeights
 from emoface.inference.faces import DetectorOverride, WeightsOverride
 from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import draw_caption, draw_color_bar, draw_heat, unique_stems, write_png
@@ -59,6 +60,9 @@ class ExplainConfig(Settings):
     """Folder for the drawings and JSON files; by default ``explain`` in the run's folder."""
     detector: DetectorOverride = None
     weights: WeightsOverride = None
+    pose_weights: PoseWeights = None
+    depth_weights: DepthWeights = None
+    region_weights: RegionWeights = None
     device: Device = "auto"
     """Device on which the network runs; ``auto`` takes CUDA where there is one."""
 
@@ -78,12 +82,13 @@ class ExplainConfig(Settings):
 
 @dataclass(frozen=True)
 class _Case:
-    """One person to explain, with the stem of the output file names."""
+    """One person to explain, with the stem of the output file names, and the other people of the photo."""
 
     name: str
     image: str
     photo: Photo
     person: Person
+    others: tuple[Person, ...]
 
 
 @locked("folder")
@@ -107,7 +112,8 @@ def run_explain(config: ExplainConfig, progress: Progress = SILENT) -> JobRecord
     """
     from emoface.inference.predictor import load_predictor
 
-    predictor = load_predictor(config.run, config.device, detector=config.detector, weights=config.weights)
+    files = ModelFiles(config.pose_weights, config.depth_weights, config.region_weights)
+    predictor = load_predictor(config.run, config.device, files=files, detector=config.detector, weights=config.weights)
     predictor.model.last_maps()  # raises the error before any work is done
     for label in config.labels:
         if label not in predictor.run.label_names:
@@ -172,9 +178,11 @@ def _find_cases(
         manifest = read_manifest(config.manifest or predictor.run.manifest_path, images=images)
         found = find_annotated_people(manifest, "index", config.index) if config.index else []
         found += find_annotated_people(manifest, "person_id", config.person_id) if config.person_id else []
+        in_photos = find_annotated_people(manifest, "image", list(dict.fromkeys(one.image for one in found)))
         for annotated in {one.index: one for one in found}.values():
+            others = [one for one in in_photos if one.image == annotated.image and one.index != annotated.index]
             try:
-                photo, (upright,) = read_annotated_photo(manifest, [annotated])
+                photo, (upright, *upright_others) = read_annotated_photo(manifest, [annotated, *others])
                 person = from_annotation(upright)
                 if person is None:
                     raise TableError(f"{annotated.person_id}: no usable body box; choose another person")
@@ -182,7 +190,8 @@ def _find_cases(
                 failures.append(str(error))
                 progress.note(f"left out: {error}")
             else:
-                yield _Case(f"person-{annotated.index:06d}", annotated.image, photo, person)
+                beside = [one for one in map(from_annotation, upright_others) if one is not None]
+                yield _Case(f"person-{annotated.index:06d}", annotated.image, photo, person, tuple(beside))
             progress.advance()
     for image, stem in zip(config.images, unique_stems(config.images), strict=True):
         try:
@@ -192,16 +201,17 @@ def _find_cases(
             progress.note(f"left out: {error}")
         else:
             boxes = np.array(config.boxes, np.float32).reshape(-1, 4) if config.boxes else None
-            for k, person in enumerate(predictor.find_people(photo, boxes)):
-                yield _Case(f"{stem}-{k + 1}", str(image), photo, person)
+            people = predictor.find_people(photo, boxes)
+            for k, person in enumerate(people):
+                yield _Case(f"{stem}-{k + 1}", str(image), photo, person, (*people[:k], *people[k + 1 :]))
         progress.advance()
 
 
 def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[Path]:
     """Writes the drawings and the JSON file of one person."""
-    (prediction,) = predictor.predict_people(case.photo, [case.person])
+    (prediction,) = predictor.predict_people(case.photo, [case.person], case.others)
     labels = config.labels or tuple(name for name, _ in prediction.top(config.top))
-    maps = predictor.explain(case.photo, case.person, labels)
+    maps = predictor.explain(case.photo, case.person, labels, case.others)
     image_wh = (case.photo.shape[1], case.photo.shape[0])
     center_share = predictor.model.context_input.center_share
     boxes = {stream: stream_box(stream, case.person, predictor.faces.margin, image_wh, center_share) for stream in maps}
@@ -223,6 +233,7 @@ def _explain(config: ExplainConfig, predictor: Predictor, case: _Case) -> list[P
         "image": case.image,
         "image_wh": list(image_wh),
         "model": predictor.run.model_name,
+        **({"other_inputs": predictor.other_inputs} if predictor.other_inputs else {}),
         "person_id": case.person.person_id,
         "body_bbox": list(prediction.body_bbox),
         "face_bbox": None if prediction.face_bbox is None else list(prediction.face_bbox),

@@ -16,9 +16,16 @@ from pydantic import model_validator
 from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, digest_bodies, list_bodies
 from emoface.datasets.photos import PhotoFolder, UprightPhoto, check_photos
 from emoface.errors import SettingsError, TableError
-from emoface.inference.pose import LANDMARKS, PoseProvider, find_people, load_pose_provider
+from emoface.inference.pose import (
+    LANDMARKS,
+    PoseProvider,
+    find_people,
+    load_pose_provider,
+    points_of_faces,
+    round_points,
+)
 from emoface.progress import SILENT, Progress
-from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POSE_SCHEMA, POSE_TABLE
+from emoface.schema import FACES_SCHEMA, LIST_LENGTHS, PEOPLE_SCHEMA, POINTS_FILE, POSE_SCHEMA, POSE_TABLE
 from emoface.storage.files import file_sha256
 from emoface.storage.locks import locked
 from emoface.storage.photo_stores import PhotoStates
@@ -26,10 +33,8 @@ from emoface.storage.records import JobRecord, code_fingerprint, finish_job
 from emoface.storage.settings import File, Folder, FolderOrUrl, Settings
 from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.vision.arrays import Float32Array
-from emoface.vision.whole_body import N_POINTS, no_points, points_of_landmarks
+from emoface.vision.whole_body import N_POINTS
 
-POINTS_FILE = "points file"
-"""Name of the provider where the points come from a table that something else wrote."""
 _SHARDS_NAME = "pose_shards"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _POINTS_SCHEMA = pa.schema([pa.field("person_id", pa.string()), pa.field("points", pa.list_(pa.float32()))])
@@ -158,11 +163,7 @@ def _take_landmarks(path: Path, people: pa.Table) -> Float32Array:
     if faces["person_id"].to_pylist() != people["person_id"].to_pylist():
         raise TableError(f"{path}: lists other people than people.parquet; run 'emoface faces' again")
     landmarks = vectors_to_array(faces["landmarks"], LIST_LENGTHS["landmarks"]).reshape(-1, 5, 2)
-    conf = faces["conf"].to_numpy()
-    points = np.tile(no_points(), (people.num_rows, 1, 1))
-    for row in np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2))).tolist():
-        points[row] = points_of_landmarks(landmarks[row], float(conf[row]))
-    return points
+    return points_of_faces(landmarks, faces["conf"].to_numpy())
 
 
 def _read_points(path: Path, people: pa.Table) -> Float32Array:
@@ -183,9 +184,9 @@ def _read_points(path: Path, people: pa.Table) -> Float32Array:
 
 
 def _write_points(path: Path, people: pa.Table, points: Float32Array, name: str, sha256: str | None) -> None:
-    """Writes ``pose.parquet``; x and y are rounded to a hundredth of a pixel, which halves the file."""
+    """Writes ``pose.parquet``; rounded values halve the file."""
     is_known = np.asarray(np.isfinite(points).all(axis=(1, 2)), np.bool_)
-    rounded = np.round(points, 2).reshape(len(points), -1)
+    rounded = round_points(points).reshape(len(points), -1)
     lists = [row if known else None for row, known in zip(rounded, is_known, strict=True)]
     table = pa.table(
         {

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
 from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError
+from emoface.inference.array_providers import DepthWeights, ModelFiles, PoseWeights, RegionWeights
 from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.inference.person_detectors import PersonDetector, load_person_detector
 from emoface.inference.tracking import Smoother, Tracker
@@ -51,7 +52,10 @@ LINES_NAME = "predictions.jsonl"
 _KEY_PATH = Path("records") / "predict_lines.json"
 _MOST_NAMED = 20
 """Number of photos that an error names, of those that could not be processed; each of them has a note."""
-_NOT_IN_LINES = ("images", "out", "camera", "every", "fps", "track_iou", "track_age", "smooth_seconds")
+_NOT_IN_LINES = (
+    *("images", "out", "camera", "every", "fps", "track_iou", "track_age", "smooth_seconds"),
+    *("pose_weights", "depth_weights", "region_weights"),  # the run says which files they are
+)
 """Settings that do not change the result of a photo."""
 _OF_ANNOTATIONS = ("person_id", "true_labels", "true_vad")
 _TITLES = {
@@ -109,6 +113,9 @@ class PredictConfig(Settings):
     """Backend of the face detector; by default PyTorch where there is CUDA, else ONNX Runtime."""
     conf_threshold: Share | None = None
     """Faces with a lower score than this are dropped; by default the threshold of the run's data set."""
+    pose_weights: PoseWeights = None
+    depth_weights: DepthWeights = None
+    region_weights: RegionWeights = None
     device: Device = "auto"
     """Device on which the network runs; ``auto`` takes CUDA where there is one."""
 
@@ -190,7 +197,8 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
     Raises:
         ImageError: Some photos or videos could not be processed; the results of the others and the record are written.
         SettingsError: The folder is not a finished training run, the boxes cannot be read, or a folder has no photos.
-        WeightsError: Weights of a detector are not on this machine, or are not those of a detector.
+        WeightsError: Weights of a detector, or of a model that provides what the run's model reads beside the photo,
+            are not on this machine, or are others than expected.
     """
     from emoface.inference.predictor import load_predictor
 
@@ -206,6 +214,7 @@ def run_predict(config: PredictConfig, progress: Progress = SILENT) -> JobRecord
         predictor=load_predictor(
             config.run,
             config.device,
+            files=ModelFiles(config.pose_weights, config.depth_weights, config.region_weights),
             detector=config.detector,
             weights=config.weights,
             backend=config.backend,
@@ -434,6 +443,7 @@ def _write_photo(
         "image_wh": [photo.shape[1], photo.shape[0]],
         "model": run.model_name,
         "run": str(run.path),
+        **({"other_inputs": job.predictor.other_inputs} if job.predictor.other_inputs else {}),
         "people": [{"number": k + 1, **asdict(one)} for k, one in enumerate(predictions)],
     }
     write_text(json_path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from emoface.datasets.photo_arrays import PhotoArrays, PhotoBodies, list_bodies
 from emoface.datasets.photos import PhotoFolder, UprightPhoto, check_photos
-from emoface.inference.regions import FASTER_RCNN, N_FEATURES, load_region_provider
+from emoface.inference.regions import FASTER_RCNN, N_FEATURES, load_region_provider, split_regions
 from emoface.prefetch import in_batches
 from emoface.progress import SILENT, Progress
 from emoface.schema import PEOPLE_SCHEMA, REGIONS_SCHEMA, REGIONS_TABLE
@@ -106,11 +106,12 @@ def _write_regions(
         for batch in in_batches(results, _ROWS_PER_GROUP):
             rows = []
             for photo, _, regions in batch:
+                boxes, features = split_regions(regions)
                 rows.append(
                     {
                         "image": photo.image,
-                        "boxes": regions[:, N_FEATURES:].astype(np.float32).ravel().tolist(),
-                        "features": np.ascontiguousarray(regions[:, :N_FEATURES], "<f2").tobytes(),
+                        "boxes": boxes.ravel().tolist(),
+                        "features": features.tobytes(),
                         "provider": name,
                         "provider_sha256": sha256,
                     }

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from emoface.datasets.stream_cache import CACHE_SIZES, StreamCache, crop_person
+from emoface.mter.array_inputs import PhotoChanges
 from emoface.mter.augmentation import (
     Augmentation,
     AugmentationParameters,
@@ -29,7 +30,7 @@ from emoface.mter.augmentation import (
 from emoface.mter.base import Mter
 from emoface.mter.inputs import ContextInput
 from emoface.mter.names import STREAM_SIZES, STREAMS
-from emoface.mter.person_arrays import PersonArrays, PhotoChanges
+from emoface.mter.person_arrays import PersonArrays
 from emoface.mter.pixels import (
     FILLS,
     black_square,

@@ -90,6 +90,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
             }
             for name, form in model.array_inputs.items()
         },
+        "array_tables": run.array_tables,
         "has_linear_outputs": model.has_linear_outputs,
         "label_names": list(run.label_names),
         "normalisation": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from emoface.errors import SettingsError, WeightsError
 from emoface.mter.features import BackboneFacts
+from emoface.mter.inputs import InputForm, model_array_inputs
 from emoface.mter.names import IMAGENET_MEAN, IMAGENET_STD, STREAM_SIZES
 from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
@@ -82,6 +83,11 @@ class _ProbePart(_Described):
     seconds: float
 
 
+class _ArrayTable(_Described):
+    providers: list[str]
+    provider_sha256: dict[str, str] = {}
+
+
 class RunDescription(_Described):
     """What ``run.json`` and the description of an exported model have in common."""
 
@@ -95,6 +101,7 @@ class RunDescription(_Described):
     versions: dict[str, str] = {}
     started_from: list[_Source] = []
     backbones: dict[str, StreamBackbone] = {}
+    array_tables: dict[str, _ArrayTable] = {}
     probe: _ProbePart | None = None
     label_names: LabelNames = list(CATEGORIES)
 
@@ -234,6 +241,17 @@ class Run:
     def detector(self) -> dict[str, Any]:
         """How the faces of the training data set were found and cropped; see ``Manifest.detector``."""
         return dict(self.settings["detector"])
+
+    @property
+    def array_inputs(self) -> dict[str, InputForm]:
+        """The inputs of the model beside the photo streams, by name."""
+        recipe = self.recipe
+        return model_array_inputs(self.model_name, depth_form=recipe.depth_form, region_source=recipe.region_source)
+
+    @property
+    def array_tables(self) -> dict[str, dict[str, Any]]:
+        """The tables of the model's inputs beside the photo streams, see ``person_arrays.describe_array_tables``."""
+        return dict(self.settings.get("array_tables", {}))
 
     @property
     def recipe(self) -> Recipe:

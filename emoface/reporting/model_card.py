@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emoface.schema import CATEGORIES
+from emoface.schema import CATEGORIES, MAPS_FOLDER, POINTS_FILE
 
 _SYSTEMS = {
     "kosti": "the two-branch network of Kosti et al. 2019",
@@ -255,7 +255,8 @@ def _describe_initial_weights(config: Mapping[str, Any]) -> str:
 
 
 def _describe_loading(config: Mapping[str, Any]) -> str:
-    if config["array_inputs"]:
+    providers = [one for table in config.get("array_tables", {}).values() for one in table["providers"]]
+    if config["array_inputs"] and (not providers or {POINTS_FILE, MAPS_FOLDER} & set(providers)):
         use = "It reads more than photos: `emoface evaluate` predicts the people of a data set that has its inputs."
     else:
         use = "\n".join(
@@ -269,5 +270,8 @@ def _describe_loading(config: Mapping[str, Any]) -> str:
                 "```",
             ]
         )
+        if providers:
+            use += f"\n\nIt reads more than the photo, provided by {', '.join(providers)}; "
+            use += "of these, models must be on the machine."
     weights_name = config.get("weights_name", "model.safetensors")
     return f"{use}\n\nsha256 of `{weights_name}`: `{config['weights_sha256']}`; written by {config['exported_by']}."
