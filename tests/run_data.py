@@ -10,13 +10,9 @@ import torch
 
 from emoface.datasets.manifest import read_manifest
 from emoface.mter import build_model
-<<<<<<< HEAD
+from emoface.mter.person_arrays import describe_array_tables
 from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run
 from emoface.mter.weight_files import write_weights
-=======
-from emoface.mter.person_arrays import describe_array_tables
-from emoface.mter.runs import BEST_NAME, LOG_NAME, write_run, write_weights
->>>>>>> i_predict
 from emoface.storage.files import file_sha256, write_text
 from emoface.storage.records import JobRecord, write_record
 
