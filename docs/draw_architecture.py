@@ -31,7 +31,11 @@ LAYERS: tuple[Layer, ...] = (
     Layer("Jobs (one file each)", ("jobs",), "#fbe7c6"),
     Layer("Detector and model together", ("inference",), "#f6efbf"),
     Layer("Networks and training (torch)", ("learning", "yolov5face", "mter"), "#dcefd2"),
-    Layer("Files and pages", ("storage", "emotic", "annotations", "datasets", "reporting", "auditing", "pipeline"), "#cfeae6"),
+    Layer(
+        "Files and pages",
+        ("storage", "emotic", "annotations", "datasets", "reporting", "auditing", "pipeline"),
+        "#cfeae6",
+    ),
     Layer("Arrays (numpy, OpenCV)", ("vision", "labels", "metrics", "simulator"), "#d4e4f7"),
     Layer("Basics", ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"), "#e3def5"),
 )

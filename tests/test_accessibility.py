@@ -60,9 +60,7 @@ def test_page_has_no_violation(folder: Path, page: str, width: int, tmp_path: Pa
     copy.write_text(text.replace("</body>", scripts), encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom"]
     options += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900", copy.as_uri()]
-    dom = subprocess.run(
-        [CHROMIUM, *options], capture_output=True, text=True, check=True, timeout=120
-    ).stdout
+    dom = subprocess.run([CHROMIUM, *options], capture_output=True, text=True, check=True, timeout=120).stdout
     found = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL)
     assert found is not None, "axe-core did not end"
     assert json.loads(html.unescape(found[1])) == []
