@@ -53,8 +53,9 @@ class Steps(Silent):
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A parsed simulation, to be copied."""
-    root, out = tmp_path_factory.mktemp("simulation"), tmp_path_factory.mktemp("parsed")
+    """A parsed simulation beside its photos, see ``_copy``."""
+    base = tmp_path_factory.mktemp("parsed")
+    root, out = base / "simulation", base / "work"
     run_simulate(SimulateConfig(out=root, images=N_PHOTOS, seed=3))
     run_parse(ParseConfig(emotic_root=root, out=out))
     return out
@@ -63,8 +64,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def local(parsed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The tables of ``--engine local``."""
-    out = tmp_path_factory.mktemp("local") / "work"
-    shutil.copytree(parsed, out)
+    out = _copy(parsed, tmp_path_factory.mktemp("local"))
     record = run_faces(FacesConfig(dir=out, **SETTINGS))
     assert record.counts["face_status"]["found"] >= 5
     return _tables(out)
@@ -72,7 +72,13 @@ def local(parsed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 
 @pytest.fixture
 def work(parsed: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(parsed, tmp_path / "work"))
+    return _copy(parsed, tmp_path)
+
+
+def _copy(parsed: Path, folder: Path) -> Path:
+    """Copies the tables to a folder, with a link to the photos beside them."""
+    (folder / "simulation").symlink_to(parsed.parent / "simulation")
+    return Path(shutil.copytree(parsed, folder / "work"))
 
 
 @pytest.fixture(scope="module")

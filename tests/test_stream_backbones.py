@@ -222,7 +222,7 @@ def test_weights_are_of_the_library_of_a_file_or_random(tmp_path: Path) -> None:
 def test_own_networks_by_name_keep_their_maps_sizes_and_public_weights() -> None:
     networks = load_stream_networks("task1+task3", {"face": "resnet18"}, ("none",))
     assert networks["face"].facts.input_size is None and networks["face"].taken is None
-    model = build_recipe_model("task1+task3", Recipe(), {"face": networks["face"].backbone})
+    model = build_recipe_model("task1+task3", Recipe(), backbones={"face": networks["face"].backbone})
     backbone = model.backbones()["face"]
     assert isinstance(backbone, ResNet18) and backbone.n_features == 512
     assert model.last_maps()["face"] is backbone.layer4

@@ -38,8 +38,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def work(original: Path, tmp_path: Path) -> Path:
-    """A copy in which files may be changed; its manifest and records name the photos of the original."""
-    shutil.copytree(original / "work", tmp_path / "work")
+    """A copy in which files may be changed; its faces record names the photos of the original."""
+    for name in ("work", "photos"):
+        shutil.copytree(original / name, tmp_path / name)
     return tmp_path / "work"
 
 
@@ -76,7 +77,6 @@ def test_changed_table_is_named_by_record_and_manifest(work: Path) -> None:
 
 
 def test_missing_and_replaced_photos_are_named(original: Path, work: Path, tmp_path: Path) -> None:
-    shutil.copytree(original / "photos", tmp_path / "photos")
     for path in (work / "manifest.json", work / "records" / "faces.json"):
         path.write_text(path.read_text().replace(str(original / "photos"), str(tmp_path / "photos")))
     split_record = work / "records" / "split.json"

@@ -40,7 +40,7 @@ def write_public_copy(manifest: Manifest, folder: Path, has_crops: bool) -> Mani
         manifest,
         path=folder / MANIFEST_NAME,
         splits=splits,
-        image_root=PUBLIC_IMAGE_ROOT,
+        image_root=str((folder / PUBLIC_IMAGE_ROOT).resolve()),
         annotations=_without_folders(manifest.annotations),
     )
     write_manifest(public)

@@ -81,6 +81,7 @@ def run_verify(config: VerifyConfig, progress: Progress = SILENT) -> JobRecord:
         progress.advance()
     if has_run:
         differences += _collect(config.dir / _RUN, _check_run(config.dir))
+    differences = list(dict.fromkeys(differences))  # a damaged record is also found by those that read from it
         progress.advance()
     return JobRecord(
         job="verify",
