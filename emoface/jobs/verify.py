@@ -81,8 +81,8 @@ def run_verify(config: VerifyConfig, progress: Progress = SILENT) -> JobRecord:
         progress.advance()
     if has_run:
         differences += _collect(config.dir / _RUN, _check_run(config.dir))
-    differences = list(dict.fromkeys(differences))  # a damaged record is also found by those that read from it
         progress.advance()
+    differences = list(dict.fromkeys(differences))  # a damaged record is also found by those that read from it
     return JobRecord(
         job="verify",
         settings=to_settings(config),
