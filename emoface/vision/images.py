@@ -132,11 +132,7 @@ def read_photo_and_size(path: Path) -> tuple[Photo, PhotoSize]:
     Raises:
         ImageError: The file is missing, damaged, too large or not a photo.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-    return decode_photo_and_size(data, str(path))
+    return decode_photo_and_size(_read_bytes(path), str(path))
 
 
 def read_small_photo(path: Path, side: int) -> Photo:
@@ -145,11 +141,7 @@ def read_small_photo(path: Path, side: int) -> Photo:
     Raises:
         ImageError: The file is missing, damaged, too large or not a photo.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _cannot_read(path, error) from error
-    return decode_small_photo(data, str(path), side)
+    return decode_small_photo(_read_bytes(path), str(path), side)
 
 
 def decode_small_photo(data: bytes, name: str, side: int) -> Photo:
@@ -381,6 +373,13 @@ def _to_rgb(image: Image.Image, name: str) -> Photo:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"), np.uint8)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _cannot_read(path, error) from error
 
 
 def _cannot_read(path: Path, error: OSError) -> ImageError:
