@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_LONGEST_LINE = 300
+"""Characters of a library's own error that are shown."""
 
 
 class EmofaceError(Exception):
@@ -75,6 +78,28 @@ def find_nearest(word: str, choices: Iterable[str]) -> str | None:
     known = {one.lower(): one for one in choices}
     near = difflib.get_close_matches(word.lower(), known, n=1)
     return known[near[0]] if near else None
+
+
+def first_line(error: Exception) -> str:
+    r"""The first line of a library's error that says something, without its full stop; else the name of its type.
+
+    Example:
+        >>> first_line(ValueError("  no such run.\nTraceback...")), first_line(OSError())
+        ('no such run', 'OSError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")[:_LONGEST_LINE]
+
+
+def name_first(failures: Sequence[str], most: int) -> str:
+    """Names the first of many failures, and how many more there are.
+
+    Example:
+        >>> name_first(["a", "b", "c"], 2), name_first(["a"], 2)
+        ('a; b; and 1 more', 'a')
+    """
+    more = [f"and {len(failures) - most} more"] if len(failures) > most else []
+    return "; ".join([*failures[:most], *more])
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

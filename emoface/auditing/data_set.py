@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from emoface.schema import (
 from emoface.storage.csv_files import restore
 from emoface.storage.files import read_text
 from emoface.storage.records import read_record
-from emoface.storage.tables import read_table, vectors_to_array
+from emoface.storage.tables import open_table, read_table, vectors_to_array
 
 READ_NAMES = (
     "people.parquet",
@@ -43,7 +43,7 @@ READ_NAMES = (
     "sampling_weights.parquet",
 )
 """Files that the audit reads if they exist."""
-FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
+_FACES_REMEDY = "rebuild it with 'emoface faces DIR'"
 
 _MANY_MISSING = 0.5  # share of missing photos from which the page says so first
 _PEOPLE_REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
@@ -178,13 +178,26 @@ def _read_faces(folder: Path, people: pa.Table, gaps: list[dict[str, str]]) -> p
     if not path.is_file():
         gaps.append({"what": "The faces have not been detected yet.", "command": f"emoface faces {folder.name}"})
         return None
-    faces = read_table(path, FACES_SCHEMA, FACES_REMEDY, [name for name in FACES_SCHEMA.names if name != "face"])
+    faces = read_table(path, FACES_SCHEMA, _FACES_REMEDY, [name for name in FACES_SCHEMA.names if name != "face"])
     if not faces["person_id"].equals(people["person_id"]):
         raise TableError(
             f"{path}: its {faces.num_rows} rows are not the {people.num_rows} people of people.parquet, in that "
-            f"order; {FACES_REMEDY}"
+            f"order; {_FACES_REMEDY}"
         )
     return faces
+
+
+def read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]:
+    """Yields the encoded faces of some rows (ascending); reads only the row groups that hold them, one at a time."""
+    with open_table(folder / "faces.parquet", FACES_SCHEMA, _FACES_REMEDY) as opened:
+        start = 0
+        for number, size in enumerate(opened.row_group_sizes):
+            end = start + size
+            wanted = rows[(rows >= start) & (rows < end)] - start
+            if len(wanted):
+                faces = opened.read_row_group(number, ["face"])["face"].take(wanted).to_pylist()
+                yield from (None if face is None else face["bytes"] for face in faces)
+            start = end
 
 
 def _read_manifest(folder: Path, gaps: list[dict[str, str]]) -> Manifest | None:

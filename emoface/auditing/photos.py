@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from emoface.auditing.data_set import FACES_REMEDY, DataSet
+from emoface.auditing.data_set import DataSet, read_crops
 from emoface.auditing.faces import quantiles
 from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos, read_ahead
 from emoface.errors import ImageError
 from emoface.progress import Progress
-from emoface.schema import FACES_SCHEMA, PHOTO_HASHES_SCHEMA, SPLITS
+from emoface.schema import PHOTO_HASHES_SCHEMA, SPLITS
 from emoface.storage.records import to_json_number
-from emoface.storage.tables import open_table, read_table, vectors_to_array, write_table
+from emoface.storage.tables import read_table, vectors_to_array, write_table
 from emoface.vision.images import decode_photo
 from emoface.vision.photo_checks import MOST_DIFFERENT_BITS, brightness, find_near_duplicates, photo_hash, sharpness
 
@@ -132,7 +132,10 @@ def audit_face_quality(data: DataSet) -> dict[str, Any] | None:
     if data.has_face is None:
         return None
     measured = np.full((data.people.num_rows, 2), np.nan)
-    for row, face in _read_faces(data.dir):
+    rows = np.flatnonzero(data.has_face)
+    for row, face in zip(rows.tolist(), read_crops(data.dir, rows), strict=True):
+        if face is None:
+            continue
         try:
             photo = decode_photo(face, "face")
         except ImageError:
@@ -151,14 +154,3 @@ def audit_face_quality(data: DataSet) -> dict[str, Any] | None:
 def _lowest(values: NDArray[np.float64]) -> list[dict[str, Any]]:
     ranked = np.argsort(values, kind="stable")[: min(_N_FACES, int((~np.isnan(values)).sum()))]
     return [{"index": row, "value": to_json_number(values[row])} for row in ranked.tolist()]
-
-
-def _read_faces(folder: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the row and the encoded crop of every face, reading one row group at a time."""
-    row = 0
-    with open_table(folder / "faces.parquet", FACES_SCHEMA, FACES_REMEDY) as opened:
-        for number in range(len(opened.row_group_sizes)):
-            for face in opened.read_row_group(number, ["face"])["face"].to_pylist():
-                if face is not None:
-                    yield row, face["bytes"]
-                row += 1

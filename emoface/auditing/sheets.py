@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emoface.auditing.data_set import FACES_REMEDY, DataSet
+from emoface.auditing.data_set import DataSet, read_crops
 from emoface.reporting.thumbnails import thumbnail_of_body, thumbnail_of_face, thumbnail_of_photo
-from emoface.schema import EMPTY_FACE_REASONS, FACES_SCHEMA
-from emoface.storage.tables import open_table
+from emoface.schema import EMPTY_FACE_REASONS
 
 _N_FACES, _N_PER_REASON, _N_PER_LABEL = 24, 6, 4
 _SMALL, _MEDIUM = 80, 128
@@ -63,7 +61,7 @@ def _draw_face_sheets(data: DataSet, random: np.random.Generator) -> dict[str, A
     return {
         "faces": [
             {**_caption(data, row), "conf": data.faces["conf"][row].as_py(), **thumbnail_of_face(face, _MEDIUM)}
-            for row, face in zip(face_rows.tolist(), _read_crops(data.dir, face_rows), strict=True)
+            for row, face in zip(face_rows.tolist(), read_crops(data.dir, face_rows), strict=True)
         ],
         "empties": [{**_caption(data, row), "reason": statuses[row], **_body(data, row)} for row in empty_rows],
         "examples": _draw_faces_by_label(data, data.has_face, random),
@@ -84,7 +82,7 @@ def _draw_faces_by_label(
         for name, column in zip(data.label_names, data.indicator.T, strict=True)
     }
     rows = np.unique(np.concatenate(list(rows_of.values())))
-    crops = zip(rows.tolist(), _read_crops(data.dir, rows), strict=True)
+    crops = zip(rows.tolist(), read_crops(data.dir, rows), strict=True)
     cards = {row: {**_caption(data, row), **thumbnail_of_face(face, _SMALL)} for row, face in crops}
     return {name: [cards[row] for row in chosen.tolist()] for name, chosen in rows_of.items()}
 
@@ -110,7 +108,7 @@ def _draw_uncertain(data: DataSet, faces: Mapping[str, Any]) -> list[Card]:
 def _draw_measured(data: DataSet, ranked: Sequence[Mapping[str, Any]]) -> list[Card]:
     value_of = {one["index"]: one["value"] for one in ranked}
     rows = np.array(sorted(value_of), np.int64)
-    crops = zip(rows.tolist(), _read_crops(data.dir, rows), strict=True)
+    crops = zip(rows.tolist(), read_crops(data.dir, rows), strict=True)
     cards = {row: {**_caption(data, row), **thumbnail_of_face(face, _MEDIUM)} for row, face in crops}
     return [{**cards[row], "value": value} for row, value in value_of.items()]
 
@@ -137,16 +135,3 @@ def _body(data: DataSet, row: int, side: int = _MEDIUM) -> dict[str, str]:
 def _caption(data: DataSet, row: int) -> dict[str, Any]:
     person = data.people.slice(row, 1).to_pylist()[0]
     return {name: person[name] for name in ("person_id", "categories", "source_split")}
-
-
-def _read_crops(folder: Path, rows: NDArray[np.int64]) -> Iterator[bytes | None]:
-    """Yields the encoded faces of some rows (ascending); reads only the row groups that hold them, one at a time."""
-    with open_table(folder / "faces.parquet", FACES_SCHEMA, FACES_REMEDY) as opened:
-        start = 0
-        for number, size in enumerate(opened.row_group_sizes):
-            end = start + size
-            wanted = rows[(rows >= start) & (rows < end)] - start
-            if len(wanted):
-                faces = opened.read_row_group(number, ["face"])["face"].take(wanted).to_pylist()
-                yield from (None if face is None else face["bytes"] for face in faces)
-            start = end

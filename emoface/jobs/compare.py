@@ -429,13 +429,15 @@ def _add_latencies(
     from emoface.mter.cost import measure_latencies
 
     networks: dict[str, Mter] = {}
+    sizes = []
     for name, run in runs.items():
         if isinstance(run, Run):
             try:
                 networks[name] = _build_network(run)
             except (ModuleNotFoundError, SettingsError, WeightsError) as error:
                 described[name]["notes"].append(f"its latency is unknown ({error})")
-    sizes = [runs[name].stream_sizes for name in networks]  # type: ignore[union-attr]  # scored ones are not in it
+            else:
+                sizes.append(run.stream_sizes)
     latencies = measure_latencies(list(networks.values()), sizes=sizes, n_runs=_LATENCY_RUNS, device=device)
     for name, latency in zip(networks, latencies, strict=True):
         described[name]["latency_ms"] = to_json_number(latency.median_ms)

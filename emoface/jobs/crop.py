@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from emoface.errors import ImageError, SettingsError
+from emoface.errors import ImageError, SettingsError, name_first
 from emoface.inference.faces import (
     DetectorSettings,
     FaceSettings,
@@ -26,8 +24,8 @@ from emoface.progress import SILENT, Progress
 from emoface.reporting.drawing import unique_stems
 from emoface.schema import CROPS_SCHEMA
 from emoface.storage.csv_files import csv_text
-from emoface.storage.files import stat_state, write_bytes, write_text
-from emoface.storage.json_lines import keep_lines, open_lines, read_lines
+from emoface.storage.files import write_bytes, write_text
+from emoface.storage.json_lines import digest_key, is_of_photo, keep_lines, open_lines, photo_entries, read_lines
 from emoface.storage.locks import locked
 from emoface.storage.media import list_media
 from emoface.storage.photo_stores import hash_photos, read_photo_at
@@ -133,9 +131,8 @@ def run_crop(config: CropConfig, progress: Progress = SILENT) -> JobRecord:
         info={"detector": weights.name, "weights_sha256": weights.sha256},
     )
     if failures:
-        more = f"; and {len(failures) - _MOST_NAMED} more" if len(failures) > _MOST_NAMED else ""
         raise ImageError(
-            f"{len(failures)} of {len(photos)} photos could not be read: {'; '.join(failures[:_MOST_NAMED])}{more}; "
+            f"{len(failures)} of {len(photos)} photos could not be read: {name_first(failures, _MOST_NAMED)}; "
             f"the faces of the others are in {config.out}"
         )
     return record
@@ -156,7 +153,7 @@ def _crop_photos(job: _Job, photo_of: Mapping[str, Place]) -> list[str]:
                     failures.append(str(error))
                 else:
                     faces = list(_crop_faces(job, photo, stem, place))
-                    write({"image": str(place), "name": stem, "image_state": _state_of(place), "faces": faces})
+                    write({**photo_entries(place), "name": stem, "faces": faces})
             job.progress.advance()
     return failures
 
@@ -170,25 +167,19 @@ def _keep_done(job: _Job, photo_of: Mapping[str, Place]) -> set[str]:
         stem, faces = line.get("name"), line.get("faces")
         if not isinstance(stem, str) or stem in done or stem not in photo_of or not isinstance(faces, list):
             return False
-        place = photo_of[stem]
-        state = _state_of(place)
-        is_same = line.get("image") == str(place) and state is not None and line.get("image_state") == state
-        if not is_same or not all(isinstance(row, dict) and (out / str(row.get("file"))).is_file() for row in faces):
+        if not is_of_photo(line, photo_of[stem]):
+            return False
+        if not all(isinstance(row, dict) and (out / str(row.get("file"))).is_file() for row in faces):
             return False
         done.add(stem)
         return True
 
     settings = {name: value for name, value in job.config.to_json().items() if name not in ("images", "out", "weights")}
-    key = json.dumps({"version": __version__, "settings": settings, "weights": job.weights.sha256}, sort_keys=True)
-    digest = hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()
-    keep_lines(out / LINES_NAME, out / _KEY_NAME, digest, is_done)
+    key = digest_key({"version": __version__, "settings": settings, "weights": job.weights.sha256})
+    keep_lines(out / LINES_NAME, out / _KEY_NAME, key, is_done)
     if done:
         job.progress.note(f"{len(done)} of {len(photo_of)} photos are finished already, with the same settings")
     return done
-
-
-def _state_of(place: Place) -> str | None:
-    return stat_state(place) if isinstance(place, Path) else None
 
 
 def _crop_faces(job: _Job, photo: Photo, stem: str, place: Place) -> Iterator[dict[str, Any]]:

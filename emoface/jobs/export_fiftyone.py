@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from emoface.datasets.fiftyone_files import detection, sample, to_share_box, write_fiftyone
+from emoface.datasets.fiftyone_files import METADATA_NAME, SAMPLES_NAME, detection, sample, to_share_box, write_fiftyone
 from emoface.datasets.manifest import MANIFEST_NAME, Manifest, read_manifest
 from emoface.datasets.photos import PhotoFolder, PhotoRows, group_photos
 from emoface.datasets.predictions import find_predictions, find_scored, predictions_path, read_predictions
@@ -88,7 +88,7 @@ def run_export_fiftyone(config: ExportFiftyoneConfig, progress: Progress = SILEN
 
 
 def _check_folder(out: Path) -> None:
-    if out.is_dir() and any(path.name not in ("metadata.json", "samples.json") for path in out.iterdir()):
+    if out.is_dir() and any(path.name not in (METADATA_NAME, SAMPLES_NAME) for path in out.iterdir()):
         raise SettingsError(f"{out}: holds other files than a data set for FiftyOne; choose an empty or a new folder")
 
 

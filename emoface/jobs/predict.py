@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -15,7 +14,7 @@ from pydantic import Field, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.people import find_annotated_people, read_annotated_photo
-from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError
+from emoface.errors import ImageError, NothingGivenError, SettingsError, TableError, name_first
 from emoface.inference.array_providers import DepthWeights, ModelFiles, PoseWeights, RegionWeights
 from emoface.inference.faces import Backend, DetectorOverride, WeightsOverride
 from emoface.inference.person_detectors import PersonDetector, load_person_detector
@@ -32,8 +31,8 @@ from emoface.reporting.drawing import (
     write_png,
 )
 from emoface.schema import DIMENSIONS
-from emoface.storage.files import file_sha256, parse_json, read_text, stat_state, write_text
-from emoface.storage.json_lines import keep_lines, open_lines
+from emoface.storage.files import file_sha256, parse_json, read_text, write_text
+from emoface.storage.json_lines import digest_key, is_of_photo, keep_lines, open_lines, photo_entries
 from emoface.storage.locks import locked
 from emoface.storage.media import Media, is_video, list_media
 from emoface.storage.photo_stores import hash_photos, read_photo_at
@@ -260,9 +259,7 @@ def _describe_failures(job: _Job, results: _Results) -> str:
     media, failures = job.media, results.failures
     given = {"photos": len(media.photos), "videos": len(media.videos), "cameras": int(job.config.camera is not None)}
     n_given, kind = sum(given.values()), " and ".join(name for name, n in given.items() if n)
-    named = "; ".join(failures[:_MOST_NAMED])
-    if len(failures) > _MOST_NAMED:
-        named += f"; and {len(failures) - _MOST_NAMED} more"
+    named = name_first(failures, _MOST_NAMED)
     text = f"{len(failures)} of {n_given} {kind} could not be processed: {named}"
     n_processed = n_given - len(failures)
     return text + (f"; the other {n_processed} are in {job.config.folder}" if n_processed else "")
@@ -287,7 +284,7 @@ def _predict_photos(job: _Job, stems: Sequence[str], results: _Results) -> None:
             if stem in done:
                 job.progress.advance()
             elif (content := _predict_and_count(job, image, stem, results)) is not None:
-                write({**content, "name": stem, "image_state": _state_of(image)})
+                write({**content, "name": stem, **photo_entries(image)})
     results.outputs.append(path)
 
 
@@ -300,10 +297,7 @@ def _keep_done(job: _Job, photo_of: Mapping[str, Place], results: _Results) -> s
         stem, people = line.get("name"), line.get("people")
         if not isinstance(stem, str) or not isinstance(people, list) or stem in done or stem not in photo_of:
             return False
-        image = photo_of[stem]
-        state = _state_of(image)
-        is_same = line.get("image") == str(image) and state is not None and line.get("image_state") == state
-        if not is_same or not all(path.is_file() for path in _photo_paths(folder, stem)):
+        if not is_of_photo(line, photo_of[stem]) or not all(path.is_file() for path in _photo_paths(folder, stem)):
             return False
         done[stem] = None
         results.outputs += _photo_paths(folder, stem)
@@ -330,11 +324,7 @@ def _key_of(job: _Job) -> str:
         "files": [None if path is None else file_sha256(path) for path in files],
         "person_detector": None if job.person_detector is None else job.person_detector.sha256,
     }
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _state_of(image: Place) -> str | None:
-    return stat_state(image) if isinstance(image, Path) else None
+    return digest_key(key)
 
 
 def _predict_and_count(job: _Job, image: Place, stem: str, results: _Results) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from emoface.datasets.manifest import MANIFEST_NAME, read_manifest
 from emoface.datasets.publication import write_public_copy
-from emoface.errors import SettingsError, UploadError
+from emoface.errors import SettingsError, UploadError, first_line
 from emoface.mter.exported import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_model_folder
 from emoface.progress import SILENT, Progress
 from emoface.reporting.data_card import DataCard, is_own_card, write_data_card
@@ -137,7 +137,7 @@ def _one_line_errors(repo: str, endpoint: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise SettingsError(f"{repo}: no name of a repository ({_first_line(error)}); expected OWNER/NAME") from error
+        raise SettingsError(f"{repo}: no name of a repository ({first_line(error)}); expected OWNER/NAME") from error
     except LocalTokenNotFoundError as error:
         raise UploadError(f"{repo}: {endpoint} needs to know who you are; {_LOG_IN}") from error
     except OfflineModeIsEnabled as error:
@@ -145,12 +145,12 @@ def _one_line_errors(repo: str, endpoint: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         remedy = _REMEDIES.get(status, "try again later")
-        raise UploadError(f"{repo}: {endpoint} answered {status} ({_first_line(error)}); {remedy}") from error
+        raise UploadError(f"{repo}: {endpoint} answered {status} ({first_line(error)}); {remedy}") from error
     except others as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise UploadError(
-            f"{repo}: nothing was uploaded to {endpoint} ({_first_line(error)}); check the network and HF_ENDPOINT, "
+            f"{repo}: nothing was uploaded to {endpoint} ({first_line(error)}); check the network and HF_ENDPOINT, "
             "and run the same command again"
         ) from error
 
@@ -164,8 +164,3 @@ _REMEDIES = {
     413: "the files are larger than this Hub takes",
     429: "too many requests; wait some minutes and run the same command again",
 }
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")[:300]

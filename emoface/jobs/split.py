@@ -213,15 +213,8 @@ def run_split(config: SplitConfig, progress: Progress = SILENT) -> JobRecord:
     kept = _cap_train(people, split, config, random)
     outputs = _write_splits(config.dir, people, kept, progress)
     balance = _write_balance(config, people, split, kept)
-    photos = PhotoFolder.of_record(  # where faces read them, which may be another place than that of parse
-        {
-            name: record.info[name]
-            for record in (parse_record, faces_record)
-            for name in _PHOTO_FACTS
-            if name in record.info
-        },
-        config.dir,
-    )
+    # where faces read them, which may be another place than that of parse
+    photos = PhotoFolder.of_record({**parse_record.info, **faces_record.info}, config.dir)
     manifest = Manifest(
         path=config.dir / MANIFEST_NAME,
         splits=outputs,

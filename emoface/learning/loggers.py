@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from emoface.errors import SettingsError
+from emoface.errors import SettingsError, first_line
 from emoface.progress import SILENT, Progress
 from emoface.storage.files import naming_path, parse_json, read_text, write_text
 
@@ -155,7 +155,7 @@ class _WandB:
             )
         except wandb.errors.Error as error:
             raise SettingsError(
-                f"--logger wandb: Weights & Biases does not start ({_first_line(error)}); log in with 'wandb login', "
+                f"--logger wandb: Weights & Biases does not start ({first_line(error)}); log in with 'wandb login', "
                 "or set WANDB_MODE=offline to keep the points in the run's folder"
             ) from error
 
@@ -185,7 +185,7 @@ class _MLflow:
                 self._client.update_run(known, status="RUNNING")
         except MlflowException as error:
             raise SettingsError(
-                f"--logger mlflow: MLflow does not start ({_first_line(error)}); set MLFLOW_TRACKING_URI to the "
+                f"--logger mlflow: MLflow does not start ({first_line(error)}); set MLFLOW_TRACKING_URI to the "
                 "address of your MLflow server, and remove the entry mlflow of "
                 f"{run.folder / IDS_NAME} if its run was deleted there"
             ) from error
@@ -212,7 +212,7 @@ class _MLflow:
         try:
             self._client.log_batch(self._run_id, [Metric(name, value, now, step) for name, value in points.items()])
         except MlflowException as error:
-            self._progress.note(f"MLflow did not take the points of epoch {step} ({_first_line(error)})")
+            self._progress.note(f"MLflow did not take the points of epoch {step} ({first_line(error)})")
 
     def close(self, is_finished: bool) -> None:
         from mlflow.exceptions import MlflowException
@@ -220,7 +220,7 @@ class _MLflow:
         try:
             self._client.set_terminated(self._run_id, "FINISHED" if is_finished else "KILLED")
         except MlflowException as error:
-            self._progress.note(f"MLflow was not told that the run has ended ({_first_line(error)})")
+            self._progress.note(f"MLflow was not told that the run has ended ({first_line(error)})")
 
 
 def _read_ids(folder: Path) -> dict[str, str]:
@@ -243,7 +243,3 @@ def _write_id(folder: Path, name: LoggerName, run_id: str) -> None:
 
 def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].strip().rstrip(".")[:300]

@@ -313,13 +313,12 @@ class Run:
 
         if self.is_probe:
             raise SettingsError(f"{self.path}: a probe has no network of its own; expected a run of 'emoface train'")
-        if not self.backbones:
-            return build_recipe_model(self.model_name, self.recipe, len(self.label_names))
-        from emoface.mter.stream_networks import rebuild_backbones
+        backbones = None
+        if self.backbones:
+            from emoface.mter.stream_networks import rebuild_backbones
 
-        return build_recipe_model(
-            self.model_name, self.recipe, len(self.label_names), rebuild_backbones(self.backbones)
-        )
+            backbones = rebuild_backbones(self.backbones)
+        return build_recipe_model(self.model_name, self.recipe, len(self.label_names), backbones)
 
     def load_model(self, which: Literal["best", "last"] = "best") -> Mter:
         """Loads the trained network, in evaluation mode, on the CPU.

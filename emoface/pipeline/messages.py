@@ -36,7 +36,7 @@ def to_pipeline_words(text: str, stage: Stage) -> str:
         shape, rest = FieldShape.of(field), found["rest"] or found["value"] or ""
         key = stage.variables.get(name, f"{stage.name}.{name}")
         if shape.kind is bool:
-            setting, rest = f"--set {key}=true", rest
+            setting = f"--set {key}=true"
         elif found["quoted"] or rest.strip().isupper() or rest.strip() in shape.choices:
             setting, rest = f"--set {key}={rest.strip() or 'VALUE'}", ""
         else:

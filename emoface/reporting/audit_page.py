@@ -104,7 +104,8 @@ def write_audit_page(
     labels = audit["labels"]
     has_faces = labels["after"] is not None and labels["after"]["people"] > 0
     judged = labels["after"] if has_faces else labels["before"]
-    before_name, after_name = _group_names(_label_names(labels))
+    label_names = _label_names(labels)
+    before_name, after_name = _group_names(label_names)
     page = render_page(
         TEMPLATE,
         {
@@ -117,14 +118,14 @@ def write_audit_page(
         },
         audit=audit,
         labels=labels,
-        is_emotic=_label_names(labels) == CATEGORIES,
+        is_emotic=label_names == CATEGORIES,
         before_name=before_name,
         after_name=after_name,
         judged=judged,
         judged_name=after_name if has_faces else before_name,
         order=_by_frequency(labels["before"]["label_counts"]),
-        order_by_loss=_by_loss(audit["face_loss"], _label_names(labels)),
-        order_by_side=_by_side(audit["faces"], _label_names(labels)),
+        order_by_loss=_by_loss(audit["face_loss"], label_names),
+        order_by_side=_by_side(audit["faces"], label_names),
         empty_meaning=_EMPTY_MEANING,
         heat=_co_occurrence_shares(np.array(judged["co_occurrence"])),
         pairs=_frequent_pairs(judged),

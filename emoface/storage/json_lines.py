@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from emoface.errors import TableError
-from emoface.storage.files import atomic_path, parse_json, read_text, write_text
+from emoface.storage.files import atomic_path, parse_json, read_text, stat_state, write_text
+from emoface.storage.urls import Place
 
 
 def keep_lines(path: Path, key_path: Path, key: str, is_kept: Callable[[dict[str, Any]], bool]) -> None:
@@ -28,6 +30,22 @@ def keep_lines(path: Path, key_path: Path, key: str, is_kept: Callable[[dict[str
         for line in read_lines(path):
             if is_kept(line):
                 write(line)
+
+
+def digest_key(content: Mapping[str, Any]) -> str:
+    """The key of a job for ``keep_lines``: a digest of all that decides the content of its lines, as JSON values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def photo_entries(place: Place) -> dict[str, str | None]:
+    """The entries of a line about a photo by which ``is_of_photo`` knows it again; a URL has no state."""
+    return {"image": str(place), "image_state": stat_state(place) if isinstance(place, Path) else None}
+
+
+def is_of_photo(line: Mapping[str, Any], place: Place) -> bool:
+    """Whether a line is about a photo, which has not changed since."""
+    entries = photo_entries(place)
+    return entries["image_state"] is not None and all(line.get(name) == value for name, value in entries.items())
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
