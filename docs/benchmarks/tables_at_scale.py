@@ -111,6 +111,7 @@ def generate_shards(data: Path) -> None:
     """Writes the finished shards of the faces job, with crops that are noise, so that they do not compress."""
     random = np.random.default_rng(1)
     crops = [encode_noise(random) for _ in range(N_CROPS)]
+    shards = ShardFolder(data / SHARDS, faces_job._FacesSummary)
     for number, shard in enumerate(list_shards(read_people(data))):
         rows = []
         for row, person_id in (
@@ -131,8 +132,7 @@ def generate_shards(data: Path) -> None:
                     "face_status": FACE_FOUND if has_face else "no_face",
                 }
             )
-        path = ShardFolder(data / SHARDS, faces_job._FacesSummary).file_path(number, "parquet")
-        write_table(path, pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
+        faces_job._store_shard(shards, number, rows, photo_digest="", counts={}, unreadable={})
 
 
 def encode_noise(random: np.random.Generator) -> bytes:
@@ -188,11 +188,11 @@ def list_shards(people: pa.Table) -> list[list[faces_job.AnnotatedPhoto]]:
     return list(in_batches(list_photos(people), FacesConfig.model_fields["shard_size"].default))
 
 
-def list_steps(work: Path, times: int, n_draws: int) -> dict[str, Callable[[], Any]]:
+def list_steps(work: Path, n_people: int, n_draws: int) -> dict[str, Callable[[], Any]]:
     """Everything that runs in a process of its own, in order, by name."""
     root, data = work / "annotations", work / "data"
     return {
-        "generate annotations": lambda: generate_annotations(root, times * read_card("emotic")["published"]["people"]),
+        "generate annotations": lambda: generate_annotations(root, n_people),
         "generate .mat": lambda: generate_mat(root, work / "mat"),
         "parse .mat": lambda: run_parse(ParseConfig(emotic_root=work / "mat", out=work / "from_mat")),
         "parse": lambda: run_parse(ParseConfig(emotic_root=root, out=data)),
@@ -216,7 +216,7 @@ def measure(options: argparse.Namespace, times: int) -> Iterator[dict[str, Any]]
     """Runs all stages at one size and yields the figures of each."""
     work = options.work / f"x{times}"
     shutil.rmtree(work, ignore_errors=True)
-    for name in list_steps(work, times, options.draws):
+    for name in list_steps(work, 0, options.draws):
         if name.endswith(".mat") and times > 1:
             continue
         command = [sys.executable, __file__, "--work", str(work), "--times", str(times), "--draws", str(options.draws)]
@@ -316,7 +316,8 @@ def main() -> None:
     parser.add_argument("--step", help="Used by each separate process.")
     options = parser.parse_args()
     if options.step:
-        list_steps(options.work, options.times[0], options.draws)[options.step]()
+        n_people = options.times[0] * read_card("emotic")["published"]["people"]
+        list_steps(options.work, n_people, options.draws)[options.step]()
         return
     figures: list[dict[str, Any]] = []
     for times in sorted(options.times):

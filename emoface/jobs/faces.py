@@ -438,16 +438,17 @@ def _write_shard(
         rows += one.rows
         counts += one.counts
         unreadable |= one.unreadable
+    digest = confirm_digest(digest, work.folder.root, shard, missing)
+    _store_shard(work.shards, number, rows, photo_digest=digest, counts=dict(counts), unreadable=unreadable)
+
+
+def _store_shard(shards: Shards, number: int, rows: list[dict[str, Any]], **facts: Any) -> None:
+    """Writes the table of a shard, and then its summary: the table's sha256 and the other facts."""
     table = table_to_bytes(pa.Table.from_pylist(rows, schema=FACES_SCHEMA), FACES_SCHEMA)
-    work.shards.unmark(number)
-    work.shards.write_file(number, _TABLE, table)
-    summary = {
-        "photo_digest": confirm_digest(digest, work.folder.root, shard, missing),
-        "table_sha256": hashlib.sha256(table).hexdigest(),
-        "counts": dict(counts),
-        "unreadable": unreadable,
-    }
-    work.shards.mark_done(number, json.dumps(summary, indent=1) + "\n")
+    shards.unmark(number)
+    shards.write_file(number, _TABLE, table)
+    summary = {"table_sha256": hashlib.sha256(table).hexdigest(), **facts}
+    shards.mark_done(number, json.dumps(summary, indent=1) + "\n")
 
 
 def _find_faces(
