@@ -43,11 +43,11 @@ from emoface.jobs.score import ScoreConfig, run_score
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.prefetch import in_batches
 from emoface.reporting.charts import SERIES_COLORS
-from emoface.schema import CATEGORIES, FACE_FOUND, FACES_SCHEMA, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA
+from emoface.schema import CATEGORIES, FACE_FOUND, N_CATEGORIES, PEOPLE_SCHEMA, SPLIT_SCHEMA
 from emoface.storage.cards import read_card
 from emoface.storage.records import finish_job
 from emoface.storage.shards import ShardFolder
-from emoface.storage.tables import open_table, read_table, vectors_to_array, write_table
+from emoface.storage.tables import open_table, read_table, vectors_to_array
 
 PREVALENCE = np.geomspace(0.55, 0.01, N_CATEGORIES)
 PEOPLE_IN_PHOTO = (0.72, 0.17, 0.06, 0.03, 0.01, 0.01)
