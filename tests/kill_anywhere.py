@@ -90,8 +90,8 @@ device = "cpu"
 """
 STAGES = ("parse", "faces", "split", "report", "train", "evaluate")
 AFTER_THE_END = "after the end"
-GROWING = ("log.jsonl", "last.pt", "best.safetensors", "thresholds.json")
-"""Files of an unfinished run that are whole, but not yet what they will be."""
+GROWING = ("log.jsonl", "last.pt", "best.safetensors", "thresholds.json", "README.md")
+"""Files of an unfinished run that are whole, but not yet what they will be; its card shows an evaluation later."""
 _CHAIN_SHARE = 0.7
 """A run that is killed again and again has less left to do each time, so its moments come earlier."""
 TIMES = ("seconds", "images_per_second")

@@ -24,6 +24,7 @@ from emoface.jobs.split import SplitConfig, run_split
 from emoface.labels.association import associate, difference_interval, holm, wilson_interval
 from emoface.metrics.agreement import krippendorff_alpha
 from emoface.schema import CATEGORIES
+from emoface.vision import photo_checks
 from emoface.vision.images import encode_jpeg, read_photo, read_small_photo
 from emoface.vision.photo_checks import brightness, find_near_duplicates, photo_hash, sharpness
 
@@ -120,6 +121,20 @@ def test_near_duplicates_are_those_of_a_loop() -> None:
     expected = [(a, b) for a, b in combinations(range(60), 2) if (every[a] != every[b]).sum() <= 5]
     assert [tuple(pair) for pair in pairs.tolist()] == expected
     assert bits.tolist() == [(every[a] != every[b]).sum() for a, b in expected]
+
+
+def test_near_duplicates_of_many_photos_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5,000 random hashes each is copied with a known number of changed bits, in blocks of very few pairs."""
+    monkeypatch.setattr(photo_checks, "_PAIRS_AT_ONCE", 100)
+    random = np.random.default_rng(3)
+    originals = random.integers(0, 256, (5_000, 16), np.uint8)
+    n_changed = random.integers(0, 20, 5_000)
+    ranks = random.random((5_000, 128)).argsort(axis=1)
+    copies = originals ^ np.packbits(ranks < n_changed[:, None], axis=1)
+    pairs, bits = find_near_duplicates(np.concatenate([originals, copies]))
+    near = np.flatnonzero(n_changed <= 12)
+    assert pairs.tolist() == [[k, k + 5_000] for k in near.tolist()]
+    assert bits.tolist() == n_changed[near].tolist()
 
 
 def test_blurred_and_dark_faces_measure_lower() -> None:

@@ -57,8 +57,10 @@ def audit_near_duplicates(data: DataSet, report_dir: Path, progress: Progress) -
         {"images": [images[a], images[b]], "different_bits": n, "splits": [splits_of[images[a]], splits_of[images[b]]]}
         for (a, b), n in zip(pairs.tolist(), bits.tolist(), strict=True)
     ]
-    across = [row for row in rows if len(set(row["splits"][0]) | set(row["splits"][1])) > 1]
-    others = [row for row in rows if row not in across]
+    across: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for row in rows:
+        (across if len({name for names in row["splits"] for name in names}) > 1 else others).append(row)
     return {
         "photos": len(images),
         "photos_without_hash": len(hashes) - len(images),

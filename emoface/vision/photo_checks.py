@@ -18,8 +18,9 @@ MOST_DIFFERENT_BITS = 12
 
 _SIDE = 9
 _FACE_SIDE = 64
-_ROWS_AT_ONCE = 1024
+_PAIRS_AT_ONCE = 1 << 20
 _LEAST_CONTRAST = 8.0
+_BITS_OF_WORD = np.unpackbits(np.arange(1 << 16, dtype=np.uint16).view(np.uint8)).reshape(-1, 16).sum(1, dtype=np.uint8)
 
 
 def photo_hash(photo: Photo) -> NDArray[np.uint8] | None:
@@ -48,16 +49,19 @@ def photo_hash(photo: Photo) -> NDArray[np.uint8] | None:
 def find_near_duplicates(
     hashes: NDArray[np.uint8], most_bits: int = MOST_DIFFERENT_BITS
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Finds all pairs of photos whose hashes differ in few bits; every photo is compared with every other.
+    """Finds all pairs of photos whose hashes differ in few bits.
 
-    23,500 photos take about 5 seconds on one core, and the time grows with the square of the number.
+    The 128 bits are dealt out to parts. Of two hashes that differ in at most ``most_bits`` bits, at least one part
+    differs in at most one bit, so only hashes with such a part in common are compared; no pair is missed.
 
     Args:
         hashes: (n, 16) from ``photo_hash``.
-        most_bits: Largest number of different bits.
+        most_bits: Largest number of different bits, 0 to 127.
 
     Returns:
         (m, 2) positions of the photos of each pair, the smaller first, in ascending order; and (m,) different bits.
+
+    Source: Norouzi et al., "Fast Search in Hamming Space with Multi-Index Hashing", CVPR 2012.
 
     Example:
         >>> hashes = np.zeros((3, 16), np.uint8)
@@ -66,22 +70,45 @@ def find_near_duplicates(
         >>> pairs.tolist(), bits.tolist()
         ([[0, 2]], [0])
     """
-    found = list(_compare_blocks(hashes, most_bits))
-    pairs = np.concatenate([pairs for pairs, _ in found]) if found else np.zeros((0, 2), np.int64)
-    bits = np.concatenate([bits for _, bits in found]) if found else np.zeros(0, np.int64)
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], bits[order]
+    words = np.ascontiguousarray(hashes).view(np.uint16)
+    found = [np.zeros((0, 3), np.int64)]
+    for first, second in _find_candidates(hashes, most_bits // 2 + 1):
+        different = _BITS_OF_WORD[words[first] ^ words[second]].sum(axis=1, dtype=np.int64)
+        is_near = different <= most_bits
+        found.append(np.stack([first[is_near], second[is_near], different[is_near]], axis=1))
+    rows = np.unique(np.concatenate(found), axis=0)  # a pair may have several parts in common
+    return rows[:, :2], rows[:, 2]
 
 
-def _compare_blocks(hashes: NDArray[np.uint8], most_bits: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """With bits as -1 and 1, the product of two hashes is the number of their bits less twice the different ones."""
-    signs = np.unpackbits(hashes, axis=1).astype(np.float32) * 2 - 1
-    for start in range(0, len(signs), _ROWS_AT_ONCE):
-        different = (HASH_BITS - signs[start : start + _ROWS_AT_ONCE] @ signs[start:].T) / 2
-        first, second = np.nonzero(different <= most_bits)
-        is_pair = first < second
-        bits = different[first[is_pair], second[is_pair]].round().astype(np.int64)
-        yield np.stack([first[is_pair], second[is_pair]], axis=1).astype(np.int64) + start, bits
+def _find_candidates(hashes: NDArray[np.uint8], n_parts: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields pairs of positions, the smaller first, of hashes of which one of the parts differs in at most one bit.
+
+    Every ``n_parts``-th bit belongs to the same part, because neighbouring bits of a photo are often alike.
+    """
+    bits = np.unpackbits(hashes, axis=1)
+    for part in range(n_parts):
+        own = bits[:, part::n_parts]
+        keys = own @ (1 << np.arange(own.shape[1], dtype=np.int64))
+        order = np.argsort(keys, kind="stable")
+        ordered = keys[order]
+        for flipped in (0, *(1 << np.arange(own.shape[1]))):
+            starts, ends = (np.searchsorted(ordered, ordered ^ flipped, side) for side in ("left", "right"))
+            for rows, partners in _expand_ranges(starts, ends):
+                first, second = order[rows], order[partners]
+                is_pair = first < second  # each pair is found from both sides
+                yield first[is_pair], second[is_pair]
+
+
+def _expand_ranges(
+    starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yields each row with every number of its range, not too many at a time unless one range is that long."""
+    counts = ends - starts
+    blocks = np.cumsum(counts) // _PAIRS_AT_ONCE
+    for rows in np.split(np.arange(len(counts)), np.flatnonzero(np.diff(blocks)) + 1):
+        own = counts[rows]
+        before = np.cumsum(own) - own
+        yield np.repeat(rows, own), np.arange(own.sum()) + np.repeat(starts[rows] - before, own)
 
 
 def sharpness(face: Photo) -> float:
