@@ -37,7 +37,9 @@ LAYERS: tuple[Layer, ...] = (
         "#cfeae6",
     ),
     Layer("Arrays (numpy, OpenCV)", ("vision", "labels", "metrics", "simulator"), "#d4e4f7"),
-    Layer("Basics", ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"), "#e3def5"),
+    Layer(
+        "Basics", ("errors", "schema", "progress", "prefetch", "ray_tasks", "worker_processes", "version"), "#e3def5"
+    ),
 )
 """The layers from the highest to the lowest."""
 

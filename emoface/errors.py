@@ -60,6 +60,10 @@ class ClusterError(EmofaceError):
     """Work on a cluster that failed on its machines again and again, or machines that do not share the same files."""
 
 
+class WorkerError(EmofaceError):
+    """A process of this machine that died while it worked for a job."""
+
+
 class ProtocolError(EmofaceError):
     """An evaluation that breaks a rule of the protocol it was to follow."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from emoface.jobs import faces as faces_job
 from emoface.jobs import simulate as simulate_job
 from emoface.jobs.faces import FacesConfig, run_faces
 from emoface.jobs.parse import ParseConfig, run_parse
@@ -20,6 +21,7 @@ from emoface.jobs.split import SplitConfig, run_split
 from emoface.schema import SPLITS
 from emoface.storage.files import file_sha256
 from emoface.vision.images import decode_photo
+from emoface.worker_processes import run_in_processes
 
 _BENCHMARK = Path(__file__).parents[1] / "docs" / "benchmarks" / "faces_on_simulator.py"
 WEIGHTS = "yolov5n-face.param"
@@ -87,13 +89,19 @@ def test_a_repeated_person_is_scored_once_per_row_and_has_one_true_face(tmp_path
     assert score.visible == {"own": 2, "other": 1} and score.landmark_errors == [0.0, 0.0]
 
 
-def test_smaller_shards_give_the_same_tables(simulation: tuple[Path, Path], weights_dir: Path) -> None:
+def test_smaller_shards_on_several_processes_give_the_same_tables(
+    simulation: tuple[Path, Path], weights_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten cores, so two processes of five threads; the 60 photos are in three shards."""
     _, out = simulation
+    started: list[int] = []
+    monkeypatch.setattr(faces_job, "run_in_processes", lambda *a: (started.append(a[2]), run_in_processes(*a)))
     digests = []
-    for shard_size in (256, 25):
+    for shard_size, n_cpus in ((256, 2), (25, 10)):
+        monkeypatch.setattr(faces_job, "count_usable_cpus", lambda n_cpus=n_cpus: n_cpus)
         run_faces(FacesConfig(dir=out, weights=weights_dir / WEIGHTS, shard_size=shard_size))
         digests.append([file_sha256(out / name) for name in ("faces.parquet", "empty_faces.csv")])
-    assert digests[0] == digests[1]
+    assert digests[0] == digests[1] and started == [2]
 
 
 def test_aligned_crops_have_their_eyes_on_one_line(simulation: tuple[Path, Path], weights_dir: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 PACKAGE_DIR = Path(__file__).parents[1] / "emoface"
 
 LAYERS = (
-    ("errors", "schema", "progress", "prefetch", "ray_tasks", "version"),
+    ("errors", "schema", "progress", "prefetch", "ray_tasks", "worker_processes", "version"),
     ("vision", "labels", "metrics", "simulator"),
     ("storage", "emotic", "annotations", "datasets", "reporting", "auditing", "pipeline"),
     ("learning", "yolov5face", "mter"),

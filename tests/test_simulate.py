@@ -26,6 +26,7 @@ from emoface.schema import CATEGORIES, GROUND_TRUTH_SCHEMA, SIMULATION_NAME, SOU
 from emoface.storage.files import file_sha256
 from emoface.storage.records import read_record
 from emoface.vision.images import read_photo, read_photo_size
+from emoface.worker_processes import run_in_processes
 
 N_PHOTOS = 24
 
@@ -115,10 +116,13 @@ def test_number_of_processes_and_shards_change_no_byte(
     simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(simulate_job, "_PHOTOS_PER_SHARD", 7)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    started: list[int] = []
+    monkeypatch.setattr(simulate_job, "run_in_processes", lambda *a: (started.append(a[2]), run_in_processes(*a)))
+    monkeypatch.setattr(simulate_job, "count_usable_cpus", lambda: 2)
     run_simulate(SimulateConfig(out=tmp_path / "two", images=N_PHOTOS, seed=5))
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(simulate_job, "count_usable_cpus", lambda: 1)
     run_simulate(SimulateConfig(out=tmp_path / "one", images=N_PHOTOS, seed=5))
+    assert started == [2]
     assert _tree(tmp_path / "two") == _tree(tmp_path / "one")
     shared = {name: digest for name, digest in _tree(tmp_path / "one").items() if "shards" not in name}
     assert shared == {name: digest for name, digest in _tree(simulation).items() if "shards" not in name}
@@ -167,7 +171,7 @@ def simulate_in_small_shards(out: str) -> None:
     """What is killed: four photos to a shard, on two processes."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(simulate_job, "_PHOTOS_PER_SHARD", 4)
-        patched.setattr("os.cpu_count", lambda: 2)
+        patched.setattr(simulate_job, "count_usable_cpus", lambda: 2)
         run_simulate(SimulateConfig(out=Path(out), images=N_PHOTOS, seed=5))
 
 

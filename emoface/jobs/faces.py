@@ -49,7 +49,7 @@ from emoface.inference.faces import (
     find_detector_weights,
     load_face_detector,
 )
-from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, in_light_batches, map_ahead
+from emoface.prefetch import ByteBudget, count_usable_cpus, in_batches, in_light_batches, limit_cpus, map_ahead
 from emoface.progress import SILENT, Progress
 from emoface.ray_tasks import run_on_ray
 from emoface.schema import EMPTY_FACE_COLUMNS, FACE_FOUND, FACE_STATUSES, FACES_SCHEMA, PEOPLE_SCHEMA
@@ -73,6 +73,7 @@ from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
 from emoface.vision.orientation import NO_TURN, Turn
 from emoface.vision.threads import one_opencv_thread
+from emoface.worker_processes import run_in_processes
 
 if TYPE_CHECKING:
     from emoface.yolov5face import Detector
@@ -81,7 +82,8 @@ _SHARDS_NAME = "faces_shards"
 _TABLE = "parquet"
 _REMEDY = "rebuild it with 'emoface parse EMOTIC_ROOT --out DIR'"
 _ROWS_PER_GROUP = 1000
-_BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time, unless a single photo has more
+_THREADS_PER_PROCESS = 8
+_BYTES_IN_FLIGHT = 256 * 2**20  # of decoded photos at the same time in a process, unless a single photo has more
 _NOT_IN_KEY = ("dir", "weights", "engine", "shards", "images", "allow_missing")
 """Settings that do not change the content of a shard."""
 
@@ -300,7 +302,41 @@ def _is_whole(work: ShardWork, states: PhotoStates, number: int, shard: list[Ann
 def _run_shards_local(
     work: ShardWork, pending: list[tuple[int, list[AnnotatedPhoto]]], states: PhotoStates, progress: Progress
 ) -> None:
-    _write_shards(work, pending, states, count_usable_cpus(), progress)
+    """Processes the shards in threads of this process, and on machines with many cores in several processes.
+
+    Python runs in one thread of a process at a time, and it takes about 1/30 of the time that a photo takes, so more
+    threads than that would wait for each other.
+    """
+    n_cpus = count_usable_cpus()
+    n_processes = min(-(-n_cpus // _THREADS_PER_PROCESS), len(pending))
+    if n_processes <= 1 or not _load_detector(work).uses_one_core:
+        _write_shards(work, pending, states, n_cpus, progress)
+        return
+    shards = (
+        _LocalShard(number, photos, PhotoStates({one.image: states.of[one.image] for one in photos}))
+        for number, photos in pending
+    )
+    task = functools.partial(_write_shard_in_process, work, -(-n_cpus // n_processes))
+    try:
+        run_in_processes(task, shards, n_processes, progress.advance)
+    finally:
+        work.shards.remove_leftovers(_TABLE)  # of processes that died while they wrote
+
+
+@dataclass(frozen=True)
+class _LocalShard:
+    """A shard for another process of this machine, with the states of its photos."""
+
+    number: int
+    photos: list[AnnotatedPhoto]
+    states: PhotoStates
+
+
+def _write_shard_in_process(work: ShardWork, n_threads: int, shard: _LocalShard) -> int:
+    """Writes a shard in a process of its own; returns the number of its photos."""
+    with limit_cpus(n_threads):
+        _write_shards(work, [(shard.number, shard.photos)], shard.states, n_threads, SILENT)
+    return len(shard.photos)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,12 @@ Photos are drawn in shards; a later run keeps the shards whose photos all exist.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +37,7 @@ from emoface.storage.settings import Count, Folder, Seed, Settings
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import write_table
 from emoface.vision.images import encode_jpeg
+from emoface.worker_processes import run_in_processes
 
 SOURCE_SHARES: dict[str, float] = {"mscoco": 0.613, "framesdb": 0.302, "emodb_small": 0.066, "ade20k": 0.019}
 """Share of people per source, counted on the 33,784 rows of EMOTIC that circulate as CSV."""
@@ -238,28 +234,11 @@ def _draw_shards(
         for number, shard in pending:
             progress.advance(_draw_shard(config, folder, number, shard))
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(n_processes, mp_context=context, initializer=_initialize_worker) as pool:
-        running = [pool.submit(_draw_shard, config, folder, number, shard) for number, shard in pending]
-        try:
-            for future in as_completed(running):
-                progress.advance(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    run_in_processes(functools.partial(_draw_numbered, config, folder), pending, n_processes, progress.advance)
 
 
-def _initialize_worker() -> None:
-    """Limits a worker process to one thread, and makes it exit when its parent process dies."""
-    cv2.setNumThreads(1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-
-
-def _exit_with(parent: BaseProcess) -> None:
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _draw_numbered(config: SimulateConfig, folder: ShardFolder, numbered: tuple[int, list[int]]) -> int:
+    return _draw_shard(config, folder, *numbered)
 
 
 def _read_key(marker: Path) -> str:
