@@ -270,6 +270,7 @@ def test_onnx_runtime_keeps_to_the_cpus_of_the_process(
         return session(model, given, **settings)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     network = random_network("yolov5n-0.5-face")
     build_detector(network, backend="onnx")

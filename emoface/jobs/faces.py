@@ -99,7 +99,7 @@ class FacesConfig(FaceSettings, _DataSetFolder):
     """Settings of the faces job."""
 
     engine: Literal["local", "ray"] = "local"
-    """Where shards are processed: in this process, or on a Ray cluster whose nodes share the same files."""
+    """Where shards are processed: on this machine, or on a Ray cluster whose nodes share the same files."""
     batch_size: Count = 8
     """Number of photos that a detector on torch receives at a time; ONNX Runtime gets one photo per core."""
     shard_size: Count = 256
