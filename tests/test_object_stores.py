@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from http import HTTPStatus
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -449,6 +451,93 @@ def test_shards_are_a_url() -> None:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+# Google Cloud Storage
+
+GS_URL = "gs://photos/emotic"
+
+
+@pytest.fixture(scope="module")
+def gcs_client(simulation: Path) -> Iterator[Any]:
+    """A client of an emulator of Google Cloud Storage, which has the photos of the simulation."""
+    gcsfs = pytest.importorskip("gcsfs", reason="the package gcsfs is not installed: emoface[dev]")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed: emoface[dev]")
+    import gcs_server
+
+    server = gcs_server.GcsServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        gcs_server.forget_clients()
+        gcs_server.upload(simulation / "sim/emotic", GS_URL)
+        yield gcsfs.GCSFileSystem(use_listings_cache=False)
+    server.stop()
+    gcs_server.forget_clients()
+
+
+@pytest.fixture
+def gcs(gcs_client: Any, simulation: Path) -> Iterator[Any]:
+    """The client; the photos that a test has changed are put back."""
+    import gcs_server
+
+    yield gcs_client
+    gcs_server.upload(simulation / "sim/emotic", GS_URL)
+
+
+def test_google_cloud_gives_the_same_bytes_as_a_folder(
+    gcs: Any, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMOFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program: pytest has handlers of its own
+    work, shards = tmp_path / "work", "gs://photos/shards"
+    run_parse(ParseConfig(emotic_root=simulation / "sim", out=work, images=GS_URL))
+    run_faces(FacesConfig(dir=work, shards=shards, **SETTINGS))
+    for name in TABLES:
+        assert (work / name).read_bytes() == (simulation / "local" / name).read_bytes(), name
+    assert not (work / "faces_shards").exists() and len(gcs.find(shards)) == N_PHOTOS  # two files of two photos each
+    run_split(SplitConfig(dir=work))
+    for path in work.glob("*.*"):
+        gcs.pipe_file(f"photos/work/{path.name}", path.read_bytes())
+    manifest = read_manifest("gs://photos/work/manifest.json", check_sha256=True)
+    assert manifest.photos == PhotoFolder(GS_URL)
+    cache = open_stream_cache(manifest, "train")
+    table = pq.read_table(work / "train.parquet").to_pylist()
+    photo = read_photo_at(f"{GS_URL}/{table[0]['image']}")
+    assert np.array_equal(cache.read_person(0).context, scale_square(photo, CACHE_SIZES["context"]))
+    assert capfd.readouterr().err == ""  # gcsfs warns of the credentials that the emulator does not need
+
+
+def test_changed_and_deleted_photos_of_google_cloud_make_their_shards_pending_again(
+    gcs: Any, simulation: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    run_parse(ParseConfig(emotic_root=simulation / "sim", out=work, images=GS_URL))
+    run_faces(FacesConfig(dir=work, **SETTINGS))
+    images = [path.removeprefix("photos/emotic/") for path in gcs.find(GS_URL)]
+    gcs.rm_file(f"{GS_URL}/{images[0]}")
+    gcs.pipe_file(f"{GS_URL}/{images[1]}", b"no photo any more")
+    record = run_faces(FacesConfig(dir=work, **SETTINGS))
+    assert (record.counts["photos_missing"], record.counts["photos_unreadable"]) == (1, 1)
+    assert list(record.info["unreadable_photos"]) == [images[1]]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+def test_google_cloud_that_refuses_or_has_no_such_bucket_is_one_line(
+    gcs: Any, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: HTTPStatus
+) -> None:
+    import gcs_server
+
+    parse = ("parse", str(simulation / "sim"), "--out", str(tmp_path / "other"), "--images")
+    assert _error(*parse, "gs://fotos/emotic") == (
+        "Error: gs://fotos/emotic: there is no bucket 'fotos'; check the URL, or create the bucket"
+    )
+    gcs_server.refuse(monkeypatch, status)
+    gcs_server.forget_clients()
+    line = _error(*parse, GS_URL)
+    assert line.startswith(f"Error: {GS_URL}: access denied (") and line.endswith("see docs/scale.md")
+    assert not (tmp_path / "other").exists()
 
 
 # data sets

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -157,7 +158,7 @@ class ObjectFolder:
             raise
         except Exception as error:  # the packages of stores have error families of their own, which are no OSError
             words = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, PermissionError) or "credentials" in words.lower():
+            if _is_refusal(error, words):
                 raise StoreError(
                     f"{self.url}: access denied ({words}); check the name of the bucket and the credentials in the "
                     "environment, see docs/scale.md"
@@ -166,6 +167,13 @@ class ObjectFolder:
                 f"{self.url}: the store does not answer as expected ({words}); check the URL, the network and the "
                 "store's address, then run the same command again, which goes on from what is finished"
             ) from error
+
+
+def _is_refusal(error: Exception, words: str) -> bool:
+    """Whether a store refuses the credentials, or there are none; s3fs and gcsfs have different errors for it."""
+    if isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403):
+        return True
+    return words.startswith("Forbidden: ") or "credentials" in words.lower()
 
 
 FOLDER_SIZES: dict[tuple[str, str], int] = {}
@@ -263,6 +271,7 @@ def _make_filesystem(protocol: str, _: int) -> Any:
     Raises:
         SettingsError: The package that reads this kind of URL is not installed, or there is none.
     """
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # what it logs, with a traceback, is our error, too
     try:
         import fsspec
 
