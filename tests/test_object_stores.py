@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import logging
 import pickle
@@ -26,10 +27,11 @@ from s3_server import S3Server, forget_clients, upload
 from s3fs import S3FileSystem
 
 from emoface.cli import main
-from emoface.datasets.manifest import read_manifest
+from emoface.datasets import mirror
+from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.photos import IMAGE_MISSING, IMAGE_UNREADABLE, PhotoFolder, group_photos, photo_digest
 from emoface.datasets.stream_cache import CACHE_SIZES, open_stream_cache, scale_square
-from emoface.errors import ImageError, SettingsError, StoreError, TableError
+from emoface.errors import ImageError, SettingsError, StoreError, TableError, UploadError
 from emoface.jobs import faces as faces_job
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.faces import FacesConfig, run_faces
@@ -38,10 +40,12 @@ from emoface.jobs.predict import PredictConfig, _predict_annotated
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.jobs.train import TrainConfig, run_train
+from emoface.jobs.upload import UploadConfig, run_upload
 from emoface.jobs.verify import VerifyConfig, run_verify
 from emoface.mter.runs import read_run
 from emoface.progress import Silent
 from emoface.reporting.thumbnails import thumbnail_of_body
+from emoface.storage.objects import ObjectFolder
 from emoface.storage.photo_stores import PhotoStore, UrlStore, hash_photos, open_ahead, open_store, read_photo_at
 from emoface.storage.shards import ShardObjects
 from emoface.vision.crops import Photo
@@ -611,17 +615,206 @@ def test_faults_of_a_data_set_in_a_store_are_named(uploaded: tuple[Path, MemoryF
         read_manifest(url)
 
 
-def test_model_is_trained_and_evaluated_on_a_data_set_in_a_store(
-    uploaded: tuple[Path, MemoryFileSystem], simulation: Path, tmp_path: Path
+SET_URL = "s3://photos/sets/mine"
+SMALL: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
+
+
+def test_data_set_is_uploaded_once_and_a_model_is_trained_and_evaluated_on_it(
+    uploaded: tuple[Path, MemoryFileSystem], s3: S3FileSystem, server: S3Server, tmp_path: Path
 ) -> None:
-    url = "memory://data/work/manifest.json"
-    small: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
-    small["images"] = simulation / "sim/emotic"  # the store has the tables alone, not the photos beside them
+    work, _ = uploaded
+    config = UploadConfig(dir=work, url=f"{SET_URL}/", images=URL)
+    record = run_upload(config)
+    tables = ("train.parquet", "val.parquet", "test.parquet", "sampling_weights.parquet")
+    names = sorted(path.removeprefix("photos/sets/mine/") for path in s3.find(SET_URL))
+    assert names == sorted([*tables, "manifest.json", "uploaded.json"])
+    assert all(s3.cat_file(f"{SET_URL}/{name}") == (work / name).read_bytes() for name in tables)
+    assert record.counts["files"] == record.counts["files sent"] == 5
+    assert record.counts["bytes sent"] == sum(s3.size(f"{SET_URL}/{name}") for name in (*tables, "manifest.json"))
+    server.take_requests()
+    assert run_upload(config).counts["files sent"] == 0 and server.take_requests()["PUT"] == 0
+    s3.pipe_file(f"{SET_URL}/val.parquet", b"damaged")
+    with pytest.raises(TableError, match=r"/val\.parquet: sha256 is .*; upload both again with 'emoface upload'"):
+        read_manifest(f"{SET_URL}/manifest.json")
+    assert run_upload(config).counts["files sent"] == 1
+    url = f"{SET_URL}/manifest.json"
     run_train(
-        TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **small)
+        TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **SMALL)
     )
     run = read_run(tmp_path / "run")
-    assert run.manifest_path == url
-    assert run.images == simulation / "sim/emotic" and read_manifest(url).photos.root == "memory://data/sim/emotic"
+    assert run.manifest_path == url and read_manifest(url, check_sha256=True).photos.root == URL
     record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5))
     assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows
+
+
+class _Killed(Exception):
+    pass
+
+
+def _kill_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Lets the writing of an object with this number, counted from 0, raise an error instead."""
+    counted = itertools.count()
+
+    def wrap(name: str) -> None:
+        write = getattr(ObjectFolder, name)
+
+        def write_or_die(*arguments: Any) -> None:
+            if next(counted) >= number:
+                raise _Killed
+            write(*arguments)
+
+        patch.setattr(ObjectFolder, name, write_or_die)
+
+    for name in ("put", "put_file", "copy", "remove"):
+        wrap(name)
+
+
+def _split_anew(work: Path) -> Path:
+    """A copy of a data set that is split in another way, and has no file of weights."""
+    other = work.with_name("other")
+    shutil.copytree(work, other, ignore=shutil.ignore_patterns("faces_shards"))
+    run_split(SplitConfig(dir=other, ratios=(50, 30, 20), seed=5))
+    return other
+
+
+def _hashes(manifest: Manifest) -> dict[str, str]:
+    return {name: one.sha256 for name, one in manifest.splits.items()}
+
+
+def test_upload_that_is_killed_anywhere_leaves_one_whole_data_set_and_goes_on(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, files = uploaded
+    url = "memory://data/set"
+    other = _split_anew(work)
+    old, new = (_hashes(read_manifest(folder / "manifest.json")) for folder in (work, other))
+    assert all(old[split] != new[split] for split in old)
+    run_upload(UploadConfig(dir=work, url=url))
+    before = {name: files.cat_file(name) for name in files.find("/data/set")}
+    found = []
+    for number in itertools.count():
+        files.rm("/data/set", recursive=True)
+        files.pipe(before)
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(patch, number)
+            try:
+                run_upload(UploadConfig(dir=other, url=url))
+                break
+            except _Killed:
+                pass
+        found.append(_hashes(read_manifest(f"{url}/manifest.json", check_sha256=True)))
+        if number % 4 == 3:
+            run_upload(UploadConfig(dir=other, url=url))
+            assert _hashes(read_manifest(f"{url}/manifest.json", check_sha256=True)) == new
+            assert len(files.find("/data/set")) == 5  # nothing of the upload before is left
+    n_old = found.count(old)
+    assert n_old >= 6 and len(found) - n_old >= 6 and found == [old] * n_old + [new] * (len(found) - n_old)
+    assert len(files.find("/data/set")) == 5
+
+
+def test_upload_that_was_killed_does_not_send_a_file_twice(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    config = UploadConfig(dir=work, url="memory://data/set")
+    with monkeypatch.context() as patch:
+        _kill_at(patch, 4)  # two files, and after each the list of them
+        with pytest.raises(_Killed):
+            run_upload(config)
+    with pytest.raises(TableError, match=r"set/manifest\.json: no such object; upload the folder"):
+        read_manifest("memory://data/set/manifest.json")
+    assert run_upload(config).counts["files sent"] == 3
+
+
+def test_reader_that_has_the_manifest_of_before_starts_again(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    other = _split_anew(work)
+    run_upload(UploadConfig(dir=work, url="memory://data/set"))
+    fetch = mirror._fetch_tables_of
+
+    def replace_first(*arguments: Any) -> None:
+        monkeypatch.setattr(mirror, "_fetch_tables_of", fetch)
+        run_upload(UploadConfig(dir=other, url="memory://data/set"))
+        fetch(*arguments)
+
+    monkeypatch.setattr(mirror, "_fetch_tables_of", replace_first)
+    manifest = read_manifest("memory://data/set/manifest.json", check_sha256=True)
+    assert _hashes(manifest) == _hashes(read_manifest(other / "manifest.json"))
+
+
+def test_upload_that_another_one_disturbs_is_an_error(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, files = uploaded
+    other = _split_anew(work)
+    run_upload(UploadConfig(dir=work, url="memory://data/set"))
+    copy = ObjectFolder.copy
+
+    def copy_late(*arguments: Any) -> None:
+        files.pipe_file("/data/set/manifest.json", b"of another upload")
+        copy(*arguments)
+
+    monkeypatch.setattr(ObjectFolder, "copy", copy_late)
+    with pytest.raises(UploadError, match=r"^memory://data/set: changed by somebody else during the upload; make sure"):
+        run_upload(UploadConfig(dir=other, url="memory://data/set"))
+
+
+class _Notes(Silent):
+    """Keeps the notes and the steps."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.total = self.n_steps = 0
+
+    def start(self, _: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, n: int = 1) -> None:
+        self.n_steps += n
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_upload_counts_bytes_removes_old_inputs_and_notes_photos_of_this_machine(
+    uploaded: tuple[Path, MemoryFileSystem], simulation: Path, tmp_path: Path
+) -> None:
+    work, files = uploaded
+    (tmp_path / "sim").symlink_to(simulation / "sim")
+    (work / "pose.parquet").write_bytes(b"pose")
+    files.pipe_file("/data/set/depth.parquet", b"of a data set before")
+    progress = _Notes()
+    record = run_upload(UploadConfig(dir=work, url="memory://data/set"), progress)
+    photos = str((simulation / "sim/emotic").resolve())
+    assert record.counts["image root"] == photos
+    assert json.loads(files.cat_file("/data/set/manifest.json"))["image_root"] == photos
+    assert len(progress.notes) == 1 and f"the photos are in {photos} on this machine" in progress.notes[0]
+    manifest_bytes = files.size("/data/set/manifest.json")
+    assert progress.total == progress.n_steps == record.counts["bytes sent"] - manifest_bytes > 0
+    assert files.cat_file("/data/set/pose.parquet") == b"pose" and not files.exists("/data/set/depth.parquet")
+    files.pipe_file("/data/sim/emotic/mscoco/images/a.jpg", _jpeg())
+    progress = _Notes()
+    run_upload(UploadConfig(dir=work, url="memory://data/set", images="memory://data/sim/emotic"), progress)
+    assert not progress.notes and read_manifest("memory://data/set/manifest.json").image_root.startswith("memory://")
+
+
+def test_faults_of_an_upload_are_one_line(
+    uploaded: tuple[Path, MemoryFileSystem], s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    assert _error("upload", str(work), "s3://fotos/set").startswith("Error: s3://fotos/set: there is no bucket 'fotos'")
+    assert _error("upload", str(work), str(tmp_path / "copy")) == (
+        f"Error: url is '{tmp_path / 'copy'}', expected the URL of a folder in an object store, such as "
+        "s3://bucket/emotic_face"
+    )
+    assert "manifest.json: no such file; write it with 'emoface split DIR'" in _error("upload", str(tmp_path), SET_URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(moto_settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on credentials are checked
+        forget_clients()
+        assert _error("upload", str(work), "s3://photos/refused").startswith(
+            "Error: s3://photos/refused: access denied"
+        )
+    forget_clients()
+    assert not s3.exists("s3://photos/refused")

@@ -10,11 +10,12 @@ import errno
 import io
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from emoface.errors import EmofaceError, SettingsError, StoreError, describe_missing_package
@@ -117,6 +118,39 @@ class ObjectFolder:
             except FileNotFoundError:
                 self._check_bucket()
                 raise
+
+    def put_file(self, name: str, path: Path, advance: Callable[[int], None]) -> None:
+        """Writes a file of this machine as an object, some of its bytes at a time; the object appears in one step.
+
+        Args:
+            name: The path of the object below the URL.
+            path: The file.
+            advance: Receives the number of bytes that were sent since the last call; by another thread.
+        """
+        n_sent = 0
+
+        def report(_: int, value: int, **__: object) -> None:
+            nonlocal n_sent
+            advance(value - n_sent)
+            n_sent = value
+
+        with self._naming_store():
+            from fsspec.callbacks import Callback
+
+            try:
+                _find_filesystem(self.url).put_file(str(path), self._path(name), callback=Callback(hooks={"n": report}))
+            except FileNotFoundError:
+                self._check_bucket()
+                raise
+
+    def copy(self, name: str, new_name: str) -> None:
+        """Copies an object within the store, in one step.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        with self._naming_store():
+            _find_filesystem(self.url).cp_file(self._path(name), self._path(new_name))
 
     def remove(self, name: str) -> None:
         """Removes an object, if it is there."""
