@@ -501,12 +501,14 @@ def test_google_cloud_gives_the_same_bytes_as_a_folder(
     for name in TABLES:
         assert (work / name).read_bytes() == (simulation / "local" / name).read_bytes(), name
     assert not (work / "faces_shards").exists() and len(gcs.find(shards)) == N_PHOTOS  # two files of two photos each
-    run_split(SplitConfig(dir=work))
-    for path in work.glob("*.*"):
-        gcs.pipe_file(f"photos/work/{path.name}", path.read_bytes())
-    manifest = read_manifest("gs://photos/work/manifest.json", check_sha256=True)
-    assert manifest.photos == PhotoFolder(GS_URL)
-    cache = open_stream_cache(manifest, "train")
+    for ratios in ((40, 30, 30), (60, 20, 20)):  # the second upload replaces tables
+        run_split(SplitConfig(dir=work, ratios=ratios))
+        assert run_upload(UploadConfig(dir=work, url="gs://photos/set")).counts["files sent"] == 4
+        manifest = read_manifest("gs://photos/set/manifest.json", check_sha256=True)
+    assert manifest.photos == PhotoFolder(GS_URL) and not gcs.find("gs://photos/set/new")
+    open_stream_cache(read_manifest(work / "manifest.json"), "train", "gs://photos/cache")
+    monkeypatch.setattr(faces_job.PhotoFolder, "try_read", None)  # all crops are in the shared cache
+    cache = open_stream_cache(manifest, "train", "gs://photos/cache")
     table = pq.read_table(work / "train.parquet").to_pylist()
     photo = read_photo_at(f"{GS_URL}/{table[0]['image']}")
     assert np.array_equal(cache.read_person(0).context, scale_square(photo, CACHE_SIZES["context"]))
@@ -620,7 +622,11 @@ SMALL: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32,
 
 
 def test_data_set_is_uploaded_once_and_a_model_is_trained_and_evaluated_on_it(
-    uploaded: tuple[Path, MemoryFileSystem], s3: S3FileSystem, server: S3Server, tmp_path: Path
+    uploaded: tuple[Path, MemoryFileSystem],
+    s3: S3FileSystem,
+    server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     work, _ = uploaded
     config = UploadConfig(dir=work, url=f"{SET_URL}/", images=URL)
@@ -638,12 +644,14 @@ def test_data_set_is_uploaded_once_and_a_model_is_trained_and_evaluated_on_it(
         read_manifest(f"{SET_URL}/manifest.json")
     assert run_upload(config).counts["files sent"] == 1
     url = f"{SET_URL}/manifest.json"
-    run_train(
-        TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **SMALL)
-    )
+    recipe = {"epochs": 1, "batch_size": 2}
+    shared = "s3://photos/cache"
+    run_train(TrainConfig(manifest=url, model="task2", recipe=recipe, out=tmp_path / "run", cache=shared, **SMALL))
     run = read_run(tmp_path / "run")
     assert run.manifest_path == url and read_manifest(url, check_sha256=True).photos.root == URL
-    record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5))
+    monkeypatch.setenv("EMOFACE_CACHE", str(tmp_path / "cache of another machine"))
+    monkeypatch.delattr(UrlStore, "read")  # which has all crops of val from the shared cache
+    record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5, cache=shared))
     assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows
 
 

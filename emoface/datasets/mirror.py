@@ -19,7 +19,7 @@ from typing import Any
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
 from emoface.schema import DEPTH_TABLE, POSE_TABLE, REGIONS_TABLE
-from emoface.storage.files import atomic_path, file_sha256, is_below, parse_json, write_bytes, write_text
+from emoface.storage.files import file_sha256, is_below, parse_json, write_bytes, write_text
 from emoface.storage.locks import lock_folder
 from emoface.storage.objects import ObjectFolder, to_state
 from emoface.storage.records import cached_sha256
@@ -30,7 +30,6 @@ OTHER_TABLES = (POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE)
 """Tables beside a manifest that it does not describe."""
 _STATES_NAME = "states.json"
 _ATTEMPTS = 3
-_BLOCK = 64 * 2**20  # bytes that are fetched at a time
 
 
 def mirror_folder(url: str) -> Path:
@@ -122,11 +121,11 @@ def _fetch_table(store: ObjectFolder, name: str, sha256: str, path: Path) -> Non
     if path.is_file() and cached_sha256(path) == sha256:
         return
     with suppress(FileNotFoundError):
-        _copy(store, new_name(sha256), path)
+        store.fetch_file(new_name(sha256), path)
         if file_sha256(path) == sha256:
             return
     try:
-        _copy(store, name, path)
+        store.fetch_file(name, path)
     except FileNotFoundError as error:
         raise TableError(f"{store.place(name)}: no such object, but the manifest beside it lists it") from error
     if (found := file_sha256(path)) != sha256:
@@ -147,7 +146,7 @@ def _fetch_other_tables(store: ObjectFolder, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
             continue
         if before.get(name) != state or not (folder / name).is_file():
-            _copy(store, name, folder / name)
+            store.fetch_file(name, folder / name)
         states[name] = state
     write_text(folder / _STATES_NAME, json.dumps(states) + "\n")
 
@@ -158,11 +157,3 @@ def _read_states(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return states if isinstance(states, dict) else {}
-
-
-def _copy(store: ObjectFolder, name: str, path: Path) -> None:
-    """Copies an object to a file in one step, some of its bytes at a time."""
-    n_bytes = store.count_object_bytes(name)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for start in range(0, n_bytes, _BLOCK):
-            file.write(store.fetch(name, start, min(start + _BLOCK, n_bytes)))

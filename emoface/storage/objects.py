@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from emoface.errors import EmofaceError, SettingsError, StoreError, describe_missing_package
+from emoface.storage.files import atomic_path
 
 _BLOCK_BYTES = 2**16
 """Bytes of one request for a part of an object; the header of nearly every photo is in its first block."""
+_COPIED_BYTES = 2**26
+"""Bytes of one request where an object is copied to a file."""
 _VERSION_KEYS = (
     "ETag",
     "etag",
@@ -99,6 +102,17 @@ class ObjectFolder:
                 self._check_bucket()
                 raise
 
+    def fetch_file(self, name: str, path: Path) -> None:
+        """Copies an object to a file of this machine in one step, some of its bytes at a time.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        n_bytes = self.count_object_bytes(name)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            for start in range(0, n_bytes, _COPIED_BYTES):
+                file.write(self.fetch(name, start, min(start + _COPIED_BYTES, n_bytes)))
+
     def count_object_bytes(self, name: str) -> int:
         """Asks for the size of an object.
 
@@ -119,7 +133,7 @@ class ObjectFolder:
                 self._check_bucket()
                 raise
 
-    def put_file(self, name: str, path: Path, advance: Callable[[int], None]) -> None:
+    def put_file(self, name: str, path: Path, advance: Callable[[int], None] = lambda _: None) -> None:
         """Writes a file of this machine as an object, some of its bytes at a time; the object appears in one step.
 
         Args:
