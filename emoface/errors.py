@@ -53,7 +53,7 @@ class StoreError(EmofaceError):
 
 
 class UploadError(EmofaceError):
-    """An upload to the Hugging Face Hub that was refused or interrupted."""
+    """An upload to the Hugging Face Hub that was refused or interrupted, or one that another upload disturbed."""
 
 
 class ClusterError(EmofaceError):

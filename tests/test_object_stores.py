@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
+import logging
 import pickle
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from http import HTTPStatus
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,11 @@ from s3_server import S3Server, forget_clients, upload
 from s3fs import S3FileSystem
 
 from emoface.cli import main
-from emoface.datasets.manifest import read_manifest
+from emoface.datasets import mirror
+from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.photos import IMAGE_MISSING, IMAGE_UNREADABLE, PhotoFolder, group_photos, photo_digest
 from emoface.datasets.stream_cache import CACHE_SIZES, open_stream_cache, scale_square
-from emoface.errors import ImageError, SettingsError, StoreError, TableError
+from emoface.errors import ImageError, SettingsError, StoreError, TableError, UploadError
 from emoface.jobs import faces as faces_job
 from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.faces import FacesConfig, run_faces
@@ -36,10 +40,12 @@ from emoface.jobs.predict import PredictConfig, _predict_annotated
 from emoface.jobs.simulate import SimulateConfig, run_simulate
 from emoface.jobs.split import SplitConfig, run_split
 from emoface.jobs.train import TrainConfig, run_train
+from emoface.jobs.upload import UploadConfig, run_upload
 from emoface.jobs.verify import VerifyConfig, run_verify
 from emoface.mter.runs import read_run
 from emoface.progress import Silent
 from emoface.reporting.thumbnails import thumbnail_of_body
+from emoface.storage.objects import ObjectFolder
 from emoface.storage.photo_stores import PhotoStore, UrlStore, hash_photos, open_ahead, open_store, read_photo_at
 from emoface.storage.shards import ShardObjects
 from emoface.vision.crops import Photo
@@ -451,6 +457,95 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+# Google Cloud Storage
+
+GS_URL = "gs://photos/emotic"
+
+
+@pytest.fixture(scope="module")
+def gcs_client(simulation: Path) -> Iterator[Any]:
+    """A client of an emulator of Google Cloud Storage, which has the photos of the simulation."""
+    gcsfs = pytest.importorskip("gcsfs", reason="the package gcsfs is not installed: emoface[dev]")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed: emoface[dev]")
+    import gcs_server
+
+    server = gcs_server.GcsServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        patch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+        gcs_server.forget_clients()
+        gcs_server.upload(simulation / "sim/emotic", GS_URL)
+        yield gcsfs.GCSFileSystem(use_listings_cache=False)
+    server.stop()
+    gcs_server.forget_clients()
+
+
+@pytest.fixture
+def gcs(gcs_client: Any, simulation: Path) -> Iterator[Any]:
+    """The client; the photos that a test has changed are put back."""
+    import gcs_server
+
+    yield gcs_client
+    gcs_server.upload(simulation / "sim/emotic", GS_URL)
+
+
+def test_google_cloud_gives_the_same_bytes_as_a_folder(
+    gcs: Any, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EMOFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a program: pytest has handlers of its own
+    work, shards = tmp_path / "work", "gs://photos/shards"
+    run_parse(ParseConfig(emotic_root=simulation / "sim", out=work, images=GS_URL))
+    run_faces(FacesConfig(dir=work, shards=shards, **SETTINGS))
+    for name in TABLES:
+        assert (work / name).read_bytes() == (simulation / "local" / name).read_bytes(), name
+    assert not (work / "faces_shards").exists() and len(gcs.find(shards)) == N_PHOTOS  # two files of two photos each
+    for ratios in ((40, 30, 30), (60, 20, 20)):  # the second upload replaces tables
+        run_split(SplitConfig(dir=work, ratios=ratios))
+        assert run_upload(UploadConfig(dir=work, url="gs://photos/set")).counts["files sent"] == 4
+        manifest = read_manifest("gs://photos/set/manifest.json", check_sha256=True)
+    assert manifest.photos == PhotoFolder(GS_URL) and not gcs.find("gs://photos/set/new")
+    open_stream_cache(read_manifest(work / "manifest.json"), "train", "gs://photos/cache")
+    monkeypatch.setattr(faces_job.PhotoFolder, "try_read", None)  # all crops are in the shared cache
+    cache = open_stream_cache(manifest, "train", "gs://photos/cache")
+    table = pq.read_table(work / "train.parquet").to_pylist()
+    photo = read_photo_at(f"{GS_URL}/{table[0]['image']}")
+    assert np.array_equal(cache.read_person(0).context, scale_square(photo, CACHE_SIZES["context"]))
+    assert capfd.readouterr().err == ""  # gcsfs warns of the credentials that the emulator does not need
+
+
+def test_changed_and_deleted_photos_of_google_cloud_make_their_shards_pending_again(
+    gcs: Any, simulation: Path, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    run_parse(ParseConfig(emotic_root=simulation / "sim", out=work, images=GS_URL))
+    run_faces(FacesConfig(dir=work, **SETTINGS))
+    images = [path.removeprefix("photos/emotic/") for path in gcs.find(GS_URL)]
+    gcs.rm_file(f"{GS_URL}/{images[0]}")
+    gcs.pipe_file(f"{GS_URL}/{images[1]}", b"no photo any more")
+    record = run_faces(FacesConfig(dir=work, **SETTINGS))
+    assert (record.counts["photos_missing"], record.counts["photos_unreadable"]) == (1, 1)
+    assert list(record.info["unreadable_photos"]) == [images[1]]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN])
+def test_google_cloud_that_refuses_or_has_no_such_bucket_is_one_line(
+    gcs: Any, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: HTTPStatus
+) -> None:
+    import gcs_server
+
+    parse = ("parse", str(simulation / "sim"), "--out", str(tmp_path / "other"), "--images")
+    assert _error(*parse, "gs://fotos/emotic") == (
+        "Error: gs://fotos/emotic: there is no bucket 'fotos'; check the URL, or create the bucket"
+    )
+    gcs_server.refuse(monkeypatch, status)
+    gcs_server.forget_clients()
+    line = _error(*parse, GS_URL)
+    assert line.startswith(f"Error: {GS_URL}: access denied (") and line.endswith("see docs/scale.md")
+    assert not (tmp_path / "other").exists()
+
+
 # data sets
 
 
@@ -522,17 +617,212 @@ def test_faults_of_a_data_set_in_a_store_are_named(uploaded: tuple[Path, MemoryF
         read_manifest(url)
 
 
-def test_model_is_trained_and_evaluated_on_a_data_set_in_a_store(
+SET_URL = "s3://photos/sets/mine"
+SMALL: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
+
+
+def test_data_set_is_uploaded_once_and_a_model_is_trained_and_evaluated_on_it(
+    uploaded: tuple[Path, MemoryFileSystem],
+    s3: S3FileSystem,
+    server: S3Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work, _ = uploaded
+    config = UploadConfig(dir=work, url=f"{SET_URL}/", images=URL)
+    record = run_upload(config)
+    tables = ("train.parquet", "val.parquet", "test.parquet", "sampling_weights.parquet")
+    names = sorted(path.removeprefix("photos/sets/mine/") for path in s3.find(SET_URL))
+    assert names == sorted([*tables, "manifest.json", "uploaded.json"])
+    assert all(s3.cat_file(f"{SET_URL}/{name}") == (work / name).read_bytes() for name in tables)
+    assert record.counts["files"] == record.counts["files sent"] == 5
+    assert record.counts["bytes sent"] == sum(s3.size(f"{SET_URL}/{name}") for name in (*tables, "manifest.json"))
+    server.take_requests()
+    assert run_upload(config).counts["files sent"] == 0 and server.take_requests()["PUT"] == 0
+    s3.pipe_file(f"{SET_URL}/val.parquet", b"damaged")
+    with pytest.raises(TableError, match=r"/val\.parquet: sha256 is .*; upload both again with 'emoface upload'"):
+        read_manifest(f"{SET_URL}/manifest.json")
+    assert run_upload(config).counts["files sent"] == 1
+    url = f"{SET_URL}/manifest.json"
+    recipe = {"epochs": 1, "batch_size": 2}
+    shared = "s3://photos/cache"
+    run_train(TrainConfig(manifest=url, model="task2", recipe=recipe, out=tmp_path / "run", cache=shared, **SMALL))
+    run = read_run(tmp_path / "run")
+    assert run.manifest_path == url and read_manifest(url, check_sha256=True).photos.root == URL
+    monkeypatch.setenv("EMOFACE_CACHE", str(tmp_path / "cache of another machine"))
+    monkeypatch.delattr(UrlStore, "read")  # which has all crops of val from the shared cache
+    record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5, cache=shared))
+    assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows
+
+
+class _Killed(Exception):
+    pass
+
+
+def _kill_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Lets the writing of an object with this number, counted from 0, raise an error instead."""
+    counted = itertools.count()
+
+    def wrap(name: str) -> None:
+        write = getattr(ObjectFolder, name)
+
+        def write_or_die(*arguments: Any) -> None:
+            if next(counted) >= number:
+                raise _Killed
+            write(*arguments)
+
+        patch.setattr(ObjectFolder, name, write_or_die)
+
+    for name in ("put", "put_file", "copy", "remove"):
+        wrap(name)
+
+
+def _split_anew(work: Path) -> Path:
+    """A copy of a data set that is split in another way, and has no file of weights."""
+    other = work.with_name("other")
+    shutil.copytree(work, other, ignore=shutil.ignore_patterns("faces_shards"))
+    run_split(SplitConfig(dir=other, ratios=(50, 30, 20), seed=5))
+    return other
+
+
+def _hashes(manifest: Manifest) -> dict[str, str]:
+    return {name: one.sha256 for name, one in manifest.splits.items()}
+
+
+def test_upload_that_is_killed_anywhere_leaves_one_whole_data_set_and_goes_on(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, files = uploaded
+    url = "memory://data/set"
+    other = _split_anew(work)
+    old, new = (_hashes(read_manifest(folder / "manifest.json")) for folder in (work, other))
+    assert all(old[split] != new[split] for split in old)
+    run_upload(UploadConfig(dir=work, url=url))
+    before = {name: files.cat_file(name) for name in files.find("/data/set")}
+    found = []
+    for number in itertools.count():
+        files.rm("/data/set", recursive=True)
+        files.pipe(before)
+        with pytest.MonkeyPatch.context() as patch:
+            _kill_at(patch, number)
+            try:
+                run_upload(UploadConfig(dir=other, url=url))
+                break
+            except _Killed:
+                pass
+        found.append(_hashes(read_manifest(f"{url}/manifest.json", check_sha256=True)))
+        if number % 4 == 3:
+            run_upload(UploadConfig(dir=other, url=url))
+            assert _hashes(read_manifest(f"{url}/manifest.json", check_sha256=True)) == new
+            assert len(files.find("/data/set")) == 5  # nothing of the upload before is left
+    n_old = found.count(old)
+    assert n_old >= 6 and len(found) - n_old >= 6 and found == [old] * n_old + [new] * (len(found) - n_old)
+    assert len(files.find("/data/set")) == 5
+
+
+def test_upload_that_was_killed_does_not_send_a_file_twice(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    config = UploadConfig(dir=work, url="memory://data/set")
+    with monkeypatch.context() as patch:
+        _kill_at(patch, 4)  # two files, and after each the list of them
+        with pytest.raises(_Killed):
+            run_upload(config)
+    with pytest.raises(TableError, match=r"set/manifest\.json: no such object; upload the folder"):
+        read_manifest("memory://data/set/manifest.json")
+    assert run_upload(config).counts["files sent"] == 3
+
+
+def test_reader_that_has_the_manifest_of_before_starts_again(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    other = _split_anew(work)
+    run_upload(UploadConfig(dir=work, url="memory://data/set"))
+    fetch = mirror._fetch_tables_of
+
+    def replace_first(*arguments: Any) -> None:
+        monkeypatch.setattr(mirror, "_fetch_tables_of", fetch)
+        run_upload(UploadConfig(dir=other, url="memory://data/set"))
+        fetch(*arguments)
+
+    monkeypatch.setattr(mirror, "_fetch_tables_of", replace_first)
+    manifest = read_manifest("memory://data/set/manifest.json", check_sha256=True)
+    assert _hashes(manifest) == _hashes(read_manifest(other / "manifest.json"))
+
+
+def test_upload_that_another_one_disturbs_is_an_error(
+    uploaded: tuple[Path, MemoryFileSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, files = uploaded
+    other = _split_anew(work)
+    run_upload(UploadConfig(dir=work, url="memory://data/set"))
+    copy = ObjectFolder.copy
+
+    def copy_late(*arguments: Any) -> None:
+        files.pipe_file("/data/set/manifest.json", b"of another upload")
+        copy(*arguments)
+
+    monkeypatch.setattr(ObjectFolder, "copy", copy_late)
+    with pytest.raises(UploadError, match=r"^memory://data/set: changed by somebody else during the upload; make sure"):
+        run_upload(UploadConfig(dir=other, url="memory://data/set"))
+
+
+class _Notes(Silent):
+    """Keeps the notes and the steps."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.total = self.n_steps = 0
+
+    def start(self, _: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, n: int = 1) -> None:
+        self.n_steps += n
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_upload_counts_bytes_removes_old_inputs_and_notes_photos_of_this_machine(
     uploaded: tuple[Path, MemoryFileSystem], simulation: Path, tmp_path: Path
 ) -> None:
-    url = "memory://data/work/manifest.json"
-    small: dict[str, Any] = {"device": "cpu", "person_size": 32, "context_size": 32, "pretrained": "none"}
-    small["images"] = simulation / "sim/emotic"  # the store has the tables alone, not the photos beside them
-    run_train(
-        TrainConfig(manifest=url, model="task2", recipe={"epochs": 1, "batch_size": 2}, out=tmp_path / "run", **small)
+    work, files = uploaded
+    (tmp_path / "sim").symlink_to(simulation / "sim")
+    (work / "pose.parquet").write_bytes(b"pose")
+    files.pipe_file("/data/set/depth.parquet", b"of a data set before")
+    progress = _Notes()
+    record = run_upload(UploadConfig(dir=work, url="memory://data/set"), progress)
+    photos = str((simulation / "sim/emotic").resolve())
+    assert record.counts["image root"] == photos
+    assert json.loads(files.cat_file("/data/set/manifest.json"))["image_root"] == photos
+    assert len(progress.notes) == 1 and f"the photos are in {photos} on this machine" in progress.notes[0]
+    manifest_bytes = files.size("/data/set/manifest.json")
+    assert progress.total == progress.n_steps == record.counts["bytes sent"] - manifest_bytes > 0
+    assert files.cat_file("/data/set/pose.parquet") == b"pose" and not files.exists("/data/set/depth.parquet")
+    files.pipe_file("/data/sim/emotic/mscoco/images/a.jpg", _jpeg())
+    progress = _Notes()
+    run_upload(UploadConfig(dir=work, url="memory://data/set", images="memory://data/sim/emotic"), progress)
+    assert not progress.notes and read_manifest("memory://data/set/manifest.json").image_root.startswith("memory://")
+
+
+def test_faults_of_an_upload_are_one_line(
+    uploaded: tuple[Path, MemoryFileSystem], s3: S3FileSystem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, _ = uploaded
+    assert _error("upload", str(work), "s3://fotos/set").startswith("Error: s3://fotos/set: there is no bucket 'fotos'")
+    assert _error("upload", str(work), str(tmp_path / "copy")) == (
+        f"Error: url is '{tmp_path / 'copy'}', expected the URL of a folder in an object store, such as "
+        "s3://bucket/emotic_face"
     )
-    run = read_run(tmp_path / "run")
-    assert run.manifest_path == url
-    assert run.images == simulation / "sim/emotic" and read_manifest(url).photos.root == "memory://data/sim/emotic"
-    record = run_evaluate(EvaluateConfig(run=tmp_path / "run", split="val", device="cpu", draws=5))
-    assert record.counts["evaluated"] == read_manifest(url).splits["val"].rows
+    assert "manifest.json: no such file; write it with 'emoface split DIR'" in _error("upload", str(tmp_path), SET_URL)
+    with monkeypatch.context() as patch:
+        patch.setattr(moto_settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)  # from now on credentials are checked
+        forget_clients()
+        assert _error("upload", str(work), "s3://photos/refused").startswith(
+            "Error: s3://photos/refused: access denied"
+        )
+    forget_clients()
+    assert not s3.exists("s3://photos/refused")

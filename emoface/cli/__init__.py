@@ -45,7 +45,7 @@ for _command in (evaluate.evaluate, evaluate.score, evaluate.export, evaluate.ex
     main.add_command(_command)
 for _command in (evaluate.compare, evaluate.predict, evaluate.explain, evaluate.crop):
     main.add_command(_command)
-for _command in (publish.push, publish.export_fiftyone):
+for _command in (publish.push, publish.upload, publish.export_fiftyone):
     main.add_command(_command)
 main.add_command(model.model)
 main.add_command(detector.detector)

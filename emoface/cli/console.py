@@ -146,6 +146,7 @@ _KEPT = {
     "probe": "the features that were computed are kept",
     "evaluate": "the crops of photos are kept, and the predictions once they were all there",
     "predict": "of several photos the finished ones are kept",
+    "upload": "the files that were sent as a whole are kept",
     "weights fetch": "the files that were downloaded as a whole are kept",
 }
 """What a command keeps when it is interrupted, and goes on from when it runs again."""

@@ -1,4 +1,4 @@
-"""The commands that hand a data set or a model to other programs and people: push, export-fiftyone."""
+"""The commands that hand a data set or a model to other programs and people: push, upload, export-fiftyone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from emoface.cli.options import job_command
 if TYPE_CHECKING:
     from emoface.jobs.export_fiftyone import ExportFiftyoneConfig
     from emoface.jobs.push import PushConfig
+    from emoface.jobs.upload import UploadConfig
 
 
 @job_command(config="emoface.jobs.push:PushConfig", arguments=("folder", "repo"))
@@ -27,6 +28,23 @@ def push(config: PushConfig) -> None:
     from emoface.jobs.push import run_push
 
     run_job(run_push, config)
+
+
+@job_command(config="emoface.jobs.upload:UploadConfig", arguments=("dir", "url"))
+def upload(config: UploadConfig) -> None:
+    """Copies the finished data set in DIR to URL in an object store, so that other machines train on it.
+
+    The tables are copied as they are, with the crops of faces: the store has to be your own. Photos are not copied.
+    What is there already is not sent again. Afterwards, train --manifest URL/manifest.json reads the copy.
+
+    \b
+    Example:
+      emoface upload work s3://bucket/emotic_face
+      emoface upload work s3://bucket/emotic_face --images s3://bucket/emotic
+    """
+    from emoface.jobs.upload import run_upload
+
+    run_job(run_upload, config)
 
 
 @job_command(config="emoface.jobs.export_fiftyone:ExportFiftyoneConfig", arguments=("dir",))

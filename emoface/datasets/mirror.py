@@ -2,6 +2,9 @@
 
 The manifest is fetched whenever the data set is opened. A table that it describes is fetched if the copy has another
 sha256 than the manifest says; the tables of other inputs, which it does not describe, if the store has another version.
+
+While ``emoface upload`` replaces a data set, a table that the new manifest describes may still have the name that
+``new_name`` gives, and a reader that has the manifest of before starts again with the new one.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
 from emoface.schema import DEPTH_TABLE, POSE_TABLE, REGIONS_TABLE
-from emoface.storage.files import atomic_path, file_sha256, is_below, parse_json, write_bytes, write_text
+from emoface.storage.files import file_sha256, is_below, parse_json, write_bytes, write_text
 from emoface.storage.locks import lock_folder
 from emoface.storage.objects import ObjectFolder, to_state
 from emoface.storage.records import cached_sha256
@@ -25,12 +29,17 @@ from emoface.storage.weights import cache_root
 OTHER_TABLES = (POSE_TABLE, DEPTH_TABLE, REGIONS_TABLE)
 """Tables beside a manifest that it does not describe."""
 _STATES_NAME = "states.json"
-_BLOCK = 64 * 2**20  # bytes that are fetched at a time
+_ATTEMPTS = 3
 
 
 def mirror_folder(url: str) -> Path:
     """The folder of the copy of the data set whose manifest is at a URL, ``data_sets`` in the user's cache."""
     return cache_root() / "data_sets" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def new_name(sha256: str) -> str:
+    """Name of an object with a table that is to replace another one, below the URL of the data set."""
+    return f"new/{sha256}.parquet"
 
 
 def fetch_data_set(url: str, progress: Progress = SILENT) -> Path:
@@ -50,19 +59,52 @@ def fetch_data_set(url: str, progress: Progress = SILENT) -> Path:
     store, name = ObjectFolder(str(parent_of(url))), name_of(url)
     folder = mirror_folder(url)
     with lock_folder(folder, progress):
-        try:
-            data = store.fetch(name)
-        except FileNotFoundError as error:
-            raise TableError(f"{url}: no such object; upload the folder that 'emoface split' has written") from error
-        for file, sha256 in _list_tables(url, data):
-            _fetch_table(store, file, sha256, folder / file)
+        data = _fetch_tables(store, name, folder)
         _fetch_other_tables(store, folder)
         write_bytes(folder / name, data)  # last, so that a manifest is never beside the tables of another
     return folder / name
 
 
-def _list_tables(url: str, data: bytes) -> Iterator[tuple[str, str]]:
-    """Lists the files that a manifest describes, with their sha256; ``read_manifest`` names everything else wrong."""
+def _fetch_tables(store: ObjectFolder, name: str, folder: Path) -> bytes:
+    """Copies the tables that a manifest describes, and returns the manifest; again if it was replaced meanwhile."""
+    data = _fetch_manifest(store, name)
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            _fetch_tables_of(store, name, data, folder)
+            return data
+        except TableError:
+            before, data = data, _fetch_manifest(store, name)
+            if data == before:
+                raise
+    _fetch_tables_of(store, name, data, folder)
+    return data
+
+
+def _fetch_manifest(store: ObjectFolder, name: str) -> bytes:
+    try:
+        return store.fetch(name)
+    except FileNotFoundError as error:
+        raise TableError(
+            f"{store.place(name)}: no such object; upload the folder that 'emoface split' has written with 'emoface "
+            "upload'"
+        ) from error
+
+
+def _fetch_tables_of(store: ObjectFolder, name: str, data: bytes, folder: Path) -> None:
+    for file, sha256 in list_tables(store.place(name), data):
+        _fetch_table(store, file, sha256, folder / file)
+
+
+def list_tables(url: str, data: bytes) -> Iterator[tuple[str, str]]:
+    """Lists the files that a manifest describes, with their sha256; ``read_manifest`` names everything else wrong.
+
+    Args:
+        url: URL or path of the manifest, for messages.
+        data: The manifest.
+
+    Raises:
+        TableError: It is no manifest, or a file is not below its folder.
+    """
     try:
         card = parse_json(data.decode("utf-8"))
         described = [*card["splits"].values(), *([card["balance"]] if "file" in card["balance"] else [])]
@@ -78,14 +120,19 @@ def _list_tables(url: str, data: bytes) -> Iterator[tuple[str, str]]:
 def _fetch_table(store: ObjectFolder, name: str, sha256: str, path: Path) -> None:
     if path.is_file() and cached_sha256(path) == sha256:
         return
+    with suppress(FileNotFoundError):
+        store.fetch_file(new_name(sha256), path)
+        if file_sha256(path) == sha256:
+            return
     try:
-        _copy(store, name, path)
+        store.fetch_file(name, path)
     except FileNotFoundError as error:
         raise TableError(f"{store.place(name)}: no such object, but the manifest beside it lists it") from error
     if (found := file_sha256(path)) != sha256:
         path.unlink()
         raise TableError(
-            f"{store.place(name)}: sha256 is {found}, the manifest beside it says {sha256}; upload both again"
+            f"{store.place(name)}: sha256 is {found}, the manifest beside it says {sha256}; upload both again with "
+            "'emoface upload'"
         )
 
 
@@ -99,7 +146,7 @@ def _fetch_other_tables(store: ObjectFolder, folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
             continue
         if before.get(name) != state or not (folder / name).is_file():
-            _copy(store, name, folder / name)
+            store.fetch_file(name, folder / name)
         states[name] = state
     write_text(folder / _STATES_NAME, json.dumps(states) + "\n")
 
@@ -110,11 +157,3 @@ def _read_states(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError):
         return {}
     return states if isinstance(states, dict) else {}
-
-
-def _copy(store: ObjectFolder, name: str, path: Path) -> None:
-    """Copies an object to a file in one step, some of its bytes at a time."""
-    n_bytes = store.count_object_bytes(name)
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        for start in range(0, n_bytes, _BLOCK):
-            file.write(store.fetch(name, start, min(start + _BLOCK, n_bytes)))

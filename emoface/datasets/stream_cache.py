@@ -12,7 +12,8 @@ takes a fifth of the time of decoding JPEGs; see ``docs/benchmarks/stream_cache.
 The cache of a split is in ``CACHE/SPLIT-DATASET-KEY/``, where the key is a hash of everything except the photos that
 the content depends on. Each shard of 256 photos consists of three ``.npy`` files and a summary. If two processes need
 the same cache, one waits until the other has filled it. A cache whose key has changed is removed unless a process still
-reads it.
+reads it. Machines may share a cache by an object store, where the same shards are in ``URL/SPLIT-KEY/``; each has a
+copy on its own disk, because the arrays are mapped into memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from pydantic import Field
 
 from emoface.datasets.manifest import Manifest
 from emoface.datasets.photos import (
+    CHANGED_DIGEST,
     IMAGE_MISSING,
     PhotoFolder,
     PhotoRows,
@@ -52,9 +54,9 @@ from emoface.storage.files import atomic_path
 from emoface.storage.locks import FolderInUse, lock_folder
 from emoface.storage.photo_stores import PhotoStates
 from emoface.storage.records import code_fingerprint
-from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
+from emoface.storage.shards import ShardCopies, ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import open_table, read_table, vectors_to_array
-from emoface.storage.urls import to_portable
+from emoface.storage.urls import Place, to_portable
 from emoface.vision.crops import Photo
 from emoface.vision.images import decode_photo
 from emoface.vision.orientation import Turn
@@ -62,6 +64,7 @@ from emoface.vision.threads import one_opencv_thread
 
 CACHE_SIZES: dict[str, int] = {"face": 144, "body": 144, "context": 256}
 """Side of the stored square crop of each stream, pixels."""
+_ENDINGS = {stream: f"{stream}.npy" for stream in CACHE_SIZES}
 
 USABLE = "usable"
 UNUSABLE_REASONS: dict[str, str] = {
@@ -72,6 +75,7 @@ UNUSABLE_REASONS: dict[str, str] = {
 """Why a person cannot be used as input of a network."""
 
 _PHOTOS_PER_SHARD = 256
+_FETCHING_THREADS = 4
 _REMEDY = "rebuild it with 'emoface split DIR'"
 
 
@@ -308,20 +312,33 @@ def default_cache_dir(manifest: Manifest) -> Path:
     return manifest.path.parent / "stream_cache"
 
 
+def find_cache_dir(manifest: Manifest, cache: Place | None) -> Path:
+    """The folder of this machine with a data set's caches.
+
+    Args:
+        manifest: The data set.
+        cache: Another folder than the default one; or the URL of a cache that several machines share, of which each has
+            what it reads in the default folder.
+    """
+    return cache if isinstance(cache, Path) else default_cache_dir(manifest)
+
+
 def open_stream_cache(
     manifest: Manifest,
     split: str,
-    cache_dir: Path | None = None,
+    cache: Place | None = None,
     progress: Progress = SILENT,
     *,
     allow_missing: bool = False,
 ) -> StreamCache:
     """Opens a split's cache; shards that are missing or whose photos changed are written first, on all cores.
 
+    Those that are in a shared cache are fetched instead, and those that it lacks are put there.
+
     Args:
         manifest: The data set.
         split: ``train``, ``val`` or ``test``.
-        cache_dir: Folder of all caches; None is ``stream_cache`` beside the manifest.
+        cache: Folder of all caches, or URL of a shared cache, see ``find_cache_dir``.
         progress: Receives one step per photo.
         allow_missing: Whether to go on if all photos are missing, or nearly all.
 
@@ -329,24 +346,20 @@ def open_stream_cache(
         ImageError: See ``check_photos``. Nothing is replaced.
         TableError: The split's table does not follow the schema, a face in it cannot be decoded, or none of its people
             is usable.
-        StoreError: The photos are in an object store, which does not answer or refuses to.
+        StoreError: The photos or the shared cache are in an object store, which does not answer or refuses to.
     """
     table = _read_table(manifest.split_path(split))
-    cache_dir = cache_dir or default_cache_dir(manifest)
+    cache_dir, key = find_cache_dir(manifest, cache), _cache_key(manifest, split)
     dataset = f"{split}-{_name_data_set(manifest, cache_dir)}"
-    folder = ShardFolder(cache_dir / f"{dataset}-{_cache_key(manifest, split)}", _PackedShard)
+    folder = ShardFolder(cache_dir / f"{dataset}-{key}", _PackedShard)
+    copies = ShardCopies(folder, f"{cache}/{split}-{key}", tuple(_ENDINGS.values())) if isinstance(cache, str) else None
     photos = group_photos(table.images, table.image_wh)
     shards = list(in_batches(photos, _PHOTOS_PER_SHARD))
     with lock_folder(cache_dir, progress, name=dataset):
         states = manifest.photos.read_states(photo.image for photo in photos)
         check_photos(manifest.photos.root, states, allow_missing)
         packing = _Packing(table, manifest.photos, states, folder, _FaceReader(table.path))
-        pending = folder.find_pending(shards, packing.is_current)
-        if pending:
-            progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
-            with one_opencv_thread(), ThreadPoolExecutor(count_usable_cpus()) as pool:
-                for number, shard in pending:
-                    packing.write_shard(number, shard, pool, progress)
+        packing.complete(split, shards, copies, progress)
         in_use = FolderInUse(folder.path) if shards else None
         folder.remove_other_keys(f"{dataset}-*", progress)
     return _gather(folder, shards, table, manifest, in_use)
@@ -428,10 +441,53 @@ class _Packing:
         return (
             all(path.is_file() for path in paths)
             and bool(summary["n_bytes"] == _array_sizes(self._folder, number))
-            and bool(summary["photo_digest"] == self._states.digest(photo.image for photo in shard))
-            and _has_statuses_of(shard, summary)
+            and self._is_of_photos(shard, summary)
             and _count_crops(shard, summary, self._table.has_face) == _array_lengths(self._folder, number)
         )
+
+    def complete(
+        self, split: str, shards: list[list[PhotoRows]], copies: ShardCopies | None, progress: Progress
+    ) -> None:
+        """Writes the shards that are not current; those of a shared cache are fetched, and those it lacks put there."""
+        pending = self._folder.find_pending(shards, self.is_current)
+        if copies is not None and pending:
+            self._fetch_shards(split, pending, copies, progress)
+            pending = self._folder.find_pending(shards, self.is_current)
+        if pending:
+            progress.start(f"pack {split}", sum(len(shard) for _, shard in pending))
+            with one_opencv_thread(), ThreadPoolExecutor(count_usable_cpus()) as pool:
+                for number, shard in pending:
+                    self.write_shard(number, shard, pool, progress)
+                    if copies is not None:
+                        self._put_shard(number, copies)
+        if copies is not None:
+            for number in copies.find_missing(range(len(shards))):
+                self._put_shard(number, copies)
+
+    def _fetch_shards(
+        self, split: str, pending: list[tuple[int, list[PhotoRows]]], copies: ShardCopies, progress: Progress
+    ) -> None:
+        """Fetches the shards that a shared cache has, as far as they are of the present photos."""
+        progress.start(f"fetch {split}", sum(len(shard) for _, shard in pending))
+
+        def fetch(one: tuple[int, list[PhotoRows]]) -> int:
+            number, shard = one
+            copies.fetch(number, functools.partial(self._is_of_photos, shard), progress)
+            return len(shard)
+
+        with ThreadPoolExecutor(_FETCHING_THREADS) as pool:
+            for n_photos in pool.map(fetch, pending):
+                progress.advance(n_photos)
+
+    def _put_shard(self, number: int, copies: ShardCopies) -> None:
+        """Puts a finished shard into a shared cache, unless its photos changed while they were read."""
+        if self._folder.read_summary(number)["photo_digest"] != CHANGED_DIGEST:
+            copies.put(number)
+
+    def _is_of_photos(self, shard: list[PhotoRows], summary: Summary) -> bool:
+        """Whether a summary is of the photos of a shard as they are now, and gives each person a status."""
+        digest = self._states.digest(photo.image for photo in shard)
+        return bool(summary["photo_digest"] == digest) and _has_statuses_of(shard, summary)
 
     def write_shard(self, number: int, shard: list[PhotoRows], pool: ThreadPoolExecutor, progress: Progress) -> None:
         """Writes one shard: its arrays first, its summary last."""
@@ -490,7 +546,7 @@ class _Packing:
 
 
 def _array_path(folder: ShardFolder, number: int, stream: str) -> Path:
-    return folder.file_path(number, f"{stream}.npy")
+    return folder.file_path(number, _ENDINGS[stream])
 
 
 def _array_sizes(folder: ShardFolder, number: int) -> dict[str, int]:

@@ -30,7 +30,7 @@ from emoface.datasets.predictions import (
     write_predictions,
 )
 from emoface.datasets.protocols import EvaluationFacts, ProtocolName, stamp_protocol
-from emoface.datasets.stream_cache import StreamCache, UsablePeople, default_cache_dir, open_stream_cache
+from emoface.datasets.stream_cache import StreamCache, UsablePeople, find_cache_dir, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.metrics.evaluation import Bootstrap
 from emoface.mter.features import complete_features, find_feature_folder
@@ -102,8 +102,9 @@ class EvaluateConfig(Settings):
     """Folder of the photos, or its URL, if they are no longer where the manifest says."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos of a split are missing."""
-    cache: Folder | None = None
-    """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
+    cache: FolderOrUrl | None = None
+    """Folder of the cache of decoded photos, or the URL of one that several machines share; by default stream_cache
+    beside the manifest."""
 
     @property
     def out(self) -> Path:
@@ -298,7 +299,7 @@ def _predict(
     progress.start(f"predict {split}", len(positions))
     arrays = None
     if model.array_inputs:
-        arrays = PersonArrays(manifest, cache.people, model.array_inputs, config.cache or default_cache_dir(manifest))
+        arrays = PersonArrays(manifest, cache.people, model.array_inputs, find_cache_dir(manifest, config.cache))
     dataset = PeopleDataset.of_model(cache, model, sizes=run.stream_sizes, arrays=arrays)
     outputs = forward_people(
         model, dataset, positions, batch_size=config.batch_size, workers=config.workers, progress=progress
@@ -319,13 +320,19 @@ def _predict_probe(
     scaler, head = read_probe(run.path / BEST_NAME)
     stored_in = Path(run.settings["probe"]["features"]).parent
     is_there = _is_own(run, manifest) and stored_in.is_dir()
-    folder = find_feature_folder(
-        manifest, facts, config.cache or (stored_in if is_there else default_cache_dir(manifest))
-    )
+    cache_dir = stored_in if is_there and not isinstance(config.cache, Path) else find_cache_dir(manifest, config.cache)
+    folder = find_feature_folder(manifest, facts, cache_dir)
     device = pick_device(config.device)
     load = partial(reload_backbone, facts, device=device, progress=progress)
     caches = complete_features(
-        folder, manifest, [split], streams, load, allow_missing=config.allow_missing, progress=progress
+        folder,
+        manifest,
+        [split],
+        streams,
+        load,
+        crops=config.cache,
+        allow_missing=config.allow_missing,
+        progress=progress,
     )
     cache = caches[split]
     people = cache.people

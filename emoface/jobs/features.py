@@ -11,13 +11,13 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import default_cache_dir
+from emoface.datasets.stream_cache import find_cache_dir
 from emoface.mter.features import BackboneFacts, complete_features, find_feature_folder, parse_streams
 from emoface.mter.names import STREAMS
 from emoface.progress import SILENT, Progress
 from emoface.schema import SPLITS
 from emoface.storage.records import JobRecord, find_current, finish_job, hash_inputs
-from emoface.storage.settings import Device, File, Folder, FolderOrUrl, Seed, Settings, TextForm
+from emoface.storage.settings import Device, File, FolderOrUrl, Seed, Settings, TextForm
 
 
 class FeaturesConfig(Settings):
@@ -41,8 +41,9 @@ class FeaturesConfig(Settings):
     """Folder of the photos, or its URL, if they are no longer where the manifest says."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos of a split are missing."""
-    cache: Folder | None = None
-    """Folder of the caches; by default stream_cache beside the manifest. The features are in features-KEY in it."""
+    cache: FolderOrUrl | None = None
+    """Folder of the caches, or the URL of a cache of decoded photos that several machines share; by default
+    stream_cache beside the manifest. The features are in features-KEY in the folder, in no shared cache."""
 
 
 def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobRecord:
@@ -72,7 +73,7 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
     facts = backbone.facts
     if facts.is_random:
         progress.note(f"{facts.name}: the weights are random; a probe on these features is a baseline and no more")
-    folder = find_feature_folder(manifest, facts, config.cache or default_cache_dir(manifest))
+    folder = find_feature_folder(manifest, facts, find_cache_dir(manifest, config.cache))
     inputs = _list_inputs(manifest, facts)
     current = find_current("features", config, folder.path, module=__name__, inputs=inputs)
     if current is not None:
@@ -84,6 +85,7 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
         SPLITS,
         config.streams,
         lambda: backbone,
+        crops=config.cache,
         allow_missing=config.allow_missing,
         progress=progress,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from emoface.datasets.manifest import Manifest, read_manifest
-from emoface.datasets.stream_cache import default_cache_dir, open_stream_cache
+from emoface.datasets.stream_cache import find_cache_dir, open_stream_cache
 from emoface.errors import SettingsError, TableError
 from emoface.mter.features import (
     BackboneFacts,
@@ -113,8 +113,9 @@ class ProbeConfig(Settings):
     """Folder of the photos, or its URL, if they are no longer where the manifest says."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos of a split are missing."""
-    cache: Folder | None = None
-    """Folder of the caches, for --backbone; by default stream_cache beside the manifest."""
+    cache: FolderOrUrl | None = None
+    """Folder of the caches, for --backbone, or the URL of a cache of decoded photos that several machines share; by
+    default stream_cache beside the manifest."""
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -201,10 +202,17 @@ def _open_features(config: ProbeConfig, manifest: Manifest, progress: Progress) 
     assert config.backbone is not None and config.weights is not None
     device = pick_device(config.device)
     backbone = load_backbone(config.backbone, config.weights, seed=config.seed, device=device, progress=progress)
-    folder = find_feature_folder(manifest, backbone.facts, config.cache or default_cache_dir(manifest))
+    folder = find_feature_folder(manifest, backbone.facts, find_cache_dir(manifest, config.cache))
     splits, streams = (_FITTED_ON, _CHOSEN_ON), config.streams or STREAMS
     complete_features(
-        folder, manifest, splits, streams, lambda: backbone, allow_missing=config.allow_missing, progress=progress
+        folder,
+        manifest,
+        splits,
+        streams,
+        lambda: backbone,
+        crops=config.cache,
+        allow_missing=config.allow_missing,
+        progress=progress,
     )
     return folder, backbone.facts
 
@@ -257,8 +265,8 @@ def _open_people(
     """The people of a split that a probe of these streams can use, with their features."""
     from emoface.mter.sampling import shuffle_labels
 
-    cache_dir, allows = folder.path.parent, config.allow_missing
-    people = open_stream_cache(manifest, split, cache_dir, progress, allow_missing=allows).people
+    crops = config.cache if isinstance(config.cache, str) else folder.path.parent
+    people = open_stream_cache(manifest, split, crops, progress, allow_missing=config.allow_missing).people
     features = folder.read(split, streams, people)
     if config.shuffle_labels:
         people = shuffle_labels(people, config.seed)

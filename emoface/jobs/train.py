@@ -21,7 +21,7 @@ from emoface.datasets.stream_cache import (
     UNUSABLE_REASONS,
     USABLE,
     StreamCache,
-    default_cache_dir,
+    find_cache_dir,
     open_stream_cache,
 )
 from emoface.errors import SettingsError, TableError
@@ -103,8 +103,9 @@ class TrainConfig(Settings):
     """Folder of the photos, or its URL, if they are no longer where the manifest says."""
     allow_missing: bool = False
     """Go on although at least 95 % of the photos of a split are missing."""
-    cache: Folder | None = None
-    """Folder of the cache of decoded photos; by default stream_cache beside the manifest."""
+    cache: FolderOrUrl | None = None
+    """Folder of the cache of decoded photos, or the URL of one that several machines share; by default stream_cache
+    beside the manifest."""
     context_size: Side | None = None
     """Side of the context stream's input in pixels; by default 224, with the preset caer 112, with the network of a
     library its own. 112 is four times as fast as 224 on a CPU."""
@@ -437,7 +438,7 @@ def _open_arrays(
 
     if not model.array_inputs:
         return {}
-    cache_dir = config.cache or default_cache_dir(manifest)
+    cache_dir = find_cache_dir(manifest, config.cache)
     with fabric.rank_zero_first():
         return {
             name: PersonArrays(manifest, cache.people, model.array_inputs, cache_dir) for name, cache in caches.items()

@@ -33,6 +33,7 @@ from emoface.storage.locks import lock_folder
 from emoface.storage.records import code_fingerprint
 from emoface.storage.shards import ShardFolder, Summary, SummaryModel, shards_key
 from emoface.storage.tables import read_table
+from emoface.storage.urls import Place
 from emoface.vision.arrays import Float32Array
 from emoface.vision.crops import Photo
 
@@ -209,6 +210,7 @@ def complete_features(
     streams: Sequence[str],
     load: Callable[[], Encoder],
     *,
+    crops: Place | None = None,
     allow_missing: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, StreamCache]:
@@ -220,6 +222,7 @@ def complete_features(
         splits: Which splits.
         streams: Which streams.
         load: Loads the backbone; called only if something is missing.
+        crops: URL of a cache of crops that several machines share; otherwise the crops are beside the features.
         allow_missing: See ``open_stream_cache``.
         progress: Receives one step per square.
 
@@ -230,8 +233,9 @@ def complete_features(
         ImageError, TableError: See ``open_stream_cache``.
     """
     cache_dir = folder.path.parent
+    cache = crops if isinstance(crops, str) else cache_dir
     caches = {
-        split: open_stream_cache(manifest, split, cache_dir, progress, allow_missing=allow_missing) for split in splits
+        split: open_stream_cache(manifest, split, cache, progress, allow_missing=allow_missing) for split in splits
     }
     with lock_folder(cache_dir, progress, name=folder.path.name):
         pending = [(split, stream) for split in splits for stream in streams if not folder.has(split, stream)]

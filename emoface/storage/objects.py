@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from emoface.errors import EmofaceError, SettingsError, StoreError, describe_missing_package
+from emoface.storage.files import atomic_path
 
 _BLOCK_BYTES = 2**16
 """Bytes of one request for a part of an object; the header of nearly every photo is in its first block."""
+_COPIED_BYTES = 2**26
+"""Bytes of one request where an object is copied to a file."""
 _VERSION_KEYS = (
     "ETag",
     "etag",
@@ -97,6 +102,17 @@ class ObjectFolder:
                 self._check_bucket()
                 raise
 
+    def fetch_file(self, name: str, path: Path) -> None:
+        """Copies an object to a file of this machine in one step, some of its bytes at a time.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        n_bytes = self.count_object_bytes(name)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            for start in range(0, n_bytes, _COPIED_BYTES):
+                file.write(self.fetch(name, start, min(start + _COPIED_BYTES, n_bytes)))
+
     def count_object_bytes(self, name: str) -> int:
         """Asks for the size of an object.
 
@@ -116,6 +132,39 @@ class ObjectFolder:
             except FileNotFoundError:
                 self._check_bucket()
                 raise
+
+    def put_file(self, name: str, path: Path, advance: Callable[[int], None] = lambda _: None) -> None:
+        """Writes a file of this machine as an object, some of its bytes at a time; the object appears in one step.
+
+        Args:
+            name: The path of the object below the URL.
+            path: The file.
+            advance: Receives the number of bytes that were sent since the last call; by another thread.
+        """
+        n_sent = 0
+
+        def report(_: int, value: int, **__: object) -> None:
+            nonlocal n_sent
+            advance(value - n_sent)
+            n_sent = value
+
+        with self._naming_store():
+            from fsspec.callbacks import Callback
+
+            try:
+                _find_filesystem(self.url).put_file(str(path), self._path(name), callback=Callback(hooks={"n": report}))
+            except FileNotFoundError:
+                self._check_bucket()
+                raise
+
+    def copy(self, name: str, new_name: str) -> None:
+        """Copies an object within the store, in one step.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+        """
+        with self._naming_store():
+            _find_filesystem(self.url).cp_file(self._path(name), self._path(new_name))
 
     def remove(self, name: str) -> None:
         """Removes an object, if it is there."""
@@ -157,7 +206,7 @@ class ObjectFolder:
             raise
         except Exception as error:  # the packages of stores have error families of their own, which are no OSError
             words = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, PermissionError) or "credentials" in words.lower():
+            if _is_refusal(error, words):
                 raise StoreError(
                     f"{self.url}: access denied ({words}); check the name of the bucket and the credentials in the "
                     "environment, see docs/scale.md"
@@ -166,6 +215,13 @@ class ObjectFolder:
                 f"{self.url}: the store does not answer as expected ({words}); check the URL, the network and the "
                 "store's address, then run the same command again, which goes on from what is finished"
             ) from error
+
+
+def _is_refusal(error: Exception, words: str) -> bool:
+    """Whether a store refuses the credentials, or there are none; s3fs and gcsfs have different errors for it."""
+    if isinstance(error, PermissionError) or getattr(error, "code", None) in (401, 403):
+        return True
+    return words.startswith("Forbidden: ") or "credentials" in words.lower()
 
 
 FOLDER_SIZES: dict[tuple[str, str], int] = {}
@@ -263,6 +319,7 @@ def _make_filesystem(protocol: str, _: int) -> Any:
     Raises:
         SettingsError: The package that reads this kind of URL is not installed, or there is none.
     """
+    logging.getLogger("gcsfs").addHandler(logging.NullHandler())  # what it logs, with a traceback, is our error, too
     try:
         import fsspec
 

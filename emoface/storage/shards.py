@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from emoface.errors import TableError
 from emoface.progress import SILENT, Progress
-from emoface.storage.files import parse_json, remove_leftovers, write_bytes
+from emoface.storage.files import file_sha256, parse_json, remove_leftovers, write_bytes
 from emoface.storage.locks import is_in_use
 from emoface.storage.objects import ObjectFolder
 from emoface.storage.settings import describe_fault
@@ -148,14 +148,14 @@ class Shards(ABC):
         """
         pending = []
         for number, shard in enumerate(shards):
-            summary = self._find_summary(number)
+            summary = self.find_summary(number)
             if summary is not None and is_current(number, shard, summary):
                 progress.advance(len(shard))
             else:
                 pending.append((number, shard))
         return pending
 
-    def _find_summary(self, number: int) -> Summary | None:
+    def find_summary(self, number: int) -> Summary | None:
         """Reads the summary of a shard; None if there is none, or if it is damaged."""
         try:
             return self._read_summary(number)
@@ -283,3 +283,80 @@ class ShardObjects(Shards):
 
 def _file_name(number: int, ending: str) -> str:
     return f"{number:05d}.{ending}"
+
+
+class _CopiedShard(SummaryModel):
+    """The summary of a copy: the sha256 of its files by their endings, and the summary of the shard itself."""
+
+    sha256: dict[str, str]
+    summary: dict[str, Any]
+
+
+class ShardCopies:
+    """Copies in an object store of the shards in a folder of this machine, which other machines fetch.
+
+    The summary of a copy is put last, and has the sha256 of each of its files. As with ``ShardObjects`` there are no
+    locks: if two machines put the same shard at once, a copy that is a mixture of both is found when it is fetched.
+
+    Args:
+        folder: The shards of this machine.
+        url: URL of the copies.
+        endings: Endings of the files of a shard other than the summary.
+    """
+
+    def __init__(self, folder: ShardFolder, url: str, endings: Sequence[str]) -> None:
+        self._folder = folder
+        self._copies = ShardObjects(url, _CopiedShard)
+        self._store = ObjectFolder(url)
+        self._endings = tuple(endings)
+
+    def find_missing(self, numbers: Iterable[int]) -> list[int]:
+        """Finds which of these shards have no copy; one listing."""
+        names = self._store.list_folder("")
+        return [number for number in numbers if _file_name(number, "json") not in names]
+
+    def fetch(self, number: int, is_wanted: Callable[[Summary], bool], progress: Progress = SILENT) -> bool:
+        """Fetches a shard: its files first, its summary last.
+
+        Args:
+            number: The number of the shard.
+            is_wanted: Called with the summary of the shard; returns whether it agrees with the present inputs.
+            progress: Receives a note if the copy is damaged.
+
+        Returns:
+            Whether there is a whole copy of this shard that is wanted.
+        """
+        copied = self._copies.find_summary(number)
+        if copied is None or not (self._is_of_kind(copied["summary"]) and is_wanted(copied["summary"])):
+            return False
+        self._folder.unmark(number)
+        for ending in self._endings:
+            path = self._folder.file_path(number, ending)
+            try:
+                self._store.fetch_file(_file_name(number, ending), path)
+            except FileNotFoundError:
+                return False
+            if file_sha256(path) != copied["sha256"].get(ending):
+                progress.note(f"{self._copies.place(number, ending)}: damaged or replaced by another run; made again")
+                return False
+        self._folder.mark_done(number, json.dumps(copied["summary"]) + "\n")
+        return True
+
+    def put(self, number: int) -> None:
+        """Puts a copy of a finished shard: its files first, its summary last."""
+        paths = {ending: self._folder.file_path(number, ending) for ending in self._endings}
+        copied = {
+            "sha256": {ending: file_sha256(path) for ending, path in paths.items()},
+            "summary": self._folder.read_summary(number),
+        }
+        self._copies.unmark(number)
+        for ending, path in paths.items():
+            self._store.put_file(_file_name(number, ending), path)
+        self._copies.mark_done(number, json.dumps(copied) + "\n")
+
+    def _is_of_kind(self, summary: Summary) -> bool:
+        try:
+            self._folder.kind.model_validate(summary)
+        except ValueError:
+            return False
+        return True
