@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import subprocess
 import sys
+import tokenize
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,7 @@ from emoface.storage.records import (
     ABSENT,
     PHOTOS,
     JobRecord,
+    _parse_code,
     code_fingerprint,
     find_current,
     finish_job,
@@ -35,6 +39,26 @@ def greet(name):
         return f"hello {name!r:>4} {{}}" + ", you"
     return None
 """
+
+ODD_CODE = r'''
+x = [1.5e-3, .5, 0x1F, 1_0j, a<<b, \
+  ...]  # """
+y = rb'\'' + b"#\"" + """a
+"b\"""" ""  ; z = r"\""
+if x :
+
+	y**=1
+
+ # less indented
+else: w = "" if x != 1. else u'(' ""
+"alone"
+def f(x): return -1
+class A:
+    def g(self) -> None:
+        "only" \
+        " a docstring"
+z'''
+"""Every kind of token, a tab for an indent, strings that look like other things, and no line break at the end."""
 
 
 def _fingerprint(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> str:
@@ -66,6 +90,39 @@ def test_only_code_counts_not_comments_docstrings_or_layout(
     assert changed != CODE
     before = _fingerprint(tmp_path, CODE, monkeypatch)
     assert (_fingerprint(tmp_path, changed, monkeypatch) == before) is is_same
+
+
+def _read_by_standard_library(source: str) -> tuple[list[str], set[str]]:
+    """The tokens of a module that affect its behaviour and the modules that it may import, by tokenize and ast."""
+    nodes = list(ast.walk(ast.parse(source)))
+    docstring_lines = {
+        number
+        for node in nodes
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    tokens = ["NEWLINE"]
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        is_docstring = kind == "STRING" and token.start[0] in docstring_lines
+        is_blank = kind == "NEWLINE" and tokens[-1] in ("NEWLINE", "INDENT", "DEDENT")
+        if not (is_docstring or is_blank or kind in ("COMMENT", "NL", "ENDMARKER")):
+            tokens.append(kind if kind in ("NEWLINE", "INDENT", "DEDENT") else token.string)
+    imports = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imports |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return tokens[1:], imports
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tokenize splits f-strings from Python 3.12 on")
+def test_tokens_and_imports_of_modules_are_those_of_the_standard_library() -> None:
+    folder = Path(__file__).parent
+    paths = sorted((folder.parent / "emoface").rglob("*.py"))[::4] + [folder / "test_records.py"]
+    for path in (*paths, None):
+        source = ODD_CODE if path is None else path.read_text(encoding="utf-8")
+        code, (tokens, imports) = _parse_code(source), _read_by_standard_library(source)
+        assert (code.tokens, set(code.imports)) == ("\0".join(tokens), imports), path
 
 
 def test_fingerprint_does_not_depend_on_the_version_of_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,10 +29,12 @@ def write_run_card(run: Run) -> None:
     """
     import torch
 
+    from emoface.learning.initialisation import WithoutRandomParameters
+
     path = run.path / CARD_NAME
     if run.is_probe or (path.is_file() and not is_model_card(read_text(path, SettingsError))):
         return
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutRandomParameters():
         model = run.build_model()
     facts = describe_model(run, model) | describe_results(run)
     names = {"weights_name": run.weights_name, "settings_name": run.settings_name}

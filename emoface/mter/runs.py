@@ -331,6 +331,7 @@ class Run:
             WeightsError: No epoch has finished yet, or the file does not fit the network; or the run is a probe, and
                 the weights of its backbone are missing or have changed.
         """
+        from emoface.learning.initialisation import WithoutRandomParameters
         from emoface.mter.weight_files import load_weights, read_weights
 
         if self.is_probe:
@@ -346,7 +347,8 @@ class Run:
             state = load_checkpoint(path, ("averaged", "model"))
             with loading_state(path):
                 weights = dict(state["averaged"] or state["model"])
-        model = self.build_model()
+        with WithoutRandomParameters():
+            model = self.build_model()
         load_weights(model, weights, path)
         return model.eval()
 
@@ -372,12 +374,8 @@ class Run:
             return {"pretrained": facts.weights, "streams": dict.fromkeys(self.stream_sizes, source)}
         if "started_from" not in self.settings:
             return None
-        import torch
+        from emoface.mter.networks import model_streams
 
-        from emoface.mter.networks import build_recipe_model
-
-        with torch.device("meta"):
-            streams = build_recipe_model(self.model_name, self.recipe).streams
         nothing = {"source": None, "sha256": None}
         taken = {
             one["network"]: {"source": one["source"], "sha256": one["sha256"] or None}
@@ -385,7 +383,7 @@ class Run:
         }
         return {
             "pretrained": self.settings.get("pretrained"),
-            "streams": {stream: taken.get(stream, nothing) for stream in streams},
+            "streams": {stream: taken.get(stream, nothing) for stream in model_streams(self.model_name)},
         }
 
     def log(self) -> list[dict[str, Any]]:

@@ -6,13 +6,11 @@ while its settings, inputs and code are the same and every file it wrote still h
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import io
 import json
 import math
+import re
 import sys
-import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
@@ -368,6 +366,27 @@ def state_inputs(image_root: Place, states: PhotoStates, images: Iterable[str]) 
     return {str(image_root): PHOTOS + states.digest(dict.fromkeys(images))}
 
 
+_STRING = "|".join(
+    rf"{q * 3}[^{q}\\]*(?:(?:\\.|{q}(?!{q * 2}))[^{q}\\]*)*{q * 3}|{q}[^{q}\\\n]*(?:\\.[^{q}\\\n]*)*{q}" for q in "\"'"
+)
+_TOKEN = re.compile(
+    rf"""
+    (?: [ \t\f] | \\\n )* (?: \#[^\n]* )?  # blanks, lines that go on after a backslash, and a comment
+    (?:
+        (?P<newline> \n )
+      | (?P<text> [rRuU]? (?:{_STRING}) )
+      | (?P<code>
+            [bBfFrR]{{1,2}} (?:{_STRING})
+          | 0[xXoObB]\w+ | (?: \d[\d_]*\.?[\d_]* | \.\d[\d_]* ) (?: [eE][+-]?[\d_]+ )? [jJ]?
+          | \w+
+          | \*\*=? | //=? | >>=? | <<=? | \.\.\. | -> | := | [-+*/%&@|^=<>!]= | [^\s\w]
+        )
+    )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
 @cache
 def code_fingerprint(module: str) -> str:
     """Computes a hash of a module's code and of all emoface code that it imports.
@@ -411,8 +430,13 @@ class _ModuleCode:
 @cache
 def _parse_code(source: str) -> _ModuleCode:
     """Parses the source of a module; most modules are part of several fingerprints."""
-    tree = ast.parse(source)
-    return _ModuleCode("\0".join(_code_tokens(source, tree)), tuple(_imported_modules(tree)))
+    tokens: list[str] = []
+    imports: list[str] = []
+    for line in _logical_lines(source):
+        if line[0] in ("import", "from"):
+            imports += _imported_modules(line)
+        tokens += line
+    return _ModuleCode("\0".join(tokens), tuple(imports))
 
 
 def _find_module(name: str) -> Path:
@@ -435,54 +459,49 @@ def _module_path(name: str) -> Path | None:
     return None
 
 
-def _imported_modules(tree: ast.Module) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+def _imported_modules(line: list[str]) -> list[str]:
+    """Lists the modules that an import statement may import, from its tokens."""
+    at = line.index("import")
+    module = "".join(line[1:at])  # of 'from module import name', otherwise nothing
+    names = "".join(" as " if token == "as" else token for token in line[at + 1 : -1]).strip("()").split(",")
+    imported = [name.partition(" ")[0] for name in names if name]
+    return [module, *(f"{module}.{name}" for name in imported)] if module else imported
 
 
-def _code_tokens(source: str, tree: ast.Module) -> Iterator[str]:
-    """Yields the tokens of a module that affect its behaviour, the same in every version of Python.
+def _logical_lines(source: str) -> Iterator[list[str]]:
+    """Yields the tokens of each line that affects the behaviour of a module, the same in every version of Python.
 
-    Docstrings, comments and blank lines are left out, and an indent is represented by its depth alone. An f-string is
-    one token, as before Python 3.12.
+    They are the tokens of ``tokenize``, which would take as long as all imports of a command. Docstrings, comments and
+    blank lines are left out, and a change of the indent is a line of its own that says only how the depth changes. An
+    f-string is one token, as before Python 3.12.
     """
-    docstring_lines = {
-        number
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        for number in range(node.lineno, (node.end_lineno or node.lineno) + 1)
-    }
-    lines = source.splitlines(keepends=True)
-    previous = tokenize.NEWLINE
-    f_strings: list[tuple[int, int]] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        kind = tokenize.tok_name[token.type]
-        is_docstring = kind == "STRING" and token.start[0] in docstring_lines
-        if kind == "FSTRING_START":
-            f_strings.append(token.start)
-        elif kind == "FSTRING_END":
-            start = f_strings.pop()
-            if not f_strings:
-                yield _source_between(lines, start, token.end)
-                previous = tokenize.STRING
-        elif f_strings or is_docstring or kind in ("COMMENT", "NL", "ENDMARKER"):
+    indents = [0]
+    line: list[str] = []
+    n_open, has_code = 0, False
+    for match in _TOKEN.finditer(source):
+        kind = match.lastgroup or ""
+        token = match[kind]
+        if kind == "newline":
+            if line and not n_open:
+                if has_code:
+                    yield [*line, "NEWLINE"]
+                line, has_code = [], False
             continue
-        elif kind in ("NEWLINE", "INDENT", "DEDENT"):
-            if kind != "NEWLINE" or previous not in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
-                yield kind
-            previous = token.type
-        else:
-            yield token.string
-            previous = token.type
+        if not line:
+            yield from _change_indent(indents, match.start(kind) - match.start())
+        line.append(token)
+        has_code = has_code or kind != "text"
+        n_open += (token in "([{") - (token in ")]}")
+    if has_code:
+        yield [*line, "NEWLINE"]
+    yield from _change_indent(indents, 0)
 
 
-def _source_between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
-    rows = lines[start[0] - 1 : end[0]]
-    rows[-1] = rows[-1][: end[1]]
-    rows[0] = rows[0][start[1] :]
-    return "".join(rows)
+def _change_indent(indents: list[int], width: int) -> Iterator[list[str]]:
+    """Yields what changes between the last of the indents that are open and one of this width, and updates them."""
+    if width > indents[-1]:
+        indents.append(width)
+        yield ["INDENT"]
+    while width < indents[-1]:
+        indents.pop()
+        yield ["DEDENT"]
