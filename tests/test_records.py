@@ -118,7 +118,7 @@ def _read_by_standard_library(source: str) -> tuple[list[str], set[str]]:
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tokenize splits f-strings from Python 3.12 on")
 def test_tokens_and_imports_of_modules_are_those_of_the_standard_library() -> None:
     folder = Path(__file__).parent
-    paths = sorted((folder.parent / "emoface").rglob("*.py"))[::4] + [folder / "test_records.py"]
+    paths = [*sorted((folder.parent / "emoface").rglob("*.py"))[::4], folder / "test_records.py"]
     for path in (*paths, None):
         source = ODD_CODE if path is None else path.read_text(encoding="utf-8")
         code, (tokens, imports) = _parse_code(source), _read_by_standard_library(source)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -24,6 +23,7 @@ class WithoutRandomParameters(TorchFunctionMode):
     Example:
         >>> with WithoutRandomParameters():
         ...     layer = nn.Linear(2, 1)
+        >>> import torch
         >>> layer.load_state_dict({"weight": torch.ones(1, 2), "bias": torch.zeros(1)})
         <All keys matched successfully>
     """

@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -29,7 +30,7 @@ from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
 from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
 from emoface.schema import CATEGORIES, FEWEST_LABELS, check_label_names
-from emoface.storage.files import parse_json, read_text, write_text
+from emoface.storage.files import file_sha256, parse_json, read_text, write_text
 from emoface.storage.records import read_record, record_path
 from emoface.storage.settings import describe_fault
 from emoface.storage.urls import Place, to_place
@@ -236,6 +237,11 @@ class Run:
     def weights_path(self) -> Path:
         """Path of the best weights."""
         return self.path / self.weights_name
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The sha256 of the file of the best weights when it was first asked for."""
+        return file_sha256(self.weights_path)
 
     @property
     def detector(self) -> dict[str, Any]:

@@ -225,14 +225,14 @@ def write_precision_recall(
         for number, (label, (recall, precision)) in enumerate(curves_of.items()):
             row, column = divmod(number, n_columns)
             panel = _UnitPanel((left + column * (side + gap), height - top - side - row * (side + 0.42)), side)
+            inches: Any = {"transform": figure.dpi_scale_trans}
             for tick in (0.0, 0.5, 1.0):
                 grid += [panel.line([tick, tick], [0, 1.02]), panel.line([0, 1], [tick, tick])]
-                style = {"fontsize": 6, "color": _FAINT, "transform": figure.dpi_scale_trans}
+                style = {"fontsize": 6, "color": _FAINT, **inches}
                 figure.text(*panel.point(tick, -0.035), f"{tick}", ha="center", va="top", **style)
                 figure.text(*panel.point(-0.035, tick), f"{tick}", ha="right", va="center_baseline", **style)
-            style = {"transform": figure.dpi_scale_trans}
-            figure.text(*panel.point(0, 1.045), label, fontsize=8, **style)
-            figure.text(*panel.point(0.97, 0.95), captions[label], fontsize=7, ha="right", va="top", **style)
+            figure.text(*panel.point(0, 1.045), label, fontsize=8, **inches)
+            figure.text(*panel.point(0.97, 0.95), captions[label], fontsize=7, ha="right", va="top", **inches)
             if len(recall):
                 chosen = np.unique(np.linspace(0, len(recall) - 1, _MOST_POINTS).round().astype(int))
                 curves.append(panel.line(recall[chosen], precision[chosen]))
