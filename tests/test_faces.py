@@ -37,7 +37,7 @@ from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, remove_shards, run_faces
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, need_record, write_record
+from emoface.storage.records import JobRecord, code_fingerprint, need_record, write_record
 from emoface.storage.tables import write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
@@ -346,6 +346,7 @@ def test_kill_between_any_two_files_leaves_no_trace(
 
 def run_and_kill_each(datasets: dict[str, int]) -> None:
     """Runs the jobs one after the other, each in a fork of this process, and prints how they ended."""
+    code_fingerprint(faces_job.__name__)  # kept for all forks
     ends = []
     for out, n_files in datasets.items():
         process = os.fork()
