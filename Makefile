@@ -9,7 +9,7 @@ OLDEST_VENV ?= .venv-oldest
 OTHER_PYTHONS ?= python3.12 python3.13
 LIGHT_PACKAGES := datasets duckdb polars pytest pytest-xdist
 LIGHT_TESTS := $(addprefix tests/test_,light_start.py tables.py split.py)
-# Processes of the tests; each needs up to 1.5 GB of memory.
+# Processes of the tests, which take the files in the order of tests/conftest.py; each needs up to 1.5 GB of memory.
 TEST_PROCESSES ?= 2
 DEMO_OUT ?= demo-out
 SITE_VENV ?= .venv-site
@@ -26,7 +26,8 @@ demo: $(VENV)/.installed
 	$(BIN)/emoface demo --out $(DEMO_OUT)
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile \
+		--no-loadscope-reorder
 
 # Everything that runs on a GPU, in one process. Without CUDA the tests are skipped with the reason;
 # EMOFACE_GPU_TESTS_DEVICE=cpu runs the same tests on the CPU.

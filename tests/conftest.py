@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
     from emoface.yolov5face import YoloV5Face
 
 _REPO = Path(__file__).parents[1]
+_LONGEST = ("ray", "train", "kill_anywhere", "evaluate", "docs", "full_disk", "detector_training", "score", "report")
+"""The test files that take longest, without ``test_``. They come first, so that no process of several has one of them
+left at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first; the order within a file stays."""
+    rank = {f"test_{name}": number for number, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +76,16 @@ def plain_charts() -> Iterator[None]:
 
     with without_drawing():
         yield
+
+
+@pytest.fixture
+def matlab_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MATLAB files are read in this process, for tests of their content; ``test_matlab_files.py`` tests the child."""
+    from emoface.storage import matlab_files
+
+    def ask(path: Path, request: dict[str, Any], seconds: float, error: type[Exception]) -> tuple[str, Any]:
+        answer: tuple[str, Any] = matlab_files._read(**pickle.loads(pickle.dumps(request)))
+        return answer
+
+    monkeypatch.setattr(matlab_files, "_ask_child", ask)
+    monkeypatch.setattr(matlab_files, "_limit_memory", lambda n_bytes: None)

@@ -80,6 +80,7 @@ def test_mat_comes_back_as_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_mat_of_no_photo_and_of_one_split_alone(tmp_path: Path, split: str) -> None:
     write_annotations_mat(tmp_path / "none.mat", [])
     assert read_annotations_mat(tmp_path / "none.mat") == []
@@ -142,6 +143,7 @@ def _reverse_fields(value: Any) -> Any:
     return value
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_fields_are_read_by_name_in_whatever_order_they_stand(tmp_path: Path) -> None:
     write_annotations_mat(tmp_path / "a.mat", PHOTOS)
     mat = scipy.io.loadmat(tmp_path / "a.mat")
@@ -150,6 +152,7 @@ def test_fields_are_read_by_name_in_whatever_order_they_stand(tmp_path: Path) ->
     assert read_annotations_mat(tmp_path / "b.mat") == PHOTOS
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_squeezed_file_says_the_same_and_each_squeezed_cell_is_noted(tmp_path: Path) -> None:
     """Every one-element cell, struct array and vector as its bare element, and columns in place of rows."""
     write_annotations_mat(tmp_path / "a.mat", PHOTOS)
@@ -165,6 +168,7 @@ def test_squeezed_file_says_the_same_and_each_squeezed_cell_is_noted(tmp_path: P
     assert _what(of_bob)[0][:2] == ("cell_squeezed", "annotations_categories")
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_columns_in_place_of_rows_say_the_same(tmp_path: Path) -> None:
     write_annotations_mat(tmp_path / "a.mat", PHOTOS)
     mat = scipy.io.loadmat(tmp_path / "a.mat")
@@ -180,6 +184,7 @@ def test_columns_in_place_of_rows_say_the_same(tmp_path: Path) -> None:
     assert read_annotations_mat(tmp_path / "b.mat") == PHOTOS
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_fields_that_are_missing_or_of_another_kind_count_as_absent(tmp_path: Path) -> None:
     """No annotation, a cell of words without its struct, an empty size, an infinite one, no person, no file name."""
     cell = np.array([["Fear", "Pain"]], dtype=object)
@@ -212,6 +217,7 @@ def test_fields_that_are_missing_or_of_another_kind_count_as_absent(tmp_path: Pa
         (b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM", r"variables train, val, test are missing, found none"),
     ],
 )
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_files_that_are_no_annotations_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
     (tmp_path / "Annotations.mat").write_bytes(data)
     with pytest.raises(AnnotationsError, match=rf"Annotations\.mat: .*{message}"):
@@ -239,6 +245,7 @@ def test_flipped_byte_in_a_compressed_file_is_an_error(tmp_path: Path) -> None:
             read_annotations_mat(path)
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_other_variables_are_refused_by_name(tmp_path: Path) -> None:
     scipy.io.savemat(tmp_path / "a.mat", {"train": np.zeros((2, 2)), "val": 1, "test": 2})
     with pytest.raises(AnnotationsError, match=r"variable train is an array of float64, expected structs"):
@@ -248,6 +255,7 @@ def test_other_variables_are_refused_by_name(tmp_path: Path) -> None:
         read_annotations_mat(tmp_path / "b.mat")
 
 
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_file_of_nameless_photos_is_another_layout(tmp_path: Path) -> None:
     array = np.empty((1, 2), dtype=[("name", object)])
     array["name"][0, :] = ["a.jpg", "b.jpg"]

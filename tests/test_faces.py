@@ -37,7 +37,7 @@ from emoface.jobs import faces as faces_job
 from emoface.jobs.faces import FacesConfig, remove_shards, run_faces
 from emoface.schema import FACES_SCHEMA, PEOPLE_SCHEMA
 from emoface.storage.files import file_sha256
-from emoface.storage.records import JobRecord, need_record, write_record
+from emoface.storage.records import JobRecord, code_fingerprint, need_record, write_record
 from emoface.storage.tables import write_table
 from emoface.storage.weights import WeightsFile
 from emoface.vision.detections import Detections
@@ -128,8 +128,13 @@ FACE = (124, 30, 156, 70)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
+    """See ``_write_dataset``."""
+    return _write_dataset(tmp_path)
+
+
+def _write_dataset(folder: Path) -> Path:
     """Eight photos of 300 x 300, one person each, a face on every second one; one is missing, one broken."""
-    root, out = tmp_path / "photos", tmp_path / "work"
+    root, out = folder / "photos", folder / "work"
     people = []
     for number in range(8):
         image = f"mscoco/images/{number}.png"
@@ -301,14 +306,33 @@ def test_killed_and_resumed_gives_the_tables_of_an_unbroken_run(
     assert _tables(dataset) == resumed
 
 
-@pytest.mark.parametrize("n_files_before_the_kill", [0, 1, 4, 6, 7, 8])
+KILLED_AFTER = (0, 1, 4, 6, 7, 8)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Data sets whose job died by a real SIGKILL, by the number of files that were in place by then.
+
+    The processes that die are forks of one that has the modules loaded.
+    """
+    datasets = {n_files: _write_dataset(tmp_path_factory.mktemp("killed")) for n_files in KILLED_AFTER}
+    given = {str(folder): n_files for n_files, folder in datasets.items()}
+    script = f"import test_faces; test_faces.run_and_kill_each({given!r})"
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=Path(__file__).parent, stdout=subprocess.PIPE, check=True
+    )
+    assert json.loads(ended.stdout) == [-signal.SIGKILL] * len(KILLED_AFTER)
+    return datasets
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes that it kills")
+@pytest.mark.parametrize("n_files_before_the_kill", KILLED_AFTER)
 def test_kill_between_any_two_files_leaves_no_trace(
-    dataset: Path, detector: MagentaDetector, n_files_before_the_kill: int
+    killed: dict[int, Path], detector: MagentaDetector, monkeypatch: pytest.MonkeyPatch, n_files_before_the_kill: int
 ) -> None:
-    """A real SIGKILL: three shards are a table and a summary each, then come two tables and the record."""
-    script = f"import test_faces; test_faces.run_and_kill({str(dataset)!r}, {n_files_before_the_kill})"
-    killed = subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    """Three shards are a table and a summary each, then come two tables and the record."""
+    dataset = killed[n_files_before_the_kill]
+    monkeypatch.setattr(faces_inference, "find_weights", lambda *_: _stand_in_weights(dataset.parent))
     assert not (dataset / "records/faces.json").exists()
     config = FacesConfig(dir=dataset, shard_size=3, batch_size=2)
     run_faces(config)
@@ -320,8 +344,23 @@ def test_kill_between_any_two_files_leaves_no_trace(
     assert _tree(dataset) == resumed
 
 
+def run_and_kill_each(datasets: dict[str, int]) -> None:
+    """Runs the jobs one after the other, each in a fork of this process, and prints how they ended."""
+    code_fingerprint(faces_job.__name__)  # kept for all forks
+    ends = []
+    for out, n_files in datasets.items():
+        process = os.fork()
+        if not process:
+            try:
+                run_and_kill(out, n_files)
+            finally:
+                os._exit(1)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    print(json.dumps(ends))
+
+
 def run_and_kill(out: str, n_files: int) -> None:
-    """Runs the job in a process of its own that dies after so many files are in place; the lock's file is none."""
+    """Runs the job in this process, which dies after so many files are in place; the lock's file is none."""
     weights = _stand_in_weights(Path(out).parent)
     rename, n_done = Path.replace, itertools.count()
 

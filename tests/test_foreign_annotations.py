@@ -207,6 +207,7 @@ def test_few_swapped_corners_are_no_convention(tmp_path: Path) -> None:
         ("", "C:a.jpg", "C:a.jpg"),
     ],
 )
+@pytest.mark.usefixtures("matlab_in_this_process")
 def test_photos_outside_the_image_root_are_refused(tmp_path: Path, folder: str, filename: str, image: str) -> None:
     csv_path = _write(tmp_path / "train.csv", {"Folder": folder, "Filename": filename})
     mat_path = tmp_path / "Annotations.mat"

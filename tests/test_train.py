@@ -789,11 +789,14 @@ LAUNCHERS = {
 }
 
 
-def _train_as_program(
-    manifest: Path, out: Path, *options: str, launcher: str = "none"
-) -> subprocess.CompletedProcess[str]:
-    call = [*LAUNCHERS[launcher], "train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out)]
-    call += ["--pretrained", "none", "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *options]
+def _shared_words(manifest: Path, out: Path) -> list[str]:
+    """The words of a command that trains with ``SHARED``."""
+    words = ["train", "--manifest", str(manifest), "--model", "mter2", "--out", str(out), "--pretrained", "none"]
+    return [*words, "--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *SHARED]
+
+
+def _train_by(launcher: str, manifest: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    call = [*LAUNCHERS[launcher], *_shared_words(manifest, out)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(call, capture_output=True, text=True, env=environment, check=False)
 
@@ -808,8 +811,8 @@ SHARED += ("--label-weights", "batch_count")
 def trained_alone(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process with ``SHARED``."""
     out = tmp_path_factory.mktemp("alone") / "run"
-    ended = _train_as_program(manifest, out, *SHARED)
-    assert ended.returncode == 0, ended.stderr
+    ended = CliRunner().invoke(main, _shared_words(manifest, out))
+    assert ended.exit_code == 0, ended.stderr
     return out
 
 
@@ -830,11 +833,11 @@ def _assert_same_training(alone: Path, shared: Path) -> None:
 
 
 def test_two_processes_give_the_weights_of_one(manifest: Path, trained_alone: Path, tmp_path: Path) -> None:
-    two = _train_as_program(manifest, tmp_path / "two", *SHARED, launcher="torchrun")
+    two = _train_by("torchrun", manifest, tmp_path / "two")
     assert two.returncode == 0, two.stderr
     _assert_same_training(trained_alone, tmp_path / "two")
     assert two.stdout.count("best epoch") == 1  # only the first process prints
-    again = _train_as_program(manifest, tmp_path / "again", *SHARED, launcher="fabric")
+    again = _train_by("fabric", manifest, tmp_path / "again")
     assert again.returncode == 0, again.stderr
     assert file_sha256(tmp_path / "again/best.safetensors") == file_sha256(tmp_path / "two/best.safetensors")
 
@@ -872,7 +875,7 @@ def two_nodes() -> Iterator[list[str]]:
 def _start_node(names: list[str], number: int, arguments: list[str]) -> subprocess.Popen[str]:
     """Starts the torchrun of one node in its namespace."""
     torchrun = [str(PROGRAMS / "torchrun"), "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1"]
-    torchrun += ["--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "emoface", "train"]
+    torchrun += ["--master-addr", "10.77.0.1", "--master-port", "29511", "-m", "emoface"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": names[number]}
     call = ["ip", "netns", "exec", names[number], *torchrun, *arguments]
     return subprocess.Popen(call, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -881,9 +884,8 @@ def _start_node(names: list[str], number: int, arguments: list[str]) -> subproce
 def test_two_nodes_give_the_weights_of_one(
     manifest: Path, trained_alone: Path, two_nodes: list[str], tmp_path: Path
 ) -> None:
-    call = ["--manifest", str(manifest), "--model", "mter2", "--out", str(tmp_path / "run"), "--pretrained", "none"]
-    call += ["--batch-size", "8", *SMALL_STREAMS, "--device", "cpu", *SHARED]
-    nodes = [_start_node(two_nodes, number, call) for number in (0, 1)]
+    words = _shared_words(manifest, tmp_path / "run")
+    nodes = [_start_node(two_nodes, number, words) for number in (0, 1)]
     try:
         ended = [node.communicate(timeout=300) for node in nodes]
     finally:

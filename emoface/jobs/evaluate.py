@@ -142,7 +142,8 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
     if not rows.num_rows:
         raise TableError(f"{manifest.split_path(config.split)}: no people to evaluate; choose another --split")
     inputs = {
-        **hash_inputs([run.path / RUN_NAME, run.path / BEST_NAME, manifest.path]),
+        **hash_inputs([run.path / RUN_NAME, manifest.path]),
+        str(run.weights_path): run.weights_sha256,
         str(manifest.split_path(config.split)): manifest.splits[config.split].sha256,
         **hash_template(TEMPLATE),
         **hash_published_cards(),
@@ -170,7 +171,7 @@ def run_evaluate(config: EvaluateConfig, progress: Progress = SILENT) -> JobReco
         trained_on=facts.n_trained_on,
         thresholds=_find_thresholds(config, run, manifest, predictions, progress),
         bootstrap=Bootstrap(config.draws, config.seed),
-        weights_sha256=file_sha256(run.path / BEST_NAME),
+        weights_sha256=run.weights_sha256,
         initial_weights=run.describe_initial_weights(),
         has_shuffled_labels=run.has_shuffled_labels,
         other_inputs=_describe_other_inputs(run, manifest),
@@ -253,7 +254,7 @@ def _predictions_key(run: Run, manifest: Manifest, split: str, rows: pa.Table) -
     """Computes a key of all that determines the predictions of a split."""
     images = list(dict.fromkeys(rows["image"].to_pylist()))
     parts = [
-        file_sha256(run.path / BEST_NAME),
+        run.weights_sha256,
         run.stream_sizes,
         manifest.splits[split].sha256,
         manifest.undecided_frame,

@@ -342,6 +342,8 @@ def predict_labels(scores: ArrayLike, thresholds: ArrayLike) -> NDArray[np.bool_
 def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:
     """Computes the F1 score of each label, the harmonic mean of precision and recall.
 
+    It is scikit-learn's ``f1_score`` of each label, which takes a hundred times as long for the labels of few people.
+
     Args:
         labels: (n, k) true labels, 0 or 1.
         predicted: (n, k) predicted labels.
@@ -353,15 +355,16 @@ def f1_scores(labels: ArrayLike, predicted: NDArray[np.bool_]) -> Float64Array:
         >>> f1_scores([[1], [1], [0]], np.array([[True], [False], [True]])).tolist()
         [0.5]
     """
-    from sklearn.metrics import f1_score
-
-    pairs = zip(np.asarray(labels).astype(bool).T, predicted.T, strict=True)
-    f1 = [f1_score(truth, found) if truth.any() else np.nan for truth, found in pairs]
-    return np.array(f1, np.float64)
+    has_label = np.asarray(labels).astype(bool)
+    n_true, n_predicted, n_both = (part.sum(axis=0) for part in (has_label, predicted, has_label & predicted))
+    f1: Float64Array = np.divide(2 * n_both, n_true + n_predicted, out=np.full(len(n_true), np.nan), where=n_true > 0)
+    return f1
 
 
 def micro_f1_score(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:
     """Computes the F1 score over all pairs of a person and a label, so that frequent labels count more.
+
+    It is scikit-learn's ``f1_score`` of all pairs, which takes seconds for millions of them.
 
     Args:
         labels: (n, k) true labels, 0 or 1.
@@ -374,14 +377,9 @@ def micro_f1_score(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:
         >>> micro_f1_score([[1, 0], [1, 1]], np.array([[True, True], [False, True]]))
         0.6666666666666666
     """
-    from sklearn.metrics import f1_score
-
     has_label = np.asarray(labels).astype(bool)
-    if not has_label.any() and not predicted.any():
-        return float("nan")
-    # Counted first: scikit-learn takes seconds for millions of pairs, and the four kinds of pairs are enough for it.
     n_both, n_true, n_predicted = (int(part.sum()) for part in (has_label & predicted, has_label, predicted))
-    return float(f1_score([1, 1, 0], [1, 0, 1], sample_weight=[n_both, n_true - n_both, n_predicted - n_both]))
+    return 2 * n_both / (n_true + n_predicted) if n_true + n_predicted else float("nan")
 
 
 def hamming_loss(labels: ArrayLike, predicted: NDArray[np.bool_]) -> float:

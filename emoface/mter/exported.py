@@ -104,7 +104,7 @@ def describe_model(run: Run, model: Mter) -> dict[str, Any]:
         "people": settings.get("people"),
         "epochs_trained": settings.get("epochs_trained", len(run.log()) or None),
         **_describe_initial_weights(run),
-        "weights_sha256": file_sha256(run.weights_path),
+        "weights_sha256": run.weights_sha256,
         "versions": dict(settings.get("versions", {})),
         "exported_by": f"emoface {__version__}",
     }

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError, did_you_mean
+from emoface.learning.initialisation import WithoutRandomParameters
 from emoface.mter.affective_graph import AffectiveGraph
 from emoface.mter.base import ContextInput, Mter, MterOutput, check_inputs, masked_features
 from emoface.mter.baselines import CaerNetS, Kosti
@@ -305,6 +307,24 @@ def build_recipe_model(
         n_labels=n_labels,
         backbones=backbones,
     )
+
+
+@cache
+def model_streams(name: str) -> tuple[str, ...]:
+    """The streams of a model, in its own order.
+
+    Args:
+        name: One of ``MODEL_NAMES``.
+
+    Raises:
+        SettingsError: No model has that name.
+
+    Example:
+        >>> model_streams("task2")
+        ('body',)
+    """
+    with torch.device("meta"), WithoutRandomParameters():
+        return build_model(name).streams
 
 
 def _check_parts(name: str, parts: Mapping[str, tuple[bool, bool]]) -> None:

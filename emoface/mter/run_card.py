@@ -12,7 +12,7 @@ from emoface.mter.runs import Run
 from emoface.reporting.evaluation import METRICS_NAME, THRESHOLDS_NAME
 from emoface.reporting.model_card import is_model_card, render_model_card, select_results
 from emoface.schema import SPLITS
-from emoface.storage.files import file_sha256, parse_json, read_text, write_text
+from emoface.storage.files import parse_json, read_text, write_text
 
 _KEPT = ("split", "people", "is_own", "thresholds", "break_even_thresholds")
 """The values of the file of thresholds that a model keeps; it also has the path of the data set."""
@@ -29,10 +29,12 @@ def write_run_card(run: Run) -> None:
     """
     import torch
 
+    from emoface.learning.initialisation import WithoutRandomParameters
+
     path = run.path / CARD_NAME
     if run.is_probe or (path.is_file() and not is_model_card(read_text(path, SettingsError))):
         return
-    with torch.device("meta"):
+    with torch.device("meta"), WithoutRandomParameters():
         model = run.build_model()
     facts = describe_model(run, model) | describe_results(run)
     names = {"weights_name": run.weights_name, "settings_name": run.settings_name}
@@ -53,10 +55,9 @@ def describe_results(run: Run) -> dict[str, Any]:
 
 def _read_evaluations(run: Run) -> list[dict[str, Any]]:
     """Reads the metrics of each split that was evaluated with these weights."""
-    sha256 = file_sha256(run.weights_path)
     paths = [predictions_path(run.path, split).parent / METRICS_NAME for split in SPLITS]
     found = [_read_object(path) for path in paths if path.is_file()]
-    return [metrics for metrics in found if metrics.get("weights_sha256") == sha256]
+    return [metrics for metrics in found if metrics.get("weights_sha256") == run.weights_sha256]
 
 
 def _read_object(path: Path) -> dict[str, Any]:

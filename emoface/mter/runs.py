@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -29,7 +30,7 @@ from emoface.mter.probe import PROBE
 from emoface.mter.recipe import Recipe
 from emoface.mter.stream_backbones import StreamBackbone, describe_backbones
 from emoface.schema import CATEGORIES, FEWEST_LABELS, check_label_names
-from emoface.storage.files import parse_json, read_text, write_text
+from emoface.storage.files import file_sha256, parse_json, read_text, write_text
 from emoface.storage.records import read_record, record_path
 from emoface.storage.settings import describe_fault
 from emoface.storage.urls import Place, to_place
@@ -237,6 +238,11 @@ class Run:
         """Path of the best weights."""
         return self.path / self.weights_name
 
+    @cached_property
+    def weights_sha256(self) -> str:
+        """The sha256 of the file of the best weights when it was first asked for."""
+        return file_sha256(self.weights_path)
+
     @property
     def detector(self) -> dict[str, Any]:
         """How the faces of the training data set were found and cropped; see ``Manifest.detector``."""
@@ -331,6 +337,7 @@ class Run:
             WeightsError: No epoch has finished yet, or the file does not fit the network; or the run is a probe, and
                 the weights of its backbone are missing or have changed.
         """
+        from emoface.learning.initialisation import WithoutRandomParameters
         from emoface.mter.weight_files import load_weights, read_weights
 
         if self.is_probe:
@@ -346,7 +353,8 @@ class Run:
             state = load_checkpoint(path, ("averaged", "model"))
             with loading_state(path):
                 weights = dict(state["averaged"] or state["model"])
-        model = self.build_model()
+        with WithoutRandomParameters():
+            model = self.build_model()
         load_weights(model, weights, path)
         return model.eval()
 
@@ -372,12 +380,8 @@ class Run:
             return {"pretrained": facts.weights, "streams": dict.fromkeys(self.stream_sizes, source)}
         if "started_from" not in self.settings:
             return None
-        import torch
+        from emoface.mter.networks import model_streams
 
-        from emoface.mter.networks import build_recipe_model
-
-        with torch.device("meta"):
-            streams = build_recipe_model(self.model_name, self.recipe).streams
         nothing = {"source": None, "sha256": None}
         taken = {
             one["network"]: {"source": one["source"], "sha256": one["sha256"] or None}
@@ -385,7 +389,7 @@ class Run:
         }
         return {
             "pretrained": self.settings.get("pretrained"),
-            "streams": {stream: taken.get(stream, nothing) for stream in streams},
+            "streams": {stream: taken.get(stream, nothing) for stream in model_streams(self.model_name)},
         }
 
     def log(self) -> list[dict[str, Any]]:

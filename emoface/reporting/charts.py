@@ -221,22 +221,54 @@ def write_precision_recall(
         figure.text(
             0.15 / width, 1 - 0.52 / height, "precision (up) against recall (right)", fontsize=8.5, color=_FAINT
         )
+        grid, curves, chance_levels = [], [], []
         for number, (label, (recall, precision)) in enumerate(curves_of.items()):
             row, column = divmod(number, n_columns)
-            bottom = height - top - side - row * (side + 0.42)
-            box = (left + column * (side + gap)) / width, bottom / height, side / width, side / height
-            panel = figure.add_axes(box)
-            panel.set(xlim=(0, 1), ylim=(0, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-            panel.set_title(label, loc="left", fontsize=8, pad=3)
-            panel.tick_params(length=0, labelsize=6, labelcolor=_FAINT)
-            panel.grid(color="#e4e7eb", linewidth=0.6)
-            panel.spines[:].set_visible(False)
-            panel.text(0.97, 0.93, captions[label], fontsize=7, ha="right", va="top")
+            panel = _UnitPanel((left + column * (side + gap), height - top - side - row * (side + 0.42)), side)
+            inches: Any = {"transform": figure.dpi_scale_trans}
+            for tick in (0.0, 0.5, 1.0):
+                grid += [panel.line([tick, tick], [0, 1.02]), panel.line([0, 1], [tick, tick])]
+                style = {"fontsize": 6, "color": _FAINT, **inches}
+                figure.text(*panel.point(tick, -0.035), f"{tick}", ha="center", va="top", **style)
+                figure.text(*panel.point(-0.035, tick), f"{tick}", ha="right", va="center_baseline", **style)
+            figure.text(*panel.point(0, 1.045), label, fontsize=8, **inches)
+            figure.text(*panel.point(0.97, 0.95), captions[label], fontsize=7, ha="right", va="top", **inches)
             if len(recall):
                 chosen = np.unique(np.linspace(0, len(recall) - 1, _MOST_POINTS).round().astype(int))
-                panel.plot(recall[chosen], precision[chosen], color=SERIES_COLORS[0], linewidth=1.3)
-                panel.axhline(prevalence_of[label], color=_FAINT, linewidth=0.8, linestyle=":")
+                curves.append(panel.line(recall[chosen], precision[chosen]))
+                chance_levels.append(panel.line([0, 1], [prevalence_of[label]] * 2))
+        _add_lines(figure, grid, color="#e4e7eb", linewidth=0.6)
+        _add_lines(figure, curves, color=SERIES_COLORS[0], linewidth=1.3, joinstyle="round")
+        _add_lines(figure, chance_levels, color=_FAINT, linewidth=0.8, linestyle=":")
         return _write_figure(figure, stem)
+
+
+@dataclass(frozen=True)
+class _UnitPanel:
+    """A square panel for values from 0 to 1; one of matplotlib's axes for each of 26 labels would take a second.
+
+    Attributes:
+        corner: Position of the values (0, 0) in the figure, inches.
+        side: Length of 1, inches.
+    """
+
+    corner: tuple[float, float]
+    side: float
+
+    def point(self, x: float, y: float) -> tuple[float, float]:
+        """The position of a pair of values in the figure, inches."""
+        return self.corner[0] + self.side * x, self.corner[1] + self.side * y
+
+    def line(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """(n, 2) positions of n pairs of values in the figure, inches."""
+        return self.side * np.column_stack([x, y]).astype(np.float64) + self.corner
+
+
+def _add_lines(figure: Figure, lines: Sequence[NDArray[np.float64]], **style: Any) -> None:
+    """Draws lines, each (n, 2) positions in inches, in one style."""
+    from matplotlib.collections import LineCollection
+
+    figure.add_artist(LineCollection(lines, transform=figure.dpi_scale_trans, **style))
 
 
 def _colors(n: int) -> list[str]:

@@ -41,9 +41,6 @@ def list_template_files(template: str) -> list[Path]:
     Raises:
         ValueError: A file is missing, or the name of an included file is known only when the page is rendered.
     """
-    from jinja2.meta import find_referenced_templates
-
-    environment = _build_environment(TEMPLATES_DIR)
     found: dict[str, Path] = {}
     waiting = [template]
     while waiting:
@@ -54,7 +51,7 @@ def list_template_files(template: str) -> list[Path]:
         if not path.is_file():
             raise ValueError(f"{path}: no such template")
         found[name] = path
-        for included in find_referenced_templates(environment.parse(path.read_text(encoding="utf-8"))):
+        for included in _list_included(path.read_text(encoding="utf-8")):
             if included is None:
                 raise ValueError(f"{path}: includes a file whose name is no plain text, so it cannot be hashed")
             waiting.append(included)
@@ -64,6 +61,14 @@ def list_template_files(template: str) -> list[Path]:
 def hash_template(template: str) -> dict[str, str]:
     """The sha256 of a page's template and of all files it includes, by path, for the ``inputs`` of a job's record."""
     return hash_inputs(list_template_files(template))
+
+
+@cache
+def _list_included(source: str) -> tuple[str | None, ...]:
+    """The names of the files that a template includes; None for a name that is known only when it is rendered."""
+    from jinja2.meta import find_referenced_templates
+
+    return tuple(find_referenced_templates(_build_environment(TEMPLATES_DIR).parse(source)))
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from emoface.errors import SettingsError
+from emoface.learning.initialisation import WithoutRandomParameters
 from emoface.storage.files import write_bytes
 from emoface.yolov5face.folding import fold_batch_norms, network_weights
 from emoface.yolov5face.network import YoloV5Face
@@ -36,7 +37,8 @@ def load_network(path: Path, network: str | None = None) -> YoloV5Face:
 
 def to_network(weights: NetworkWeights) -> YoloV5Face:
     """Builds the network of complete weights, in evaluation mode."""
-    network = YoloV5Face(weights.architecture)
+    with WithoutRandomParameters():
+        network = YoloV5Face(weights.architecture)
     state = {name: torch.tensor(value) for name, value in weights.state.items()}
     network.load_state_dict(state, strict=False)  # the counters of BatchNorms stay as they are
     return network.eval()
