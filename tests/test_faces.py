@@ -259,6 +259,7 @@ def test_memory_of_decoded_photos_is_bounded(
     n_bytes = 300 * 200 * 3
     monkeypatch.setattr(faces_job, "_BYTES_IN_FLIGHT", int(budget * n_bytes))
     monkeypatch.setattr(faces_job, "count_usable_cpus", lambda: 16)
+    monkeypatch.setattr(faces_job, "_THREADS_PER_PROCESS", 16)
     crop = faces_job.crop_assigned_faces
     monkeypatch.setattr(faces_job, "crop_assigned_faces", lambda *args: (time.sleep(0.002), crop(*args))[1])
     in_use = _BytesInUse(monkeypatch)
