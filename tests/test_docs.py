@@ -16,13 +16,13 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import click
 import pytest
 import yaml
 from click.testing import CliRunner
+from scripts_of_docs import load_script
 from test_layers import LAYERS
 
 from emoface.cli import main
@@ -36,15 +36,6 @@ _NOT_HERE = ("make ", "python3 -m venv", ".venv/bin/pip", "pip ", "source ", "em
 """Lines that set up a machine, need a network, or are tested elsewhere."""
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def _blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
@@ -55,7 +46,7 @@ def _shell_lines(page: Path) -> list[str]:
 
 
 def test_commands_page_is_the_commands_own_help() -> None:
-    generator = _load(REPO / "docs" / "generate_commands.py")
+    generator = load_script("generate_commands.py")
     assert generator.COMMANDS_PATH.read_text(encoding="utf-8") == generator.render_commands(), "run 'make docs'"
 
 
@@ -96,13 +87,13 @@ def test_site_has_every_page_once_and_no_other() -> None:
 
 
 def test_site_indents_lists_and_tables_inside_items_but_no_code() -> None:
-    hooks = _load(REPO / "docs" / "site_hooks.py")
+    hooks = load_script("site_hooks.py")
     page = "- a\n  - b\n    goes on\n\n  | c |\n\n```sh\n  - d\n```\n"
     assert hooks.on_page_markdown(page, page=None) == page.replace("  - b", "    - b").replace("  | c", "    | c")
 
 
 def test_commands_of_pages_become_one_script() -> None:
-    checker = _load(REPO / "docs" / "check_commands.py")
+    checker = load_script("check_commands.py")
     pages = ["```sh\ninstall\n```\n", "```sh\nemoface weights fetch a\nemoface b\n```\n```python\nc\n```\n"]
     begin, end = ["set -ex", "install", "emoface simulate EMOTIC --images 40"], ["END_OF_PROGRAM"]
     with_weights = checker.render_script(pages, has_weights=True).splitlines()
@@ -128,7 +119,7 @@ def _find(name: str) -> Any:
 
 def test_pictures_are_small_and_shown() -> None:
     pictures = list((REPO / "docs" / "images").iterdir())
-    drawn = {picture.name for picture in _load(REPO / "docs" / "draw_pages.py").PICTURES}
+    drawn = {picture.name for picture in load_script("draw_pages.py").PICTURES}
     assert {path.name for path in pictures} == drawn
     assert all(path.stat().st_size <= 150_000 for path in pictures)
     assert sum(path.stat().st_size for path in pictures) <= 1_000_000
@@ -329,7 +320,7 @@ def test_architecture_page_names_every_package() -> None:
 
 
 def test_architecture_picture_shows_the_layers_that_are_tested() -> None:
-    drawing = _load(REPO / "docs" / "draw_architecture.py")
+    drawing = load_script("draw_architecture.py")
     drawn = [set(layer.names) for layer in reversed(drawing.LAYERS)]
     assert drawn == [set(names) - {"__main__"} for names in LAYERS]
     assert drawing.SVG_PATH.read_text(encoding="utf-8") == drawing.render_architecture(), "run 'make docs'"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scripts_of_docs import load_script
 
 from emoface.jobs import faces as faces_job
 from emoface.jobs import simulate as simulate_job
@@ -23,18 +22,12 @@ from emoface.storage.files import file_sha256
 from emoface.vision.images import decode_photo
 from emoface.worker_processes import run_in_processes
 
-_BENCHMARK = Path(__file__).parents[1] / "docs" / "benchmarks" / "faces_on_simulator.py"
 WEIGHTS = "yolov5n-face.param"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("faces_on_simulator", _BENCHMARK)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/faces_on_simulator.py")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scripts_of_docs import load_script
 
 from emoface.inference.faces import load_face_detector
 from emoface.schema import PEOPLE_SCHEMA
@@ -23,12 +23,7 @@ from emoface.vision.images import read_photo
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "docs/benchmarks/faces_speed.py"
-    spec = importlib.util.spec_from_file_location("faces_speed", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/faces_speed.py")
 
 
 def test_loop_finds_the_faces_of_the_detector_and_writes_them(

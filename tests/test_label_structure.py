@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from scripts_of_docs import load_script
 from torch.nn import functional
 
 from emoface.mter.losses import asymmetric_terms
@@ -17,13 +15,7 @@ from emoface.mter.losses import asymmetric_terms
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "docs" / "benchmarks" / "label_structure.py"
-    spec = importlib.util.spec_from_file_location("label_structure", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/label_structure.py")
 
 
 def test_conditional_shares_are_drawn_to_the_prevalence_by_ten_people(benchmark: ModuleType) -> None:

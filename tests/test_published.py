@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from scripts_of_docs import load_script
 from sklearn.metrics import average_precision_score
 
 from emoface.datasets.manifest import Manifest, SplitFile
@@ -35,13 +34,7 @@ ON_TEST = ["table 4-2: task2+task3", "table 4-3: kosti", "table 4-3: affective-g
 
 @pytest.fixture(scope="module")
 def checks() -> ModuleType:
-    path = Path(__file__).parents[1] / "docs" / "benchmarks" / "published_columns.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/published_columns.py")
 
 
 def _entry(**changes: Any) -> dict[str, Any]:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
+from scripts_of_docs import load_script
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    path = Path(__file__).parents[1] / "docs/benchmarks/tables_at_scale.py"
-    spec = importlib.util.spec_from_file_location("tables_at_scale", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmarks/tables_at_scale.py")
 
 
 def test_every_step_runs_on_the_files_of_those_before(
