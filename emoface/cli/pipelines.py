@@ -83,7 +83,7 @@ def status(pipeline: str, overrides: tuple[str, ...], as_json: bool) -> None:
 def demo(config: DemoConfig) -> None:
     """Builds and audits EMOTIC_Face from photos that emoface draws itself, then trains and evaluates mter2 on it.
 
-    It needs no download and no account, and takes 9 to 10 minutes on two cores, nearly all of it for the training. The
+    It needs no download and no account, and takes about 11 minutes on two cores, nearly all of it for the training. The
     path of the audit page is printed as soon as the page is written. With few people and few epochs the model learns
     little: the demo shows that all steps work, not how accurate MTER can be.
 
