@@ -331,7 +331,7 @@ def _predict_probe(
         [split],
         streams,
         load,
-        crops=config.cache,
+        cache=config.cache,
         allow_missing=config.allow_missing,
         progress=progress,
     )

@@ -310,7 +310,7 @@ def _run_shards_local(
     n_cpus = count_usable_cpus()
     n_processes = min(-(-n_cpus // _THREADS_PER_PROCESS), len(pending))
     if n_processes <= 1 or not _load_detector(work).uses_one_core:
-        _write_shards(work, pending, states, n_cpus, progress)
+        _write_shards(work, pending, states, progress)
         return
     shards = (
         _LocalShard(number, photos, PhotoStates({one.image: states.of[one.image] for one in photos}))
@@ -335,7 +335,7 @@ class _LocalShard:
 def _write_shard_in_process(work: ShardWork, n_threads: int, shard: _LocalShard) -> int:
     """Writes a shard in a process of its own; returns the number of its photos."""
     with limit_cpus(n_threads):
-        _write_shards(work, [(shard.number, shard.photos)], shard.states, n_threads, SILENT)
+        _write_shards(work, [(shard.number, shard.photos)], shard.states, SILENT)
     return len(shard.photos)
 
 
@@ -410,7 +410,7 @@ def _write_same_shard(work: ShardWork, shard: _RemoteShard, node: str) -> None:
                 f"{shard.photos[0].image} to {shard.photos[-1].image}); all nodes must mount the same folders at the "
                 "same paths, and no file may change while the job runs"
             )
-    _write_shards(work, [(shard.number, shard.photos)], states, count_usable_cpus(), SILENT)
+    _write_shards(work, [(shard.number, shard.photos)], states, SILENT)
 
 
 _own_code = functools.cache(functools.partial(code_fingerprint, __name__))
@@ -441,7 +441,6 @@ def _write_shards(
     work: ShardWork,
     pending: list[tuple[int, list[AnnotatedPhoto]]],
     states: PhotoStates,
-    n_workers: int,
     progress: Progress,
 ) -> None:
     """Processes shards one after the other; the photos are one sequence, so that no core waits between two shards."""
@@ -452,7 +451,7 @@ def _write_shards(
             digests[number] = work.folder.digest_before(shard, states)  # before the first of its photos is read
             yield from shard
 
-    with closing(_find_faces(work, _load_detector(work), list_photos(), n_workers)) as found:
+    with closing(_find_faces(work, _load_detector(work), list_photos(), count_usable_cpus())) as found:
         for number, shard in pending:
             faces = []
             for one in itertools.islice(found, len(shard)):

@@ -85,7 +85,7 @@ def run_features(config: FeaturesConfig, progress: Progress = SILENT) -> JobReco
         SPLITS,
         config.streams,
         lambda: backbone,
-        crops=config.cache,
+        cache=config.cache,
         allow_missing=config.allow_missing,
         progress=progress,
     )

@@ -210,7 +210,7 @@ def _open_features(config: ProbeConfig, manifest: Manifest, progress: Progress) 
         splits,
         streams,
         lambda: backbone,
-        crops=config.cache,
+        cache=config.cache,
         allow_missing=config.allow_missing,
         progress=progress,
     )
@@ -265,7 +265,7 @@ def _open_people(
     """The people of a split that a probe of these streams can use, with their features."""
     from emoface.mter.sampling import shuffle_labels
 
-    crops = config.cache if isinstance(config.cache, str) else folder.path.parent
+    crops = folder.find_crops(config.cache)
     people = open_stream_cache(manifest, split, crops, progress, allow_missing=config.allow_missing).people
     features = folder.read(split, streams, people)
     if config.shuffle_labels:

@@ -230,15 +230,12 @@ def _draw_shards(
     config: SimulateConfig, folder: ShardFolder, pending: list[tuple[int, list[int]]], progress: Progress
 ) -> None:
     n_processes = min(count_usable_cpus(), len(pending))
+    draw = functools.partial(_draw_shard, config, folder)
     if n_processes <= 1:
-        for number, shard in pending:
-            progress.advance(_draw_shard(config, folder, number, shard))
+        for shard in pending:
+            progress.advance(draw(shard))
         return
-    run_in_processes(functools.partial(_draw_numbered, config, folder), pending, n_processes, progress.advance)
-
-
-def _draw_numbered(config: SimulateConfig, folder: ShardFolder, numbered: tuple[int, list[int]]) -> int:
-    return _draw_shard(config, folder, *numbered)
+    run_in_processes(draw, pending, n_processes, progress.advance)
 
 
 def _read_key(marker: Path) -> str:
@@ -256,8 +253,9 @@ def _read_key(marker: Path) -> str:
     return key
 
 
-def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard_number: int, numbers: Sequence[int]) -> int:
+def _draw_shard(config: SimulateConfig, folder: ShardFolder, shard: tuple[int, Sequence[int]]) -> int:
     """Draws the photos of one shard, then writes the shard's summary; returns the number of photos."""
+    shard_number, numbers = shard
     folder.unmark(shard_number)
     photos, truths, files = [], [], []
     irregularities: Counter[str] = Counter()

@@ -143,6 +143,10 @@ class FeatureFolder:
         """Whether the features of a stream are finished."""
         return self.array_path(split, stream).is_file() and self.index_path(split).is_file()
 
+    def find_crops(self, cache: Place | None) -> Place:
+        """Where the crops are that the features are of: in a shared cache if ``cache`` is its URL, else beside them."""
+        return cache if isinstance(cache, str) else self.path.parent
+
     def list_files(self) -> list[Path]:
         """Lists all finished arrays, by split, the ``index`` after the streams."""
         paths = [
@@ -210,7 +214,7 @@ def complete_features(
     streams: Sequence[str],
     load: Callable[[], Encoder],
     *,
-    crops: Place | None = None,
+    cache: Place | None = None,
     allow_missing: bool = False,
     progress: Progress = SILENT,
 ) -> dict[str, StreamCache]:
@@ -222,7 +226,7 @@ def complete_features(
         splits: Which splits.
         streams: Which streams.
         load: Loads the backbone; called only if something is missing.
-        crops: URL of a cache of crops that several machines share; otherwise the crops are beside the features.
+        cache: See ``FeatureFolder.find_crops``.
         allow_missing: See ``open_stream_cache``.
         progress: Receives one step per square.
 
@@ -232,12 +236,11 @@ def complete_features(
     Raises:
         ImageError, TableError: See ``open_stream_cache``.
     """
-    cache_dir = folder.path.parent
-    cache = crops if isinstance(crops, str) else cache_dir
+    place = folder.find_crops(cache)
     caches = {
-        split: open_stream_cache(manifest, split, cache, progress, allow_missing=allow_missing) for split in splits
+        split: open_stream_cache(manifest, split, place, progress, allow_missing=allow_missing) for split in splits
     }
-    with lock_folder(cache_dir, progress, name=folder.path.name):
+    with lock_folder(folder.path.parent, progress, name=folder.path.name):
         pending = [(split, stream) for split in splits for stream in streams if not folder.has(split, stream)]
         encoder = load() if pending else None
         for split, stream in pending:

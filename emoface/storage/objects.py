@@ -64,22 +64,20 @@ class ObjectFolder:
 
     def ask(self, name: str) -> Mapping[str, Any] | None:
         """Asks for what the store knows of an object; None if there is none."""
-        with self._naming_store():
-            try:
+        try:
+            with self._naming_store():
                 info: dict[str, Any] = _find_filesystem(self.url).info(self._path(name))
-            except FileNotFoundError:
-                self._check_bucket()
-                return None
-            return info if info["type"] == "file" else None
+        except FileNotFoundError:
+            return None
+        return info if info["type"] == "file" else None
 
     def list_folder(self, folder: str) -> dict[str, Mapping[str, Any]]:
         """Lists the objects of a folder, by their path below the URL; the pages of a listing are fetched in turn."""
-        with self._naming_store():
-            try:
+        try:
+            with self._naming_store():
                 infos: list[dict[str, Any]] = _find_filesystem(self.url).ls(self._path(folder), detail=True)
-            except FileNotFoundError:
-                self._check_bucket()
-                infos = []
+        except FileNotFoundError:
+            infos = []
         prefix = f"{folder}/" if folder else ""
         found: dict[str, Mapping[str, Any]] = {
             f"{prefix}{one['name'].rpartition('/')[2]}": one for one in infos if one["type"] == "file"
@@ -95,12 +93,8 @@ class ObjectFolder:
             StoreError: The store does not answer, or refuses to.
         """
         with self._naming_store():
-            try:
-                data: bytes = _find_filesystem(self.url).cat_file(self._path(name), start=start, end=end)
-                return data
-            except FileNotFoundError:
-                self._check_bucket()
-                raise
+            data: bytes = _find_filesystem(self.url).cat_file(self._path(name), start=start, end=end)
+            return data
 
     def fetch_file(self, name: str, path: Path) -> None:
         """Copies an object to a file of this machine in one step, some of its bytes at a time.
@@ -127,11 +121,7 @@ class ObjectFolder:
     def put(self, name: str, data: bytes) -> None:
         """Writes an object in one step: a reader finds either the old or the new one, whole."""
         with self._naming_store():
-            try:
-                _find_filesystem(self.url).pipe_file(self._path(name), data)
-            except FileNotFoundError:
-                self._check_bucket()
-                raise
+            _find_filesystem(self.url).pipe_file(self._path(name), data)
 
     def put_file(self, name: str, path: Path, advance: Callable[[int], None] = lambda _: None) -> None:
         """Writes a file of this machine as an object, some of its bytes at a time; the object appears in one step.
@@ -151,11 +141,7 @@ class ObjectFolder:
         with self._naming_store():
             from fsspec.callbacks import Callback
 
-            try:
-                _find_filesystem(self.url).put_file(str(path), self._path(name), callback=Callback(hooks={"n": report}))
-            except FileNotFoundError:
-                self._check_bucket()
-                raise
+            _find_filesystem(self.url).put_file(str(path), self._path(name), callback=Callback(hooks={"n": report}))
 
     def copy(self, name: str, new_name: str) -> None:
         """Copies an object within the store, in one step.
@@ -198,11 +184,15 @@ class ObjectFolder:
         """Makes one error of what the packages of stores raise, but for a missing object.
 
         Raises:
-            StoreError: Anything else went wrong.
+            FileNotFoundError: There is no such object, but the bucket is there.
+            StoreError: Anything else went wrong, or the bucket is missing.
         """
         try:
             yield
-        except (FileNotFoundError, EmofaceError):
+        except FileNotFoundError:
+            self._check_bucket()
+            raise
+        except EmofaceError:
             raise
         except Exception as error:  # the packages of stores have error families of their own, which are no OSError
             words = " ".join(str(error).split()) or type(error).__name__
