@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from gcp_storage_emulator import server as emulator
 from gcsfs import GCSFileSystem
-
-from emoface.storage import objects
+from object_servers import forget_filesystem, upload_folder
 
 
 class GcsServer:
@@ -50,18 +49,9 @@ def refuse(patch: pytest.MonkeyPatch, status: HTTPStatus) -> None:
 
 def upload(folder: Path, url: str) -> None:
     """Writes every file of a folder below a URL."""
-    filesystem = GCSFileSystem()
-    bucket = url.removeprefix("gs://").partition("/")[0]
-    if not filesystem.exists(bucket):
-        filesystem.mkdir(bucket)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            filesystem.pipe_file(f"{url}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+    upload_folder(GCSFileSystem(), folder, url)
 
 
 def forget_clients() -> None:
     """Lets the next command make its client anew, with the environment of that time."""
-    GCSFileSystem.clear_instance_cache()
-    objects._make_filesystem.cache_clear()
-    objects._SEEN_BUCKETS.clear()
-    objects.FOLDER_SIZES.clear()
+    forget_filesystem(GCSFileSystem)

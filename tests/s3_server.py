@@ -9,9 +9,8 @@ from pathlib import Path
 
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
+from object_servers import forget_filesystem, upload_folder
 from s3fs import S3FileSystem
-
-from emoface.storage import objects
 
 _REQUEST = re.compile(r'"\S*?([A-Z]+) (\S+) HTTP')
 
@@ -66,18 +65,10 @@ class _RequestLog(logging.Handler):
 
 def upload(folder: Path, url: str) -> None:
     """Writes every file of a folder below a URL."""
-    filesystem = S3FileSystem()
-    bucket = url.removeprefix("s3://").partition("/")[0]
-    if not filesystem.exists(bucket):
-        filesystem.mkdir(bucket)
-    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    filesystem.pipe({f"{url}/{name}": path.read_bytes() for name, path in files.items()})
+    upload_folder(S3FileSystem(), folder, url)
 
 
 def forget_clients() -> None:
     """Lets the next command make its client anew, with the environment of that time."""
-    S3FileSystem.clear_instance_cache()
-    MemoryFileSystem.clear_instance_cache()
-    objects._make_filesystem.cache_clear()
-    objects._SEEN_BUCKETS.clear()
-    objects.FOLDER_SIZES.clear()
+    forget_filesystem(S3FileSystem)
+    forget_filesystem(MemoryFileSystem)

@@ -21,6 +21,7 @@ from mter_data import LABELS, write_photos_and_tables
 from run_data import write_finished_run
 from safetensors.torch import save_file
 from sklearn.metrics import average_precision_score
+from watching import Watching
 
 from emoface.cli import main
 from emoface.datasets.manifest import read_manifest
@@ -36,7 +37,6 @@ from emoface.metrics.multilabel import fit_thresholds
 from emoface.mter.dataset import PeopleDataset, load_batch
 from emoface.mter.runs import read_run
 from emoface.mter.weight_files import read_weights
-from emoface.progress import Silent
 from emoface.reporting import evaluation, pages
 from emoface.reporting.evaluation import list_warnings
 from emoface.reporting.evaluation_page import describe_initial_weights
@@ -72,14 +72,6 @@ def _metrics(run: Path, split: str = "test") -> dict[str, Any]:
 def _bytes(run: Path) -> dict[str, bytes]:
     out = run / "eval" / "test"
     return {path.name: path.read_bytes() for path in sorted(out.iterdir()) if path.is_file()}
-
-
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def _refuse(*_: object, **__: object) -> None:
@@ -322,7 +314,7 @@ def test_a_dead_stream_and_rare_labels_are_said_everywhere(manifest: Path, tmp_p
     weights = read_weights(run / "best.safetensors")
     weights["stream.body.head.weight"].zero_()
     save_file(weights, run / "best.safetensors")
-    notes = _Notes()
+    notes = Watching()
     run_evaluate(EvaluateConfig(run=run, draws=5), notes)
     metrics = _metrics(run)
     outputs = metrics["outputs"]["streams"]
@@ -417,7 +409,7 @@ def test_current_evaluation_stays_as_it_is(evaluated: Path, tmp_path: Path, monk
     first = run_evaluate(EvaluateConfig(run=run, draws=50))  # another place, so the page is written anew
     before = _bytes(run)
     monkeypatch.setattr(evaluate_job, "build_metrics", _refuse)
-    notes = _Notes()
+    notes = Watching()
     assert run_evaluate(EvaluateConfig(run=run, draws=50), notes) == first
     assert _bytes(run) == before and "current; nothing to do" in notes.notes[0]
 
@@ -432,7 +424,7 @@ def test_changed_style_writes_the_page_anew(evaluated: Path, tmp_path: Path, mon
     run_evaluate(config)
     style = tmp_path / "templates" / "results.css"
     style.write_text(style.read_text(encoding="utf-8") + "p { margin: 0; }", encoding="utf-8")
-    notes = _Notes()
+    notes = Watching()
     run_evaluate(config, notes)
     page = (run / "eval" / "test" / "evaluation.html").read_text(encoding="utf-8")
     assert "p { margin: 0; }" in page and not any("current" in note for note in notes.notes)
@@ -515,7 +507,7 @@ def test_changed_data_set_is_refused_unless_named(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text() + "\n")
     with pytest.raises(SettingsError, match=r"manifest\.json: sha256 is .*train again, or give .* --manifest"):
         run_evaluate(EvaluateConfig(run=run))
-    notes = _Notes()
+    notes = Watching()
     run_evaluate(EvaluateConfig(run=run, manifest=manifest, draws=5), notes)
     assert _metrics(run)["people"]["trained_on"] is None and not _metrics(run)["thresholds"]["is_own"]
     assert any("thresholds are fitted on val of" in note for note in notes.notes)

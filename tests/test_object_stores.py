@@ -25,6 +25,7 @@ from moto import settings as moto_settings
 from PIL import Image
 from s3_server import S3Server, forget_clients, upload
 from s3fs import S3FileSystem
+from watching import Watching
 
 from emoface.cli import main
 from emoface.datasets import mirror
@@ -769,23 +770,6 @@ def test_upload_that_another_one_disturbs_is_an_error(
         run_upload(UploadConfig(dir=other, url="memory://data/set"))
 
 
-class _Notes(Silent):
-    """Keeps the notes and the steps."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.total = self.n_steps = 0
-
-    def start(self, _: str, total: int) -> None:
-        self.total = total
-
-    def advance(self, n: int = 1) -> None:
-        self.n_steps += n
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
 def test_upload_counts_bytes_removes_old_inputs_and_notes_photos_of_this_machine(
     uploaded: tuple[Path, MemoryFileSystem], simulation: Path, tmp_path: Path
 ) -> None:
@@ -793,17 +777,18 @@ def test_upload_counts_bytes_removes_old_inputs_and_notes_photos_of_this_machine
     (tmp_path / "sim").symlink_to(simulation / "sim")
     (work / "pose.parquet").write_bytes(b"pose")
     files.pipe_file("/data/set/depth.parquet", b"of a data set before")
-    progress = _Notes()
+    progress = Watching()
     record = run_upload(UploadConfig(dir=work, url="memory://data/set"), progress)
     photos = str((simulation / "sim/emotic").resolve())
     assert record.counts["image root"] == photos
     assert json.loads(files.cat_file("/data/set/manifest.json"))["image_root"] == photos
     assert len(progress.notes) == 1 and f"the photos are in {photos} on this machine" in progress.notes[0]
     manifest_bytes = files.size("/data/set/manifest.json")
-    assert progress.total == progress.n_steps == record.counts["bytes sent"] - manifest_bytes > 0
+    assert progress.totals == {"upload": progress.n_steps}
+    assert progress.n_steps == record.counts["bytes sent"] - manifest_bytes > 0
     assert files.cat_file("/data/set/pose.parquet") == b"pose" and not files.exists("/data/set/depth.parquet")
     files.pipe_file("/data/sim/emotic/mscoco/images/a.jpg", _jpeg())
-    progress = _Notes()
+    progress = Watching()
     run_upload(UploadConfig(dir=work, url="memory://data/set", images="memory://data/sim/emotic"), progress)
     assert not progress.notes and read_manifest("memory://data/set/manifest.json").image_root.startswith("memory://")
 

@@ -12,24 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_process import run_commands
+from watching import Watching
 
 from emoface.emotic.csv_files import COLUMNS
 from emoface.errors import ImageError
 from emoface.jobs.parse import ParseConfig, run_parse
-from emoface.progress import Silent
 from emoface.storage import photo_stores
 from emoface.vision.images import PhotoSize, encode_jpeg, read_photo, read_photo_size
 from emoface.vision.photo_names import find_similar
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Zoé") for form in ("NFC", "NFD"))
-
-
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def _write(path: Path) -> Path:
@@ -68,11 +60,11 @@ def test_file_whose_name_looks_the_same_is_named_and_not_read(tmp_path: Path, wa
     with pytest.raises(ImageError) as error:
         read_photo(tmp_path / wanted)
     assert str(error.value) == expected
-    annotations, notes = _write_own(tmp_path / "own", [wanted]), _Notes()
+    annotations, notes = _write_own(tmp_path / "own", [wanted]), Watching()
     config = ParseConfig(emotic_root=tmp_path / "own", annotations=annotations, images=tmp_path, out=tmp_path / "out")
     record = run_parse(config.replace(allow_missing=True), notes)
     assert record.counts["photos_missing"] == 1
-    assert any(f"the first is {wanted}: only {tmp_path / there} is there; rename" in line for line in notes.lines)
+    assert any(f"the first is {wanted}: only {tmp_path / there} is there; rename" in line for line in notes.notes)
     with (tmp_path / "out/parse_notes.csv").open(newline="", encoding="utf-8") as stream:
         (note,) = (row for row in csv.DictReader(stream) if row["what"] == "photo_missing")
     assert note["person_id"] == wanted and note["before"] == f"only {tmp_path / there} is there"

@@ -18,6 +18,7 @@ from mter_data import LABELS, write_photos_and_tables
 from plain_charts import without_drawing
 from run_data import write_finished_run
 from sklearn.metrics import average_precision_score
+from watching import Watching
 
 from emoface.cli import main
 from emoface.datasets.prediction_export import WRITERS
@@ -28,21 +29,12 @@ from emoface.jobs.evaluate import EvaluateConfig, run_evaluate
 from emoface.jobs.export_predictions import ExportPredictionsConfig, run_export_predictions
 from emoface.jobs.score import ScoreConfig, run_score
 from emoface.jobs.split import SplitConfig, run_split
-from emoface.progress import Silent
 from emoface.schema import CATEGORIES
 from emoface.storage.records import read_record
 
 DRAWS = 20
 DIFFERS = {"model", "run", "weights_sha256", "predictions_sha256", "initial_weights", "streams", "outputs", "warnings"}
 """Keys of metrics.json that a file of predictions cannot have as the run has them."""
-
-
-class _Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +123,7 @@ def test_stand_in_of_tandons_script(manifest: Path, tandon: Path) -> None:
     assert "tandon on test: mAP" in page and "predictions of another program" in page
     assert record.counts["mean_average_precision"] == metrics["mean_average_precision"]
     assert set(record.outputs) >= {"metrics.json", "predictions.parquet", "per_label.csv", "evaluation.html"}
-    notes = _Notes()
+    notes = Watching()
     assert run_score(config, notes) == record and "current; nothing to do" in notes.notes[0]
 
 
@@ -173,7 +165,7 @@ def test_without_val_there_are_no_metrics_at_thresholds(manifest: Path, tandon: 
     config = ScoreConfig(
         file=tandon / "test_cat_preds.mat", manifest=manifest, order="emotic", out=tmp_path / "out", draws=DRAWS
     )
-    notes = _Notes()
+    notes = Watching()
     assert run_score(config, notes).counts["mean_f1"] == "undefined"
     metrics = _metrics(tmp_path / "out")
     assert metrics["thresholds"] is None and metrics["mean_f1"] is None and metrics["jaccard"]["mean"] is None
@@ -198,7 +190,7 @@ def test_missing_people(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(PredictionsError, match=f"2 of 12 people of test have no prediction, the first is {first}"):
         run_score(config)
     assert not (tmp_path / "mine").exists()
-    notes = _Notes()
+    notes = Watching()
     run_score(config.replace(allow_missing=True), notes)
     metrics, kept = _metrics(tmp_path / "mine"), np.delete(np.arange(12), [3, 7])
     assert metrics["people"]["evaluated"] == 10 and metrics["people"]["left_out"] == {"no_prediction": 2}
@@ -218,7 +210,7 @@ def test_what_looks_wrong_is_noted(manifest: Path, tmp_path: Path) -> None:
     scores[-2:] = 0
     scores[0, 1], scores[1, 1] = 0.5, 0.5 + 1e-12
     np.savez(tmp_path / "a.npz", preds=scores, index=_table(manifest, "test")["index"], features=np.ones((12, 4)))
-    notes = _Notes()
+    notes = Watching()
     run_score(ScoreConfig(file=tmp_path / "a.npz", manifest=manifest, draws=DRAWS), notes)
     assert any("not used: features" in note for note in notes.notes)
     assert any("the scores of 2 rows are 0 throughout" in note for note in notes.notes)
@@ -273,7 +265,7 @@ def test_scores_stand_beside_runs(manifest: Path, run: Path, tandon: Path, tmp_p
     run_compare(CompareConfig(runs=(scored, tmp_path / "again"), draws=DRAWS, out=tmp_path / "scores"))
     page = (tmp_path / "scores" / "comparison.html").read_text(encoding="utf-8")
     assert not re.search('id="training"', page) and page.count("data:image/svg+xml;base64,") == 1
-    notes = _Notes()
+    notes = Watching()
     run_compare(CompareConfig(runs=(tmp_path / "mter2", scored), split="val", draws=DRAWS), notes)
     assert any("tandon: not evaluated on val; 'emoface score' adds" in note for note in notes.notes)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from mter_data import write_photos_and_tables
+from watching import Watching
 
 from emoface.cli import main
 from emoface.datasets import stream_cache
@@ -19,7 +20,6 @@ from emoface.datasets.manifest import Manifest, read_manifest
 from emoface.datasets.stream_cache import StreamCache, open_stream_cache
 from emoface.errors import SettingsError, StoreError
 from emoface.jobs.train import TrainConfig
-from emoface.progress import Silent
 from emoface.storage.files import file_sha256
 from emoface.storage.objects import ObjectFolder
 from emoface.storage.photo_stores import UrlStore
@@ -44,20 +44,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     shutil.copytree(work, tmp_path / "tables", ignore=shutil.ignore_patterns("framesdb"))
     yield files
     files.store.clear()
-
-
-class _Watching(Silent):
-    """Keeps the notes and the number of photos that were fetched and packed."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.totals: dict[str, int] = {}
-
-    def start(self, description: str, total: int) -> None:
-        self.totals[description] = total
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def _machine(tmp_path: Path, name: str) -> Manifest:
@@ -93,7 +79,7 @@ def test_second_machine_reads_no_photo_and_has_the_same_bytes(
     open_stream_cache(alone, "train")
     assert _tree(first) == _tree(alone) and len(_tree(first)) == 4 * N_SHARDS
     monkeypatch.setattr(UrlStore, "read", _refuse)
-    watched = _Watching()
+    watched = Watching()
     _assert_same(open_stream_cache(second, "train", CACHE, watched), filled)
     assert _tree(second) == _tree(first) and watched.totals == {"fetch train": 4} and not watched.notes
     monkeypatch.setattr(ObjectFolder, "fetch_file", _refuse)
@@ -114,7 +100,7 @@ def test_damaged_copy_is_made_again_and_replaced(store: Any, tmp_path: Path, dam
         store.rm_file(body)
     else:
         store.pipe_file(summary, b'{"sha256": {}, "summary": {}}' if damage == "summary of others" else b"{")
-    watched = _Watching()
+    watched = Watching()
     _assert_same(open_stream_cache(second, "train", CACHE, watched), filled)
     assert watched.totals == {"fetch train": 4, "pack train": 1}
     assert _tree(second) == _tree(first)
@@ -126,10 +112,10 @@ def test_damaged_copy_is_made_again_and_replaced(store: Any, tmp_path: Path, dam
 def test_changed_photo_makes_its_shard_again_and_replaces_the_copy(store: Any, tmp_path: Path) -> None:
     open_stream_cache(_machine(tmp_path, "first"), "train", CACHE)
     store.pipe_file("/data/emotic/framesdb/images/000.jpg", store.cat_file("/data/emotic/framesdb/images/001.jpg"))
-    watched = _Watching()
+    watched = Watching()
     changed = open_stream_cache(_machine(tmp_path, "second"), "train", CACHE, watched)
     assert watched.totals == {"fetch train": 4, "pack train": 1}
-    watched = _Watching()
+    watched = Watching()
     _assert_same(open_stream_cache(_machine(tmp_path, "third"), "train", CACHE, watched), changed)
     assert watched.totals == {"fetch train": 4}
 
@@ -161,7 +147,7 @@ def test_two_machines_at_once_have_the_same_bytes(store: Any, tmp_path: Path) ->
         caches = list(pool.map(lambda one: open_stream_cache(one, "train", CACHE), machines))
     _assert_same(caches[0], caches[1])
     assert _tree(machines[0]) == _tree(machines[1])
-    watched = _Watching()
+    watched = Watching()
     open_stream_cache(_machine(tmp_path, "third"), "train", CACHE, watched)
     assert watched.totals == {"fetch train": 4}
 
